@@ -1,0 +1,3 @@
+import sys
+def main()->None:
+    sys.exit("reelgate: not built yet")

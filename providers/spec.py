@@ -1,0 +1,344 @@
+"""The language between the gateway and its adapters: plain types and protocols, and nothing that acts.
+
+Held here: what a caller may ask for (`VideoRequest`), what a vendor offers (`Offering`, constraints as data), what a
+submit or a poll can say (`Submitted`, `Progress`, `VendorError`), and what an adapter is (`Adapter`, `AdapterInfo`).
+Not held here: HTTP (`providers.http`), any vendor's words (one file per vendor), tasks and their states (`gateway.core`).
+
+"No" is a value or a `VendorError` that proves a refusal; "don't know" is a `VendorError` whose outcome is `unknown`:
+
+    VendorError.outcome     what it proves                          what may follow
+      not_sent              no byte of the request left us          the same request may be sent again
+      rejected              a complete refusal by the vendor        fail, or another candidate
+      unknown               nothing                                 never sent again by itself
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+Mode: TypeAlias = Literal["text-to-video", "image-to-video"]
+Resolution: TypeAlias = Literal["720p", "1080p", "4k"]
+AspectRatio: TypeAlias = Literal["16:9", "9:16", "1:1"]
+ImageForm: TypeAlias = Literal["url", "data_uri"]
+Charged: TypeAlias = Literal["yes", "no", "unknown"]
+Outcome: TypeAlias = Literal["not_sent", "rejected", "unknown"]
+
+# Why a vendor call did not give an answer we can use. Closed: labels, tables and tests enumerate it.
+ErrorKind: TypeAlias = Literal[
+    "not_sent",  # name, connection or TLS handshake failed: no byte of the request left us
+    "rate_limited",  # too many requests; later, or elsewhere
+    "capacity",  # no free slot or channel at the vendor; later, or elsewhere
+    "insufficient_credit",  # the account is empty; elsewhere
+    "auth",  # the key is wrong, missing or revoked; elsewhere
+    "permission",  # the account may not use this; elsewhere
+    "unsupported",  # the vendor no longer knows this offering; elsewhere
+    "invalid_request",  # the vendor finds the request wrong
+    "content_policy",  # the vendor refuses the content
+    "not_found",  # the task is not known there (yet)
+    "unavailable",  # 5xx, or any answer that proves nothing
+    "timeout",  # no whole answer in time
+    "broken",  # the connection broke after the request began to leave
+    "junk",  # an answer that cannot be read, or too large
+]
+
+# A vendor task id is opaque, but it goes into a path, a log line and an index: this is all we take.
+_TASK_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.:=+@~-]{1,256}")
+
+
+class Shot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One segment of a multi-shot video; `duration` in whole seconds."""
+
+    prompt: str
+    duration: int
+
+
+class VideoRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One normalized request, defaults filled in. `duration` in seconds; `image` and `end_image` are URLs or data URIs.
+
+    The rules that hold for every vendor (contract 2.1) were checked before one of these exists.
+    `aspect_ratio` is None exactly when there is an image, whose frame decides.
+    """
+
+    model: str
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    image: str | None = None
+    end_image: str | None = None
+    shots: tuple[Shot, ...] | None = None
+    resolution: Resolution = "720p"
+    aspect_ratio: AspectRatio | None = None
+    duration: int = 5
+    audio: bool = False
+    voice_ids: tuple[str, ...] | None = None
+    cfg_scale: float | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Text-to-video, or image-to-video as soon as there is a first frame."""
+        return "text-to-video" if self.image is None else "image-to-video"
+
+
+class ShotLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an offering takes as `shots`: how many, and how long each one's prompt (code points) and time (seconds)."""
+
+    max_items: int = 6
+    prompt_max_chars: int = 512
+    min_seconds: int = 1
+
+
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an offering takes as `image` and `end_image`. Bytes and sides bind only what we can see, a data URI."""
+
+    forms: tuple[ImageForm, ...] = ("url", "data_uri")
+    max_bytes: int = 10_000_000
+    min_side_pixels: int = 300
+    max_ratio: float = 2.5
+
+
+class Offering(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a vendor sells, as data. The same row routes, validates and is published; see `refusals`.
+
+    `slug` is the vendor's own name; `source` says where the row was read. `aspect_ratios` is empty where the frame
+    decides. A feature that is None, False or 0 is not taken. `result_link_seconds` is how long a result link lives
+    when the vendor does not say. `failed_is_charged` is what is known of a failed render's price.
+    """
+
+    slug: str
+    model: str
+    mode: Mode
+    resolutions: tuple[Resolution, ...]
+    durations: tuple[int, ...]
+    aspect_ratios: tuple[AspectRatio, ...]
+    source: str
+    on_by_default: bool = False
+    prompt_max_chars: int = 2500
+    negative_prompt_max_chars: int | None = 2500
+    image: ImageLimits | None = None
+    end_image: bool = False
+    shots: ShotLimits | None = None
+    audio: bool = True
+    voice_ids_max: int = 0
+    cfg_scale: bool = False
+    result_link_seconds: int = 3600
+    failed_is_charged: Charged = "unknown"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why an offering does not take a request: the field, and a sentence for the caller."""
+
+    param: str
+    reason: str
+
+
+def refusals(offering: Offering, request: VideoRequest) -> list[Refusal]:
+    """Every reason why `offering` does not take `request`; empty when it does. Model and mode first, alone if they fail."""
+    if request.model != offering.model:
+        return [Refusal("model", f"serves {offering.model}")]
+    if request.mode != offering.mode:
+        return [Refusal("image", f"is {offering.mode} only")]
+    found: list[Refusal] = []
+
+    def check(param: str, fine: bool, reason: str) -> None:
+        if not fine:
+            found.append(Refusal(param, reason))
+
+    check("resolution", request.resolution in offering.resolutions, f"offers {_words(offering.resolutions)}")
+    check("duration", request.duration in offering.durations, f"offers {_seconds(offering.durations)}")
+    if request.aspect_ratio is not None:
+        ratios = offering.aspect_ratios
+        check("aspect_ratio", request.aspect_ratio in ratios, f"offers {_words(ratios)}" if ratios else "takes none")
+    _check_texts(offering, request, check)
+    _check_images(offering, request, check)
+    check("audio", offering.audio or not request.audio, "has no audio")
+    voices = len(request.voice_ids or ())
+    check("voice_ids", voices <= offering.voice_ids_max,
+          f"takes at most {offering.voice_ids_max} voice ids" if offering.voice_ids_max else "takes no voice ids")
+    check("cfg_scale", offering.cfg_scale or request.cfg_scale is None, "takes no cfg_scale")
+    return found
+
+
+_Check: TypeAlias = Callable[[str, bool, str], None]
+
+
+def _check_texts(offering: Offering, request: VideoRequest, check: _Check) -> None:
+    """Lengths in Unicode code points: whether the vendors count those or bytes is documented nowhere."""
+    limit = offering.prompt_max_chars
+    check("prompt", len(request.prompt or "") <= limit, f"takes a prompt of at most {limit} characters")
+    if request.negative_prompt is not None:
+        most = offering.negative_prompt_max_chars
+        check("negative_prompt", most is not None and len(request.negative_prompt) <= most,
+              "takes no negative prompt" if most is None else f"takes a negative prompt of at most {most} characters")
+    if request.shots is None:
+        return
+    shots = offering.shots
+    if shots is None:
+        check("shots", False, "takes no shots")
+        return
+    check("shots", len(request.shots) <= shots.max_items, f"takes at most {shots.max_items} shots")
+    check("shots", all(len(shot.prompt) <= shots.prompt_max_chars for shot in request.shots),
+          f"takes shot prompts of at most {shots.prompt_max_chars} characters")
+    check("shots", all(shot.duration >= shots.min_seconds for shot in request.shots),
+          f"takes shots of at least {shots.min_seconds} s")
+
+
+def _check_images(offering: Offering, request: VideoRequest, check: _Check) -> None:
+    check("end_image", offering.end_image or request.end_image is None, "takes no end image")
+    if offering.image is None:
+        return
+    for param, value in (("image", request.image), ("end_image", request.end_image)):
+        form: ImageForm = "data_uri" if (value or "").startswith("data:") else "url"
+        check(param, value is None or form in offering.image.forms, f"takes an image only as {_words(offering.image.forms)}")
+
+
+def _words(values: Sequence[str]) -> str:
+    return ", ".join(values)
+
+
+def _seconds(durations: Sequence[int]) -> str:
+    """`3 to 15 s` for a run of integers, else `5, 10 s`."""
+    first, last = durations[0], durations[-1]
+    if len(durations) > 2 and tuple(durations) == tuple(range(first, last + 1)):
+        return f"{first} to {last} s"
+    return f"{_words([str(duration) for duration in durations])} s"
+
+
+Ref: TypeAlias = dict[str, str]  # an adapter's own reference to its task: stored, never read by the gateway
+
+
+class VendorCall(msgspec.Struct, frozen=True):
+    """The create call as it would leave us, without host, headers or key: `path` begins with a slash."""
+
+    path: str
+    body: dict[str, object]
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """The vendor accepted, with an id. `estimate_seconds` is the vendor's own guess at the render time."""
+
+    vendor_task_id: str
+    ref: Ref
+    raw_status: str | None = None
+    estimate_seconds: float | None = None
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True, tag="pending"):
+    """Not finished. `progress` 0..100 is a hint; `eta_seconds` the vendor's guess at what is left."""
+
+    raw_status: str
+    progress: int | None = None
+    eta_seconds: float | None = None
+
+
+class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
+    """Done. `url` None means done without a video: asked again, a bounded number of times. `expires_in_seconds` from now."""
+
+    raw_status: str
+    url: str | None
+    expires_in_seconds: float | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The vendor says that the render failed. `message` is the vendor's, redacted and cut."""
+
+    raw_status: str
+    code: Literal["vendor_failed", "content_policy", "insufficient_credit"]
+    message: str
+
+
+class Unrecognised(msgspec.Struct, frozen=True, kw_only=True, tag="unrecognised"):
+    """A status word that is in no table: counted, kept, followed to the deadline, never guessed."""
+
+    raw_status: str
+    progress: int | None = None
+
+
+Progress: TypeAlias = Pending | Succeeded | Failed | Unrecognised
+
+
+class VendorError(Exception):
+    """A vendor call gave no answer that can be used. `outcome` says what is proven about a submit; see the module.
+
+    `reason` is the vendor's own code, `retry_after_seconds` its hint (uncapped), both None where it gave none.
+    """
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        outcome: Outcome,
+        message: str,
+        *,
+        status: int | None = None,
+        reason: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: ErrorKind = kind
+        self.outcome: Outcome = outcome
+        self.message = message
+        self.status = status
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Adapter(Protocol):
+    """What every adapter does. Anything more is an optional protocol, and its presence is the capability."""
+
+    def call(self, request: VideoRequest, offering: Offering) -> VendorCall:
+        """The create call for `request`, pure. `submit` sends exactly this; the dry run shows it."""
+        ...
+
+    async def submit(self, request: VideoRequest, offering: Offering) -> Submitted:
+        """Send one create call, once. Raises VendorError; anything but proof is `outcome="unknown"`."""
+        ...
+
+    async def poll(self, ref: Ref) -> Progress:
+        """Ask for the task's state. Raises VendorError when it could not be asked, which says nothing of the task."""
+        ...
+
+
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter as the register lists it. `base_url` None means that the configuration must name one.
+
+    `auth_scheme` is the word before the key in the Authorization header.
+    """
+
+    name: str
+    title: str
+    docs: tuple[str, ...]
+    base_url: str | None
+    offerings: tuple[Offering, ...]
+    build: Callable[[VendorDoor], Adapter]
+    auth_scheme: str = "Bearer"
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A complete answer of a vendor, whatever its status. `retry_after_seconds` is the header, seconds or date, uncapped."""
+
+    status: int
+    body: bytes
+    retry_after_seconds: float | None = None
+
+
+class VendorDoor(Protocol):
+    """The only way an adapter reaches its vendor: it names a path, never a host, header or key. See `providers.http`."""
+
+    async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
+        """POST `body` as JSON on a fresh connection, once. Raises VendorError when no whole answer came."""
+        ...
+
+    async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Reply:
+        """GET through the pool. Raises VendorError when no whole answer came."""
+        ...
+
+    def redact(self, text: str) -> str:
+        """`text` fit for logs and callers: key and signed queries gone, control characters gone, cut to 500."""
+        ...
+
+
+def usable_task_id(value: object) -> str | None:
+    """`value` if it can be a vendor task id (1..256 of a safe alphabet), else None: then the submit is unknown."""
+    return value if isinstance(value, str) and _TASK_ID.fullmatch(value) else None
