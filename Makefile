@@ -5,7 +5,11 @@ UV := $(BIN)/uv pip
 export UV_PYTHON := $(BIN)/python
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test lint bench openapi lock clean
+# program:package of what the tests use from Debian; where one is absent, its tests are skipped by name.
+TOOLS := prometheus:prometheus promtool:prometheus
+APT := apt-get install --no-install-recommends
+
+.PHONY: help setup demo test tools lint bench openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +33,34 @@ setup: .venv/.setup  ## build .venv (runtime and sandbox) and put `reelgate` int
 
 demo: .venv/.setup  ## run the main job: five vendor endpoints, five playable files in ./demo/ (KEEP=1 leaves it running)
 	@$(BIN)/reelgate demo $(if $(KEEP),--keep)
+
+test: .venv/.dev tools  ## run the whole suite
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -rs
+
+# As root on Debian what is missing is installed; elsewhere, and whenever that fails, the command is printed and the tests go on.
+# A package's own daemon is switched off again: the tests start their own.
+tools:
+	@missing=$$(for pair in $(TOOLS); do command -v $${pair%%:*} >/dev/null || echo $${pair##*:}; done | sort -u | tr '\n' ' '); \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; then \
+	  echo "installing $$missing(for the tests)"; \
+	  { timeout 120 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 240 $(APT) -y -qq $$missing; } >/dev/null 2>&1; \
+	  failed=$$?; \
+	  if [ -d /run/systemd/system ]; then systemctl disable --quiet --now $$missing 2>/dev/null; fi; \
+	  [ $$failed -ne 0 ] || exit 0; \
+	fi; \
+	echo "some tests will be skipped; to run them: $(APT) $$missing"
+
+lint: .venv/.dev  ## rules, types and the arrows between the rooms
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: .venv/.dev  ## measure, next to a bare handler in the same run
+	@$(BIN)/python -m tests.bench
+
+openapi: .venv/.setup  ## write openapi/reelgate.yaml from the code
+	@$(BIN)/reelgate openapi > openapi/.reelgate.yaml && mv openapi/.reelgate.yaml openapi/reelgate.yaml
 
 lock:  ## renew the hash-locked requirements from pyproject.toml
 	@for what in "requirements.txt" "requirements-sandbox.txt --extra sandbox" "requirements-dev.txt --extra sandbox --group dev"; do \

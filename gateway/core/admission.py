@@ -1,0 +1,89 @@
+"""Who may submit now: one gate per provider, with its cap, its rate and its closing times. Pure; time is passed in.
+
+Not held here: which providers may serve a request (`routing`), and the order among waiting tasks (`gateway.engine`).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import msgspec
+
+# A hint of a vendor is honoured between these; a garbled one cannot stop a provider for days.
+RETRY_AFTER_SECONDS: Final = (1.0, 900.0)
+BACKOFF_BASE_SECONDS: Final = 1.0
+BACKOFF_MAX_SECONDS: Final = 60.0
+
+
+class Bucket(msgspec.Struct):
+    """A token bucket: `per_minute` tokens, None for no limit; a burst is a sixth of a minute's worth, at least one."""
+
+    per_minute: int | None
+    tokens: float = 0.0
+    filled_at: float | None = None
+
+    def free_at(self, now: float) -> float:
+        """When the next token is there: `now` when one is there already."""
+        if self.per_minute is None:
+            return now
+        burst = max(1.0, self.per_minute / 6)
+        since = burst if self.filled_at is None else (now - self.filled_at) * self.per_minute / 60
+        self.tokens, self.filled_at = min(burst, self.tokens + max(0.0, since)), now
+        return now if self.tokens >= 1 else now + (1 - self.tokens) * 60 / self.per_minute
+
+    def take(self, now: float) -> bool:
+        """Take a token if there is one."""
+        if self.free_at(now) > now:
+            return False
+        if self.per_minute is not None:
+            self.tokens -= 1
+        return True
+
+
+class Gate(msgspec.Struct, kw_only=True):
+    """The door to one provider. `in_flight` counts the tasks that have, or may have, a job there."""
+
+    max_in_flight: int | None = None
+    rate: Bucket
+    in_flight: int = 0
+    draining: bool = False
+    closed_until: float = 0.0
+    closed_why: str | None = None
+    failures: int = 0
+
+    def free_at(self, now: float) -> float | None:
+        """When a submission may leave: `now`, a later time, or None when only a finished task can tell."""
+        if self.draining or (self.max_in_flight is not None and self.in_flight >= self.max_in_flight):
+            return None
+        return max(self.closed_until, self.rate.free_at(now))
+
+    def enter(self, now: float) -> bool:
+        """Let one submission through, if it may leave now: its place and its rate token are taken."""
+        if self.free_at(now) != now or not self.rate.take(now):
+            return False
+        self.in_flight += 1
+        return True
+
+    def leave(self) -> None:
+        """A task has no job here any more."""
+        self.in_flight = max(0, self.in_flight - 1)
+
+    def succeeded(self) -> None:
+        """The provider accepted: it is there, and willing."""
+        self.failures, self.closed_until, self.closed_why = 0, 0.0, None
+
+    def close(self, now: float, why: str, retry_after_seconds: float | None, chance: random.Random) -> None:
+        """Nothing more for a while: for the vendor's hint, or for a growing, fully jittered time."""
+        self.failures += 1
+        self.closed_until = now + pause_seconds(self.failures, retry_after_seconds, chance)
+        self.closed_why = why
+
+
+def pause_seconds(failures: int, retry_after_seconds: float | None, chance: random.Random) -> float:
+    """How long to leave a provider alone after `failures` in a row: its own hint within bounds, else full jitter."""
+    if retry_after_seconds is not None:
+        low, high = RETRY_AFTER_SECONDS
+        return min(max(retry_after_seconds, low), high) + chance.uniform(0, 1)
+    most = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10))
+    return chance.uniform(most / 10, most)

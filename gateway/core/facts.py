@@ -1,0 +1,105 @@
+"""What can happen to a task, as plain values. What follows from each is in `gateway.core.tasks`."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from providers.spec import Charged, ErrorKind, Progress, Submitted
+
+Cost: TypeAlias = tuple[str, str]  # a decimal amount as text, and its currency
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True):
+    """One way to get a video: a configured provider and the vendor's slug."""
+
+    provider: str
+    offering: str
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """The base of all facts: something that happened and is known for sure."""
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Why a submit gave no acceptance, as far as it is known; `message` and `reason` are the vendor's, redacted."""
+
+    kind: ErrorKind
+    message: str
+    http_status: int | None = None
+    reason: str | None = None
+
+
+class SubmitStarted(Fact, frozen=True):
+    """The intent to send, committed before the vendor is called."""
+
+    candidate: Candidate
+
+
+class Accepted(Fact, frozen=True):
+    """The vendor accepted and gave an id. `cost` is the estimated price, None where none is configured."""
+
+    submitted: Submitted
+    cost: Cost | None = None
+
+
+class NotSent(Fact, frozen=True):
+    """Proof that no byte of the request left us."""
+
+    cause: Cause
+
+
+class Rejected(Fact, frozen=True):
+    """A complete refusal by the vendor: proof that nothing was accepted."""
+
+    cause: Cause
+
+
+class SubmitUnknown(Fact, frozen=True):
+    """The vendor may have accepted; nobody can know."""
+
+    cause: Cause
+    cost: Cost | None = None
+
+
+class Polled(Fact, frozen=True):
+    """The vendor answered a poll. `link_seconds` is how long a link of this offering lives when the vendor is silent."""
+
+    progress: Progress
+    link_seconds: float
+    failed_is_charged: Charged
+
+
+class OutputMissing(Fact, frozen=True):
+    """The vendor has said "done" without a link for longer than the grace time."""
+
+
+class Forgotten(Fact, frozen=True):
+    """The vendor has not known its own id for longer than the grace time."""
+
+    cause: Cause
+
+
+class Cancelled(Fact, frozen=True):
+    """The caller cancelled; `detach` stops following what cannot be cancelled."""
+
+    detach: bool = False
+
+
+class DeadlinePassed(Fact, frozen=True):
+    """The task's deadline is over."""
+
+
+class QueueTimedOut(Fact, frozen=True):
+    """The task waited longer than `max_queue_age` at every candidate."""
+
+
+class UnknownTimedOut(Fact, frozen=True):
+    """`unknown_timeout` is over, or the policy is to fail at once."""
+
+
+class ResubmitAllowed(Fact, frozen=True):
+    """A recorded permission to send once more although the first submit may have been accepted; `by` says whose."""
+
+    by: str

@@ -1,0 +1,100 @@
+"""Which enabled offerings take a request, in which order, and why each other one does not. Pure.
+
+Not held here: the rules themselves (data in the adapters' tables, read by `providers.spec.refusals`), and who of the
+candidates is free right now (`admission`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from gateway.core.facts import Candidate
+from providers.spec import Offering, Refusal, VideoRequest, refusals
+
+Strategy: TypeAlias = Literal["priority", "weighted", "cheapest", "fastest"]
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """One enabled offering of one configured provider. The order of listings is the providers' priority."""
+
+    provider: str
+    offering: Offering
+    weight: float = 1.0
+    draining: bool = False
+
+    @property
+    def candidate(self) -> Candidate:
+        """What a task remembers of it."""
+        return Candidate(self.provider, self.offering.slug)
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An offering that is no candidate, with every reason."""
+
+    candidate: Candidate
+    reasons: tuple[Refusal, ...]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """The candidates in order, and the others with their reasons. No candidate means that nobody takes the request."""
+
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refused, ...]
+
+
+class Knowledge(msgspec.Struct, frozen=True):
+    """What the strategies look at: `price` of a listing for this request (None: not configured), learned render times."""
+
+    price: Callable[[Listing], Decimal | None]
+    render_seconds: Mapping[Candidate, float]
+    chance: random.Random
+
+
+_UNKNOWN: Final = float("inf")
+
+
+def _cheapest(listing: Listing, known: Knowledge) -> float:
+    price = known.price(listing)
+    return _UNKNOWN if price is None else float(price)
+
+
+# Each strategy is a sort key; the sort is stable, so ties stay in the providers' priority.
+STRATEGIES: Final[Mapping[Strategy, Callable[[Listing, Knowledge], float]]] = {
+    "priority": lambda listing, known: 0.0,
+    # Efraimidis and Spirakis: the order by u ** (1 / weight), largest first, is a weighted draw without replacement.
+    "weighted": lambda listing, known: -(known.chance.random() ** (1 / listing.weight)),
+    "cheapest": _cheapest,
+    "fastest": lambda listing, known: known.render_seconds.get(listing.candidate, _UNKNOWN),
+}
+
+
+def choose(
+    request: VideoRequest, listings: Sequence[Listing], pins: Sequence[str], strategy: Strategy, known: Knowledge
+) -> Route:
+    """The candidates for `request`. `pins` are provider names: they restrict, and their order stands above the strategy."""
+    taken: list[Listing] = []
+    refused: list[Refused] = []
+    for listing in listings:
+        reasons = _reasons(request, listing, pins)
+        if reasons:
+            refused.append(Refused(listing.candidate, tuple(reasons)))
+        else:
+            taken.append(listing)
+    key = STRATEGIES[strategy]
+    taken.sort(key=lambda listing: key(listing, known))
+    if pins:
+        taken.sort(key=lambda listing: pins.index(listing.provider))
+    return Route(tuple(listing.candidate for listing in taken), tuple(refused))
+
+
+def _reasons(request: VideoRequest, listing: Listing, pins: Sequence[str]) -> list[Refusal]:
+    if pins and listing.provider not in pins:
+        return [Refusal("provider", f"is not among the asked providers: {', '.join(pins)}")]
+    if listing.draining:
+        return [Refusal("provider", "is draining and takes nothing new")]
+    return refusals(listing.offering, request)

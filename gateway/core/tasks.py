@@ -1,0 +1,399 @@
+"""The life of a task: its states, the facts that can happen to it, and the one table that says what follows.
+
+`apply` is the only place where a task changes. It is pure: time is passed in, nothing is read or sent. Not held here:
+when to poll (`pacing`), who may submit now (`admission`), saving (`gateway.storage`), the loops (`gateway.engine`).
+
+    waiting -> submitting -> rendering -> completed | failed | cancelled
+    submitting -> waiting             only on proof that nothing was accepted
+    submitting -> submission_unknown  on everything else
+    submission_unknown -> rendering | waiting | failed   only by policy, reconciliation or an operator
+    rendering -> submission_unknown   the vendor has forgotten an id that it gave (404 beyond the grace time)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.core.facts import (
+    Accepted,
+    Cancelled,
+    Candidate,
+    Cause,
+    DeadlinePassed,
+    Fact,
+    Forgotten,
+    NotSent,
+    OutputMissing,
+    Polled,
+    QueueTimedOut,
+    Rejected,
+    ResubmitAllowed,
+    SubmitStarted,
+    SubmitUnknown,
+    UnknownTimedOut,
+)
+from providers.spec import Charged, ErrorKind, Failed, Pending, Ref, Succeeded, Unrecognised
+
+Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+State: TypeAlias = Literal[
+    "waiting", "submitting", "rendering", "submission_unknown", "completed", "failed", "cancelled"
+]
+
+STATUS_OF: Final[Mapping[State, Status]] = {
+    "waiting": "queued",
+    "submitting": "queued",
+    "rendering": "in_progress",
+    "submission_unknown": "in_progress",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled"})
+# A task in one of these has, or may have, a job at a vendor: it fills a place there.
+IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
+
+# Every legal edge, by fact. A terminal state has none: what is learned later is noted, the state stays (`_late`).
+EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
+    ("waiting", SubmitStarted): frozenset({"submitting"}),
+    ("waiting", Cancelled): frozenset({"cancelled"}),
+    ("waiting", QueueTimedOut): frozenset({"failed"}),
+    ("waiting", DeadlinePassed): frozenset({"failed"}),
+    ("submitting", Accepted): frozenset({"rendering"}),
+    ("submitting", NotSent): frozenset({"waiting"}),
+    ("submitting", Rejected): frozenset({"waiting", "failed"}),
+    ("submitting", SubmitUnknown): frozenset({"submission_unknown"}),
+    ("submitting", Cancelled): frozenset({"cancelled"}),
+    ("submission_unknown", UnknownTimedOut): frozenset({"failed"}),
+    ("submission_unknown", ResubmitAllowed): frozenset({"waiting"}),
+    ("submission_unknown", Polled): frozenset({"rendering", "completed", "failed"}),
+    ("submission_unknown", Cancelled): frozenset({"cancelled"}),
+    ("submission_unknown", DeadlinePassed): frozenset({"failed"}),
+    ("rendering", Polled): frozenset({"rendering", "completed", "failed"}),
+    ("rendering", OutputMissing): frozenset({"failed"}),
+    ("rendering", Forgotten): frozenset({"submission_unknown"}),
+    ("rendering", Cancelled): frozenset({"cancelled"}),
+    ("rendering", DeadlinePassed): frozenset({"failed"}),
+}
+
+# What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate only,
+# `later` for now only. A prompt that one vendor refused is not shopped around.
+Scope: TypeAlias = Literal["final", "elsewhere", "later"]
+REFUSALS: Final[Mapping[ErrorKind, tuple[Scope, str]]] = {
+    "invalid_request": ("final", "vendor_rejected"),
+    "content_policy": ("final", "content_policy"),
+    "unsupported": ("elsewhere", "vendor_rejected"),
+    "auth": ("elsewhere", "vendor_auth"),
+    "permission": ("elsewhere", "vendor_auth"),
+    "insufficient_credit": ("elsewhere", "insufficient_credit"),
+    "rate_limited": ("later", "vendor_rejected"),
+    "capacity": ("later", "vendor_rejected"),
+}
+
+# Progress is written only when it moved this far: polls cost no writes, and a life stays below eight of them.
+PROGRESS_STEP: Final = 25
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """The hot row of one video: everything the engine needs to go on, and nothing of the prompt. Times in Unix seconds.
+
+    `version` counts saves and fences them; `replica` is the process that owns the task; `last_seq` numbers events.
+    """
+
+    id: str
+    owner: str
+    model: str
+    state: State
+    candidates: tuple[Candidate, ...]
+    created_at: float
+    deadline_at: float
+    stage: str | None = None
+    version: int = 1
+    last_seq: int = 0
+    replica: str | None = None
+    priority: int = 0
+    ruled_out: tuple[Candidate, ...] = ()
+    provider: str | None = None
+    offering: str | None = None
+    vendor_task_id: str | None = None
+    ref: Ref | None = None
+    raw_status: str | None = None
+    raw_status_at: float | None = None
+    progress: int = 0
+    attempts: int = 0
+    resubmits: int = 0
+    estimate_seconds: float | None = None
+    submitted_at: float | None = None
+    started_at: float | None = None
+    unknown_at: float | None = None
+    completed_at: float | None = None
+    result_url: str | None = None
+    result_expires_at: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    charged: Charged = "no"
+    cost_amount: str | None = None
+    cost_currency: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """The caller's word for the state."""
+        return STATUS_OF[self.state]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can change the state any more."""
+        return self.state in TERMINAL
+
+    @property
+    def open_candidates(self) -> tuple[Candidate, ...]:
+        """The candidates that no refusal has ruled out yet, in order."""
+        return tuple(candidate for candidate in self.candidates if candidate not in self.ruled_out)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a video's timeline. `detail` holds plain values: no prompt, key or link."""
+
+    type: str
+    at: float
+    status: Status
+    stage: str | None
+    provider: str | None
+    offering: str | None
+    detail: dict[str, str | int | float | None]
+    seq: int = 0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What follows from a fact: the task after it, and the events to write with it. No event means nothing to save."""
+
+    before: Task
+    task: Task
+    events: tuple[Event, ...]
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.events)
+
+
+class IllegalTransition(Exception):
+    """A fact that cannot happen in this state. Nothing was changed."""
+
+    def __init__(self, task: Task, fact: Fact) -> None:
+        super().__init__(f"{type(fact).__name__} cannot happen to a task that is {task.state}")
+        self.task = task
+        self.fact = fact
+
+
+class InvariantViolation(Exception):
+    """A transition would have broken a promise (terminal is final, progress never falls). That task is parked."""
+
+
+def apply(task: Task, fact: Fact, now: float) -> Change:
+    """What `fact` makes of `task` at `now`. Raises IllegalTransition, and InvariantViolation when the table is broken."""
+    if task.is_terminal:
+        return _late(task, fact, now)
+    allowed = EDGES.get((task.state, type(fact)))
+    if allowed is None:
+        raise IllegalTransition(task, fact)
+    after, kind, detail = _STEPS[type(fact)](task, fact, now)
+    after = replace(after, stage=None if after.state in ("failed", "cancelled") else _stage(after.state))
+    if after.state not in allowed or after.progress < task.progress:
+        message = f"{task.state} -> {after.state} by {type(fact).__name__} (progress {task.progress} -> {after.progress})"
+        raise InvariantViolation(message)
+    if kind is None:
+        return Change(task, after, ())
+    change = _change(task, after, now, kind, detail)
+    if after.is_terminal and kind != after.state:
+        change = with_event(change, after.state, {"code": after.error_code})
+    return change
+
+
+def _stage(state: State) -> str:
+    return "linked" if state == "completed" else state
+
+
+def _change(task: Task, after: Task, now: float, kind: str, detail: _Detail) -> Change:
+    seq = task.last_seq + 1
+    after = replace(after, last_seq=seq)
+    provider = after.provider or task.provider
+    offering = after.offering or task.offering
+    event = Event(
+        type=kind, at=now, status=after.status, stage=after.stage, provider=provider, offering=offering,
+        detail=detail, seq=seq,
+    )
+    return Change(task, after, (event,))
+
+
+def with_event(change: Change, kind: str, detail: _Detail) -> Change:
+    """`change` with one more event of the same moment; used for what the engine adds, such as the planned poll."""
+    first = change.events[0]
+    seq = change.task.last_seq + 1
+    event = replace(first, type=kind, detail=detail, seq=seq)
+    return Change(change.before, replace(change.task, last_seq=seq), (*change.events, event))
+
+
+def accepted_event(task: Task) -> Event:
+    """The first line of a timeline: the gateway took the request and will answer for it."""
+    return Event(
+        type="accepted", at=task.created_at, status=task.status, stage=task.stage, provider=None, offering=None,
+        detail={"candidates": len(task.candidates)}, seq=1,
+    )
+
+
+_Detail: TypeAlias = dict[str, str | int | float | None]
+_Step: TypeAlias = tuple[Task, str | None, _Detail]
+
+
+def _ended(task: Task, now: float, code: str, message: str, **fields: object) -> Task:
+    return replace(task, state="failed", completed_at=now, error_code=code, error_message=message, **fields)
+
+
+def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
+    if task.charged != "no" and task.resubmits == 0:
+        raise InvariantViolation("a task that may have been bought would be submitted again without a permission")
+    after = replace(
+        task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
+        attempts=task.attempts + 1, submitted_at=now,
+    )
+    return after, "submitting", {"attempt": after.attempts}
+
+
+def _accepted(task: Task, fact: Accepted, now: float) -> _Step:
+    got = fact.submitted
+    after = replace(
+        task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes", started_at=now,
+        raw_status=got.raw_status, raw_status_at=now, estimate_seconds=got.estimate_seconds, **_cost(fact.cost),
+    )
+    return after, "accepted_by_vendor", {"vendor_task_id": got.vendor_task_id, "raw_status": got.raw_status}
+
+
+def _cost(cost: tuple[str, str] | None) -> dict[str, str]:
+    return {} if cost is None else {"cost_amount": cost[0], "cost_currency": cost[1]}
+
+
+def _back(task: Task) -> Task:
+    return replace(task, state="waiting", provider=None, offering=None, submitted_at=None)
+
+
+def _cause(cause: Cause) -> _Detail:
+    return {"kind": cause.kind, "http_status": cause.http_status, "reason": cause.reason, "message": cause.message}
+
+
+def _not_sent(task: Task, fact: NotSent, now: float) -> _Step:
+    return _back(task), "not_sent", _cause(fact.cause)
+
+
+def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
+    scope, code = REFUSALS.get(fact.cause.kind, ("final", "vendor_rejected"))
+    tried = Candidate(task.provider or "", task.offering or "")
+    if scope == "later":
+        return _back(task), "rejected", _cause(fact.cause)
+    after = replace(task, ruled_out=(*task.ruled_out, tried))
+    if scope == "elsewhere" and after.open_candidates:
+        return _back(after), "rejected", _cause(fact.cause)
+    return _ended(after, now, code, fact.cause.message), "rejected", _cause(fact.cause)
+
+
+def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
+    after = replace(
+        task, state="submission_unknown", charged="unknown", started_at=now, unknown_at=now, **_cost(fact.cost)
+    )
+    return after, "submission_unknown", _cause(fact.cause)
+
+
+def _forgotten(task: Task, fact: Forgotten, now: float) -> _Step:
+    return replace(task, state="submission_unknown", unknown_at=now), "submission_unknown", _cause(fact.cause)
+
+
+def _polled(task: Task, fact: Polled, now: float) -> _Step:
+    got = fact.progress
+    noted = task
+    if got.raw_status != task.raw_status:
+        noted = replace(task, raw_status=got.raw_status, raw_status_at=now)
+    if task.state == "submission_unknown":
+        noted = replace(noted, state="rendering", unknown_at=None)
+    match got:
+        case Succeeded(url=str(url)):
+            expires = fact.link_seconds if got.expires_in_seconds is None else got.expires_in_seconds
+            done = replace(
+                noted, state="completed", progress=100, completed_at=now, result_url=url, result_expires_at=now + expires
+            )
+            return done, "completed", {"raw_status": got.raw_status}
+        case Failed():
+            failed = _ended(noted, now, got.code, got.message, charged=fact.failed_is_charged)
+            return failed, "failed", {"raw_status": got.raw_status, "code": got.code, "message": got.message}
+        case Pending() | Unrecognised() if (got.progress or 0) >= task.progress + PROGRESS_STEP:
+            noted = replace(noted, progress=min(got.progress or 0, 99))
+        case _:
+            pass
+    if noted is task:
+        return task, None, {}
+    kind = "status_unrecognised" if isinstance(got, Unrecognised) else "vendor_status"
+    return noted, kind, {"raw_status": got.raw_status, "progress": noted.progress}
+
+
+def _output_missing(task: Task, fact: OutputMissing, now: float) -> _Step:
+    message = "The vendor says that the video is done but gave no link to it."
+    return _ended(task, now, "no_output", message), "failed", {"code": "no_output"}
+
+
+def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
+    if task.state != "waiting" and not fact.detach:
+        raise IllegalTransition(task, fact)
+    # The answer of a submit in flight is not known yet, so neither is whether it was bought.
+    charged: Charged = "unknown" if task.state == "submitting" else task.charged
+    after = replace(
+        task, state="cancelled", completed_at=now, charged=charged, error_code="cancelled",
+        error_message="Cancelled by the caller." if task.state == "waiting" else
+        "The caller stopped following this video; the vendor may still render it.",
+    )
+    return after, "cancelled", {"detached": int(task.state != "waiting")}
+
+
+def _timed_out(code: str, message: str) -> Callable[[Task, Fact, float], _Step]:
+    def step(task: Task, fact: Fact, now: float) -> _Step:
+        return _ended(task, now, code, message), "failed", {"code": code}
+
+    return step
+
+
+def _resubmit_allowed(task: Task, fact: ResubmitAllowed, now: float) -> _Step:
+    after = replace(_back(task), resubmits=task.resubmits + 1, unknown_at=None)
+    return after, "resubmit_allowed", {"by": fact.by}
+
+
+_STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
+    SubmitStarted: _submit_started,
+    Accepted: _accepted,
+    NotSent: _not_sent,
+    Rejected: _rejected,
+    SubmitUnknown: _submit_unknown,
+    Forgotten: _forgotten,
+    Polled: _polled,
+    OutputMissing: _output_missing,
+    Cancelled: _cancelled,
+    ResubmitAllowed: _resubmit_allowed,
+    DeadlinePassed: _timed_out("deadline_exceeded", "The deadline passed before the video was finished."),
+    QueueTimedOut: _timed_out("queue_timeout", "No provider had a place for this video in time; nothing was charged."),
+    UnknownTimedOut: _timed_out(
+        "submission_unknown", "The vendor may have accepted this video, but its answer was lost; it was not sent again."
+    ),
+}
+
+
+def _late(task: Task, fact: Fact, now: float) -> Change:
+    """A terminal status never changes. An acceptance or refusal that arrives later still says what was bought."""
+    match fact:
+        case Accepted(submitted=got):
+            after = replace(task, vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes", **_cost(fact.cost))
+            return _change(task, after, now, "accepted_after_end", {"vendor_task_id": got.vendor_task_id})
+        case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
+            after = replace(task, charged="no")
+            return _change(task, after, now, "refused_after_end", _cause(fact.cause))
+        case _:
+            raise IllegalTransition(task, fact)

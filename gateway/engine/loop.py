@@ -1,0 +1,357 @@
+"""The engine: it owns the unfinished tasks, knows when each is due, runs one step of it, and saves what followed.
+
+Timers live in memory; only transitions are written. Every saved task comes back through the store's listener, whoever
+saved it, so there is one place that schedules. Clock, randomness, store and providers are passed in. Not held here:
+what a step does (`submit`, `poll`), what follows from a fact (`gateway.core.tasks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from bisect import bisect_left, insort
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from gateway.core.admission import pause_seconds
+from gateway.core.facts import Accepted, Candidate, Cause, Fact, Polled, SubmitUnknown
+from gateway.core.pacing import PollPlan, next_poll
+from gateway.core.tasks import (
+    IN_FLIGHT,
+    Change,
+    Event,
+    IllegalTransition,
+    InvariantViolation,
+    Task,
+    apply,
+    with_event,
+)
+from gateway.engine.provider import Fleet
+from gateway.storage.db import Duplicate, GuardFailed, StorageError
+from gateway.storage.store import Store
+from gateway.telemetry import Telemetry
+from providers.spec import Pending
+
+CLAIM_BATCH: Final = 500  # tasks taken over at a time, while the first of them are followed already
+SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
+POLLS_MAX: Final = 500  # other steps under way at once in this process
+SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
+_IDLE_SECONDS: Final = 3_600.0
+
+T = TypeVar("T")
+Step: TypeAlias = Callable[["Engine", Task], Awaitable[None]]
+SubmitStep: TypeAlias = Callable[["Engine", Task, Candidate], Awaitable[None]]
+
+
+class Watch(msgspec.Struct):
+    """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process."""
+
+    due: float | None = None
+    is_busy: bool = False
+    plan: PollPlan | None = None
+    polled_at: float | None = None
+    failures: int = 0
+    missing_since: float | None = None
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What the engine takes from outside: Unix time in seconds, randomness, and the name of this process's ownership."""
+
+    now: Callable[[], float]
+    chance: random.Random
+    replica: str
+
+
+class Steps(msgspec.Struct, frozen=True):
+    """What to do with a task: `submit` for one that was admitted, `due` for one whose time has come, by its state."""
+
+    submit: SubmitStep
+    due: Mapping[str, Step]
+
+
+class Engine:
+    """All unfinished tasks of this process, each run when it is due."""
+
+    def __init__(self, store: Store, fleet: Fleet, telemetry: Telemetry, outside: Outside, steps: Steps) -> None:
+        self.store, self.fleet, self.telemetry = store, fleet, telemetry
+        self.now, self.chance, self.replica = outside.now, outside.chance, outside.replica
+        self.tasks: dict[str, Task] = {}
+        self.watches: dict[str, Watch] = {}
+        self._steps = steps
+        self._timers: list[tuple[float, str]] = []
+        self._queue: list[tuple[int, float, str]] = []
+        self._gates_at = 0.0
+        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._submits: set[asyncio.Task[None]] = set()
+        self._others: set[asyncio.Task[None]] = set()
+        store.listen(self._saved)
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take over what a dead process left, then run every task when it is due, until stopped or cancelled."""
+        await self._take_over()
+        while not self._is_stopping:
+            self._wake.clear()
+            self._admit()
+            while len(self._others) < POLLS_MAX and (task := self._next_due()) is not None:
+                self._begin(self._others, task.id, self._steps.due[task.state](self, task))
+            now = self.now()
+            next_at = self._timers[0][0] if self._timers and len(self._others) < POLLS_MAX else now + _IDLE_SECONDS
+            try:
+                async with asyncio.timeout(max(0.0, min(next_at, self._gates_at) - now)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Begin nothing new, and return when the submits under way have their answers saved. Polls are dropped."""
+        self._is_stopping = True
+        self._wake.set()
+        while self._submits:
+            await asyncio.wait(self._submits)
+        for step in self._others:
+            step.cancel()
+        if self._others:
+            await asyncio.wait(self._others)
+
+    async def _take_over(self) -> None:
+        while await self.store.tasks_claim(self.replica, CLAIM_BATCH):
+            pass
+        position = (0.0, "")
+        while batch := await self.store.tasks_owned(self.replica, position, CLAIM_BATCH):
+            position = (batch[-1].created_at, batch[-1].id)
+            for task in batch:
+                if task.id not in self.tasks:
+                    await self._adopt(task)
+
+    async def _adopt(self, task: Task) -> None:
+        """Go on with a task of an earlier process. One that was being sent may have been bought: nobody can know."""
+        self._saved(task, ())
+        if task.state == "submitting":
+            await self.save(task, SubmitUnknown(Cause("broken", "the gateway ended while it was sending this")))
+
+    def _begin(self, group: set[asyncio.Task[None]], task_id: str, step: Awaitable[None]) -> None:
+        self.watches[task_id].is_busy = True
+        running = asyncio.create_task(self._run_step(task_id, step))
+        group.add(running)
+        running.add_done_callback(group.discard)
+
+    async def _run_step(self, task_id: str, step: Awaitable[None]) -> None:
+        """Run one step; what goes wrong in it stays with that task, which is looked at again later."""
+        watch = self.watches[task_id]
+        try:
+            await step
+        except Exception as error:  # noqa: BLE001 - a fault in one task's step must not end the others'
+            watch.failures += 1
+            self.telemetry.step_failed(task_id, error)
+            self.due_at(task_id, self.now() + pause_seconds(watch.failures, None, self.chance))
+        finally:
+            watch.is_busy = False
+            task = self.tasks.get(task_id)
+            if task is not None and watch.due is None:
+                self._schedule(task)
+            self._wake.set()
+
+    # --- timers -----------------------------------------------------------------------------------------------------
+
+    def due_at(self, task_id: str, at: float) -> None:
+        """Make a task due at `at`, whatever was planned; nothing happens when it is not followed any more."""
+        watch = self.watches.get(task_id)
+        if watch is not None:
+            watch.due = at
+            heapq.heappush(self._timers, (at, task_id))
+            self._wake.set()
+
+    def _next_due(self) -> Task | None:
+        """The next task whose time has come. A busy one is planned anew when its step ends."""
+        now = self.now()
+        while self._timers and self._timers[0][0] <= now:
+            at, task_id = heapq.heappop(self._timers)
+            watch = self.watches.get(task_id)
+            if watch is None or watch.due != at:
+                continue
+            watch.due = None
+            if not watch.is_busy and self.tasks[task_id].state in self._steps.due:
+                return self.tasks[task_id]
+        return None
+
+    def _schedule(self, task: Task) -> None:
+        """When a task is to be looked at next, by its state."""
+        watch = self.watches[task.id]
+        match task.state:
+            case "waiting":
+                self.due_at(task.id, min(task.deadline_at, self.queue_ends_at(task)))
+            case "rendering":
+                self.due_at(task.id, min(task.deadline_at, self.now() if watch.plan is None else watch.plan.at))
+            case "submission_unknown":
+                self.due_at(task.id, self.now())
+            case _:  # submitting: its own step is under way, or `_adopt` ends it
+                watch.due = None
+
+    def queue_ends_at(self, task: Task) -> float:
+        """When a waiting task has waited long enough at every candidate; infinity when one of them has no limit."""
+        limits = []
+        for candidate in task.open_candidates:
+            provider = self.fleet.providers.get(candidate.provider)
+            limit = None if provider is None else provider.settings.max_queue_age
+            limits.append(float("inf") if limit is None else limit)
+        return task.created_at + max(limits, default=float("inf"))
+
+    # --- admission --------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Let waiting tasks through: highest priority first, then oldest, each to its first candidate that is free now."""
+        self._gates_at = float("inf")
+        if self._is_stopping or not self._queue:
+            return
+        now = self.now()
+        gates = {name: provider.gate for name, provider in self.fleet.providers.items()}
+        free = {name for name, gate in gates.items() if gate.free_at(now) == now}
+        for place in list(self._queue) if free else ():
+            if not free or len(self._submits) >= SUBMITS_MAX:
+                break
+            task = self.tasks[place[2]]
+            open_now = (some for some in task.open_candidates if some.provider in free)
+            candidate = next((some for some in open_now if self.fleet.find(some) is not None), None)
+            if candidate is None or self.watches[task.id].is_busy:
+                continue
+            gates[candidate.provider].enter(now)
+            self._begin(self._submits, task.id, self._steps.submit(self, task, candidate))
+            if gates[candidate.provider].free_at(now) != now:
+                free.discard(candidate.provider)
+        times = (gate.free_at(now) for gate in gates.values())
+        self._gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
+
+    def queue_place(self, task: Task) -> tuple[int, float | None] | None:
+        """A waiting task's place from 1, and when it may start if that can be told; None when it is not waiting here."""
+        place = bisect_left(self._queue, _place(task))
+        if task.id not in self.tasks or self._queue[place : place + 1] != [_place(task)]:
+            return None
+        gates = [self.fleet.providers[name].gate for name in {some.provider for some in task.open_candidates}
+                 if name in self.fleet.providers]
+        times = [at for gate in gates if (at := gate.free_at(self.now())) is not None]
+        return place + 1, min(times, default=None)
+
+    # --- saving -----------------------------------------------------------------------------------------------------
+
+    async def save(self, task: Task, fact: Fact) -> Task | None:
+        """Apply `fact` and save what follows, again and again until it is stored: what is known of money must not be lost.
+
+        Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer counts.
+        Raises Duplicate when the vendor's id already belongs to another video.
+        """
+        while True:
+            try:
+                change = self._with_plan(apply(task, fact, self.now()), fact)
+            except IllegalTransition:
+                return None
+            except InvariantViolation as error:
+                self._park(task.id, str(error))
+                return None
+            if not change.is_saved:
+                return self._unsaved(change.task)
+            try:
+                return await self._insist(task.id, partial(self.store.task_save, change))
+            except GuardFailed:
+                fresh = await self._insist(task.id, partial(self.store.task_get, task.id))
+            if fresh is None or fresh.replica != self.replica:
+                self._forget(task.id)
+                return None
+            if (fresh.version, fresh.last_seq) == (task.version + 1, change.task.last_seq):
+                self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
+                return fresh
+            task = fresh
+
+    async def _insist(self, task_id: str, operation: Callable[[], Awaitable[T]]) -> T:
+        """Try until the database has answered; GuardFailed and Duplicate are answers."""
+        failures = 0
+        while True:
+            try:
+                return await operation()
+            except (GuardFailed, Duplicate):
+                raise
+            except StorageError as error:
+                failures += 1
+                self.telemetry.storage_failed(task_id, error)
+                await asyncio.sleep(min(SAVE_PAUSE_MAX_SECONDS, pause_seconds(failures, None, self.chance)))
+
+    def _with_plan(self, change: Change, fact: Fact) -> Change:
+        """Plan the next poll of a task that is rendering; where a change is written anyway, the plan is written with it."""
+        task, watch = change.task, self.watches.get(change.task.id)
+        provider = self.fleet.providers.get(task.provider or "")
+        if task.state != "rendering" or provider is None or watch is None or not isinstance(fact, Accepted | Polled):
+            return change
+        eta = task.estimate_seconds
+        if isinstance(fact, Polled):
+            eta = fact.progress.eta_seconds if isinstance(fact.progress, Pending) else None
+        accepted_at = task.started_at or self.now()
+        watch.plan = next_poll(self.now(), accepted_at, provider.bounds, self.chance, eta_seconds=eta)
+        watch.failures = 0
+        if not change.is_saved:
+            return change
+        return with_event(change, "next_poll", {"at": round(watch.plan.at, 3), "why": watch.plan.why})
+
+    def _unsaved(self, task: Task) -> Task:
+        """Nothing to write: the task goes on as it is, at its next planned time."""
+        if task.id in self.tasks:
+            self._schedule(self.tasks[task.id])
+        return task
+
+    def _saved(self, task: Task, events: tuple[Event, ...]) -> None:
+        """A task was saved, by this engine or by a caller's request: count, report, plan it anew."""
+        if task.replica != self.replica:
+            self._forget(task.id)
+            return
+        before = self.tasks.get(task.id)
+        self.telemetry.task_changed(before, task, events)
+        self._count(before, task)
+        if task.is_terminal:
+            self._forget(task.id)
+            return
+        self.tasks[task.id] = task
+        self.watches.setdefault(task.id, Watch())
+        if task.state == "waiting":
+            insort(self._queue, _place(task))
+        self._schedule(task)
+        self._wake.set()
+
+    def _count(self, before: Task | None, after: Task) -> None:
+        """Keep the queue and the providers' gates in step. Entering a gate counts at admission, or at taking over."""
+        if before is not None and before.state == "waiting":
+            self._queue.remove(_place(before))
+        was = before is not None and before.state in IN_FLIGHT
+        provider = self.fleet.providers.get((before if was and before is not None else after).provider or "")
+        if provider is None:
+            return
+        if was and after.state not in IN_FLIGHT:
+            provider.gate.leave()
+        elif before is None and after.state in IN_FLIGHT:
+            provider.gate.in_flight += 1
+        if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
+            self.fleet.learn(Candidate(provider.name, after.offering or ""), after.completed_at - after.started_at)
+
+    def _forget(self, task_id: str) -> None:
+        task = self.tasks.pop(task_id, None)
+        self.watches.pop(task_id, None)
+        if task is not None and task.state == "waiting" and _place(task) in self._queue:
+            self._queue.remove(_place(task))
+        self._wake.set()
+
+    def _park(self, task_id: str, message: str) -> None:
+        """Leave a task alone whose next step would break a promise; an operator has to look at it."""
+        self.telemetry.violated(task_id, message)
+        self._forget(task_id)
+
+    def oldest_unfinished_seconds(self) -> float:
+        """The age of the oldest unfinished task, 0 when there is none."""
+        return max(0.0, self.now() - min((task.created_at for task in self.tasks.values()), default=self.now()))
+
+
+def _place(task: Task) -> tuple[int, float, str]:
+    return -task.priority, task.created_at, task.id

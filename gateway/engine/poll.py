@@ -1,0 +1,76 @@
+"""The free step: ask the vendor, and save what follows if anything does. Could not ask is never "failed".
+
+Not held here: when to ask (`gateway.core.pacing`), what an answer means (the adapters).
+"""
+
+from __future__ import annotations
+
+from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
+from gateway.core.pacing import GRACE_SECONDS, poll_again
+from gateway.core.tasks import Task
+from gateway.engine.loop import Engine, Watch
+from gateway.engine.provider import Provider
+from providers.spec import Failed, Progress, Succeeded, VendorError
+
+_OUTCOMES = {"Pending": "pending", "Succeeded": "succeeded", "Failed": "failed", "Unrecognised": "unrecognised"}
+_UNCONFIGURED_SECONDS = 60.0
+
+
+async def poll(engine: Engine, task: Task) -> None:
+    """Ask once for a task that a vendor has. A task of a provider that is gone from the configuration waits for it."""
+    now = engine.now()
+    if now >= task.deadline_at:
+        await engine.save(task, DeadlinePassed())
+        return
+    provider = engine.fleet.providers.get(task.provider or "")
+    watch = engine.watches[task.id]
+    if provider is None or task.ref is None:
+        engine.due_at(task.id, min(task.deadline_at, now + _UNCONFIGURED_SECONDS))
+        return
+    free_at = provider.polls.free_at(now)
+    if free_at > now:
+        engine.due_at(task.id, min(task.deadline_at, free_at))
+        return
+    provider.polls.take(now)
+    lag_seconds = now - (now if watch.plan is None else watch.plan.at)
+    try:
+        progress = await provider.adapter.poll(task.ref)
+    except VendorError as error:
+        engine.telemetry.polled(provider.name, "error", lag_seconds)
+        await _could_not_ask(engine, task, provider, error)
+        return
+    engine.telemetry.polled(provider.name, _OUTCOMES[type(progress).__name__], lag_seconds)
+    await _answered(engine, task, provider, progress)
+
+
+async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: VendorError) -> None:
+    """It says nothing of the task. Only a vendor that keeps denying its own id, for long enough, has forgotten it."""
+    now, watch = engine.now(), engine.watches.get(task.id)
+    if watch is None:
+        return
+    watch.failures += 1
+    if error.kind != "not_found":
+        watch.missing_since = None
+    elif watch.missing_since is None:
+        watch.missing_since = now
+    elif now - watch.missing_since >= GRACE_SECONDS and task.state == "rendering":
+        await engine.save(task, Forgotten(Cause(error.kind, error.message, error.status, error.reason)))
+        return
+    watch.plan = poll_again(now, watch.failures, error.retry_after_seconds, provider.bounds, engine.chance)
+    engine.due_at(task.id, min(task.deadline_at, watch.plan.at))
+
+
+async def _answered(engine: Engine, task: Task, provider: Provider, progress: Progress) -> None:
+    now, watch = engine.now(), engine.watches.get(task.id) or Watch()
+    watch.missing_since = None
+    if isinstance(progress, Succeeded | Failed):
+        engine.telemetry.detected(provider.name, now - (watch.polled_at or task.started_at or now))
+    watch.polled_at = now
+    if isinstance(progress, Succeeded) and progress.url is None and task.raw_status == progress.raw_status:
+        if now - (task.raw_status_at or now) >= GRACE_SECONDS and task.state == "rendering":
+            await engine.save(task, OutputMissing())
+            return
+    offering = provider.offering(task.offering or "")
+    link_seconds = 3600.0 if offering is None else float(offering.result_link_seconds)
+    charged = "unknown" if offering is None else provider.failed_is_charged(offering)
+    await engine.save(task, Polled(progress, link_seconds, charged))

@@ -1,0 +1,129 @@
+"""A configured provider at run time: its settings, its adapter, its gate and its budget of polls.
+
+Not held here: who may submit when (`gateway.core.admission`), HTTP (`providers.http`), what a provider offers (data).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from decimal import Decimal
+
+import msgspec
+
+from gateway.core.admission import Bucket, Gate
+from gateway.core.facts import Candidate
+from gateway.core.pacing import Bounds
+from gateway.core.pricing import estimate
+from gateway.core.routing import Knowledge, Listing, Route, choose
+from gateway.settings import ProviderSettings, Settings
+from providers.spec import Adapter, Charged, Offering, VideoRequest
+
+
+class Provider(msgspec.Struct, kw_only=True):
+    """One provider in use. `offerings` are those that are on; a slug that was switched off is still followed."""
+
+    settings: ProviderSettings
+    adapter: Adapter
+    gate: Gate
+    polls: Bucket
+    bounds: Bounds
+    known: dict[str, Offering]
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self.settings.name
+
+    def offering(self, slug: str) -> Offering | None:
+        """The vendor's offering of that slug, on or off; None when the adapter no longer knows it."""
+        return self.known.get(slug)
+
+    def price(self, offering: Offering, request: VideoRequest) -> tuple[Decimal, str] | None:
+        """What a request is expected to cost here; None where no price is configured."""
+        return estimate(self.settings.prices.get(offering.slug, ()), request)
+
+    def failed_is_charged(self, offering: Offering) -> Charged:
+        """What is known of a failed render's price: the configuration's word, else the offering's."""
+        return self.settings.failed_is_charged or offering.failed_is_charged
+
+
+def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider | None = None) -> Provider:
+    """A provider by its settings; at a reload the gate of the one `before` it goes on, with what it counts."""
+    gate = Gate(rate=Bucket(settings.requests_per_minute)) if before is None else before.gate
+    gate.max_in_flight = settings.max_in_flight
+    gate.rate.per_minute = settings.requests_per_minute
+    gate.draining = False
+    bounds = Bounds(settings.poll_min, max(settings.poll_min, settings.poll_max))
+    known = {offering.slug: offering for offering in settings.adapter.offerings}
+    polls = Bucket(settings.polls_per_minute)
+    return Provider(settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known)
+
+
+class Fleet:
+    """All providers in use, and the routing over them. A removed one stays, draining, for its tasks in flight."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.providers: dict[str, Provider] = {}
+        self.render_seconds: dict[Candidate, float] = {}
+        self._chance = chance
+        self._listings: list[Listing] = []
+        self._settings: Settings | None = None
+
+    def use(self, settings: Settings, providers: Iterable[Provider]) -> None:
+        """Swap to these providers, in their order of priority."""
+        named = {provider.name: provider for provider in providers}
+        for name, old in self.providers.items():
+            if name not in named:
+                old.gate.draining = True
+                named[name] = old
+        self.providers = named
+        self._settings = settings
+        self._listings = [
+            Listing(name, offering, provider.settings.weight, provider.gate.draining)
+            for name, provider in named.items()
+            for offering in provider.settings.offerings
+        ]
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        if self._settings is None:
+            raise RuntimeError("the fleet is used before it was given its settings")
+        return self._settings
+
+    @property
+    def listings(self) -> list[Listing]:
+        """Every enabled offering, in the providers' order of priority."""
+        return [listing for listing in self._listings if not listing.draining]
+
+    @property
+    def models(self) -> dict[str, list[Listing]]:
+        """The models that can be asked for, with the offerings that serve each."""
+        found: dict[str, list[Listing]] = {}
+        for listing in self.listings:
+            found.setdefault(listing.offering.model, []).append(listing)
+        return found
+
+    def route(self, request: VideoRequest, pins: tuple[str, ...]) -> Route:
+        """The candidates for a request by the configured strategy, and the others' reasons."""
+
+        def price(listing: Listing) -> Decimal | None:
+            found = self.providers[listing.provider].price(listing.offering, request)
+            return None if found is None else found[0]
+
+        known = Knowledge(price, self.render_seconds, self._chance)
+        return choose(request, self.listings, pins, self.settings.routing.strategy, known)
+
+    def find(self, candidate: Candidate) -> tuple[Provider, Offering] | None:
+        """The provider and offering of a candidate; None when the configuration or the adapter no longer has it."""
+        provider = self.providers.get(candidate.provider)
+        offering = None if provider is None else provider.offering(candidate.offering)
+        return None if provider is None or offering is None else (provider, offering)
+
+    def learn(self, candidate: Candidate, seconds: float) -> None:
+        """Remember how long a render took, the recent ones more."""
+        old = self.render_seconds.get(candidate, seconds)
+        self.render_seconds[candidate] = old + 0.2 * (seconds - old)
+
+

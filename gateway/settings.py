@@ -1,0 +1,390 @@
+"""The configuration (contract section 3): one strict TOML file in, one frozen tree of Structs out.
+
+Held here: every section and key with its default and range, and the one pass over a file that collects *all*
+its problems. Not held here: single values (`gateway.durations`), when to load, which adapters exist.
+
+How a field is read stands in its type: `Annotated[T, reader]` names the function that makes a T of what TOML
+gave, or raises ValueError; a text after it is the default as a file would spell it. The rest is msgspec's.
+What could not be read is UNSET while the rules run; no Settings with a problem leaves this module.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+
+from gateway import durations as read
+from gateway.durations import Address, FilesUrl, Network, Secret, StoreUrl, is_loopback_host, join, unknown
+from providers.spec import AdapterInfo, Charged, Offering, Resolution
+
+__all__ = [
+    "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
+    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Webhooks", "load", "parse",
+]
+
+_Built = TypeVar("_Built", bound=Struct)
+_PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # it becomes a metric label and a part of URLs
+
+
+class Problem(Struct, frozen=True):
+    """One mistake: where (`providers.highway.adapter`; empty: the whole file), and what is wrong there."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class SettingsError(Exception):
+    """The file cannot be used. `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Problem], file: Path | None = None) -> None:
+        self.problems = list(problems)
+        self.file = file
+        super().__init__("\n".join([f"{file or 'configuration'} cannot be used:", *map(str, self.problems)]))
+
+
+class Server(Struct, frozen=True, kw_only=True):
+    """`management` moves /livez, /readyz, /metrics to their own port; `public_url` ends without a slash."""
+
+    listen: Annotated[Address, read.address] = Address("127.0.0.1", 8080)
+    management: Annotated[Address, read.address] | None = None
+    public_url: Annotated[str, read.http_url] | None = None
+
+
+class Auth(Struct, frozen=True, kw_only=True):
+    """`off`: one caller `local` with every role, refused unless `server.listen` is loopback."""
+
+    mode: Literal["keys", "off"] = "keys"
+
+
+class Store(Struct, frozen=True, kw_only=True):
+    """The database. Whether the driver named here is in this build is for the caller to say."""
+
+    url: Annotated[StoreUrl, read.store_url, "sqlite:reelgate.db"]
+
+
+class Files(Struct, frozen=True, kw_only=True):
+    """Where finished videos go, and for how long files and records are kept (10 ms to 3650 days)."""
+
+    url: Annotated[FilesUrl, read.files_url, "file:videos"]
+    retention: Annotated[float, read.duration("10ms", "3650d")] = 30 * 86400.0
+    records_retention: Annotated[float, read.duration("10ms", "3650d")] = 90 * 86400.0
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """`auto`: text on a terminal, JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class Routing(Struct, frozen=True, kw_only=True):
+    """How candidates are ordered, and how long a task may take to its end (10 ms to 30 days)."""
+
+    strategy: Literal["priority", "weighted", "cheapest", "fastest"] = "priority"
+    deadline: Annotated[float, read.duration("10ms", "30d")] = 6 * 3600.0
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """One row of a price list: what it is for (absent: any) and what that costs; two amounts are added."""
+
+    resolution: Resolution | None = None
+    audio: bool | None = None
+    per_second: Annotated[Decimal, read.amount] | None = None
+    per_request: Annotated[Decimal, read.amount] | None = None
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
+
+    def fits(self, resolution: Resolution | None, audio: bool | None) -> bool:
+        """Whether this row is for that resolution and sound. None asks for a row that is for any."""
+        return self.resolution in (None, resolution) and self.audio in (None, audio)
+
+
+_Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class ProviderSettings(Struct, frozen=True, kw_only=True):
+    """One account at one vendor. Limits are 1..1,000,000 and absent = none; durations in seconds, from 10 ms.
+
+    `offerings` are those that are on, in the order written, else the adapter's. `prices` has rows by slug: the
+    first that fits applies; none, and the price is unknown, never 0. `failed_is_charged` None: the offering's.
+    """
+
+    name: str
+    adapter: Annotated[AdapterInfo, _adapter]
+    api_key: Annotated[Secret, read.header_secret]
+    base_url: Annotated[str, read.http_url] = ""
+    offerings: tuple[Annotated[Offering, _offering], ...] = ()
+    max_in_flight: _Count | None = None
+    requests_per_minute: _Count | None = None
+    polls_per_minute: _Count | None = None
+    weight: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
+    on_unknown: Literal["hold", "fail", "resubmit"] = "hold"
+    unknown_timeout: Annotated[float, read.duration("10ms", "30d")] = 15 * 60.0
+    submit_timeout: Annotated[float, read.duration("10ms", "1h")] = 60.0
+    max_queue_age: Annotated[float, read.duration("10ms", "30d")] | None = None
+    poll_min: Annotated[float, read.duration("10ms", "1h")] = 2.0
+    poll_max: Annotated[float, read.duration("10ms", "1h")] = 30.0
+    failed_is_charged: Charged | None = None
+    prices: dict[str, tuple[Price, ...]] = {}
+
+
+class Webhooks(Struct, frozen=True, kw_only=True):
+    """What signs deliveries to a request's own `webhook_url`: all of them, so that they can be rotated."""
+
+    secrets: tuple[Annotated[Secret, read.secret], ...] = ()
+
+
+class Egress(Struct, frozen=True, kw_only=True):
+    """Which private places may be reached, and the way out. `proxy` is a URL and may hold a password."""
+
+    allow: tuple[Annotated[Network | str, read.network_or_host], ...] = ()
+    proxy: Annotated[Secret, read.proxy_url] | None = None
+    ca_file: Annotated[Path, read.certificates] | None = None
+
+    def allows(self, host: str) -> bool:
+        """Whether `host`, a literal address or a name, is listed. Names are compared, never resolved."""
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return host.lower() in self.allow
+        return any(address in entry for entry in self.allow if not isinstance(entry, str))
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The whole configuration. The order of `providers` is their priority."""
+
+    default_model: Annotated[str, Meta(min_length=1)] = "kling-v3"
+    server: Server
+    auth: Auth
+    store: Store
+    files: Files
+    log: Log
+    routing: Routing
+    webhooks: Webhooks
+    egress: Egress
+    providers: Annotated[dict[str, ProviderSettings], _providers] = {}
+
+
+def load(path: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str]) -> Settings:
+    """The settings in the file at `path`. Raises SettingsError with every problem."""
+    try:
+        return parse(path.read_text("utf-8-sig"), path.absolute().parent, adapters, environ)
+    except OSError as error:
+        raise SettingsError([Problem("", f"cannot be read: {error.strerror}")], path) from None
+    except UnicodeDecodeError:
+        raise SettingsError([Problem("", "is not UTF-8 text")], path) from None
+    except SettingsError as error:
+        raise SettingsError(error.problems, path) from None
+
+
+def parse(
+    text: str, folder: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str],
+) -> Settings:
+    """The settings in `text`, relative paths from `folder`. Keeps nothing. Raises as `load`."""
+    try:
+        tree = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        what, _, where = str(error).partition(" (at ")
+        raise SettingsError([Problem(where.rstrip(")"), f"not TOML: {what}")]) from None
+    reading = _Pass(folder, adapters, environ)
+    settings = reading.struct(Settings, tree, "")
+    _check_sections(reading, settings)
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return settings
+
+
+class _Pass(read.Source):
+    """One pass over one file: the problems so far, and the adapter of the provider that is being read."""
+
+    def __init__(self, folder: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str]) -> None:
+        super().__init__(folder, environ)
+        self.adapters = adapters
+        self.adapter: AdapterInfo | None = None
+        self.problems: list[Problem] = []
+
+    def wrong(self, path: str, message: str) -> None:
+        self.problems.append(Problem(path, message[:1].lower() + message[1:]))
+
+    def struct(self, cls: type[_Built], raw: object, path: str, **given: object) -> _Built:
+        """A `cls` of the table `raw`, UNSET where a value is missing or wrong; `given` fields are no keys."""
+        fields = [field for field in msgspec.structs.fields(cls) if field.name not in given]
+        names = [field.name for field in fields]
+        if not isinstance(raw, dict):
+            self.wrong(path, f"expected a table, got `{type(raw).__name__}`")
+            return cls(**dict.fromkeys(names, UNSET), **given)
+        for key in raw:
+            if key not in names:
+                self.wrong(join(path, key), unknown("key", key, names))
+        values = dict(given)
+        for field in fields:
+            written = raw.get(field.name, _absent(field.type))
+            if written is not UNSET:
+                values[field.name] = self.value(field.type, written, join(path, field.name))
+            elif field.required:
+                values[field.name] = UNSET
+                self.wrong(join(path, field.name), "is required")
+        return cls(**values)
+
+    def value(self, kind: object, raw: object, path: str) -> object:
+        """`raw` as a `kind`, or UNSET with the problem noted."""
+        if type(None) in get_args(kind):
+            kind = get_args(kind)[0]
+        origin, inner = get_origin(kind), get_args(kind)
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            return self.struct(kind, raw, path)
+        if origin is tuple:
+            return self._items(inner[0], raw, path)
+        if origin is dict and isinstance(raw, dict):
+            return {key: self.value(inner[1], item, join(path, key)) for key, item in raw.items()}
+        if origin is Literal and isinstance(raw, str) and raw not in inner:
+            self.wrong(path, unknown("value", raw, inner))
+            return UNSET
+        reader = next(filter(callable, getattr(kind, "__metadata__", ())), None)
+        try:
+            return reader(self, raw) if reader else msgspec.convert(raw, kind)
+        except ValueError as error:  # msgspec.ValidationError is one
+            self.wrong(path, str(error))
+            return UNSET
+
+    def _items(self, kind: object, raw: object, path: str) -> object:
+        """A list; one table may stand for a list of one."""
+        if isinstance(raw, dict) and isinstance(kind, type):
+            return (self.value(kind, raw, path),)
+        if not isinstance(raw, list):
+            self.wrong(path, f"expected a list, got `{type(raw).__name__}`")
+            return UNSET
+        items = tuple(self.value(kind, item, f"{path}[{index}]") for index, item in enumerate(raw))
+        return items if _all_known(*items) else UNSET
+
+
+def _adapter(reading: _Pass, raw: object) -> AdapterInfo:
+    if not isinstance(raw, str) or raw not in reading.adapters:
+        raise read.ReadError(unknown("adapter", raw, reading.adapters))
+    return reading.adapters[raw]
+
+
+def _offering(reading: _Pass, raw: object) -> object:
+    """UNSET, without a problem of its own, where the adapter is not known."""
+    if reading.adapter is None:
+        return UNSET
+    by_slug = {offering.slug: offering for offering in reading.adapter.offerings}
+    if not isinstance(raw, str) or raw not in by_slug:
+        raise read.ReadError(unknown("offering", raw, by_slug) + (': "*" stands alone' if raw == "*" else ""))
+    return by_slug[raw]
+
+
+def _providers(reading: _Pass, raw: object) -> dict[str, ProviderSettings]:
+    if not isinstance(raw, dict):
+        raise read.ReadError("expected tables such as [providers.NAME]")
+    return {name: _provider(reading, name, table) for name, table in raw.items()}
+
+
+def _provider(reading: _Pass, name: str, raw: object) -> ProviderSettings:
+    path = join("providers", name)
+    if not _PROVIDER_NAME.fullmatch(name):
+        reading.wrong(path, "a provider's name is 1 to 32 of a-z 0-9 _ - and begins with a letter")
+    word = raw.get("adapter") if isinstance(raw, dict) else None
+    reading.adapter = adapter = reading.adapters.get(word) if isinstance(word, str) else None
+    if adapter is not None and isinstance(raw, dict):
+        raw = _with_defaults_of(adapter) | raw
+        if raw["offerings"] == ["*"]:
+            raw["offerings"] = [offering.slug for offering in adapter.offerings]
+    provider = reading.struct(ProviderSettings, raw, path, name=name)
+    if adapter is not None:
+        _check_provider(reading, provider, adapter, path)
+    return provider
+
+
+def _with_defaults_of(adapter: AdapterInfo) -> dict[str, object]:
+    on = [offering.slug for offering in adapter.offerings if offering.on_by_default]
+    return {"offerings": on} | ({"base_url": adapter.base_url} if adapter.base_url else {})
+
+
+def _check_provider(reading: _Pass, provider: ProviderSettings, adapter: AdapterInfo, path: str) -> None:
+    """The rules between the keys of one provider."""
+    slugs = [offering.slug for offering in adapter.offerings]
+    if provider.base_url == "":
+        reading.wrong(f"{path}.base_url", f"is required: adapter {adapter.name} has no default")
+    if provider.offerings == ():
+        reading.wrong(f"{path}.offerings", f"nothing is on; name some of {', '.join(slugs)}")
+    if _all_known(provider.offerings):
+        on = [offering.slug for offering in provider.offerings]
+        for slug in sorted({slug for slug in on if on.count(slug) > 1}):
+            reading.wrong(f"{path}.offerings", f"{slug} is there more than once")
+    if _all_known(provider.poll_min, provider.poll_max) and provider.poll_min > provider.poll_max:
+        reading.wrong(f"{path}.poll_min", f"is longer than poll_max ({provider.poll_max:g} s)")
+    if _all_known(provider.prices):
+        for slug, rows in provider.prices.items():
+            here = join(f"{path}.prices", slug)
+            if slug not in slugs:
+                reading.wrong(here, unknown("offering", slug, slugs) + " (a key with dots needs quotes)")
+            elif _all_known(rows):
+                _check_prices(reading, adapter.offerings[slugs.index(slug)], rows, here)
+
+
+def _check_prices(reading: _Pass, offering: Offering, rows: tuple[Price, ...], path: str) -> None:
+    """Every row names an amount, can apply to the offering, and is not hidden by an earlier one."""
+    for index, row in enumerate(rows):
+        here = path if len(rows) == 1 else f"{path}[{index}]"
+        if row.per_second is None and row.per_request is None:
+            reading.wrong(here, "needs per_second, per_request or both")
+        if isinstance(row.resolution, str) and row.resolution not in offering.resolutions:
+            reading.wrong(f"{here}.resolution", f"{offering.slug} offers {', '.join(offering.resolutions)}")
+        if row.audio is True and not offering.audio:
+            reading.wrong(f"{here}.audio", f"{offering.slug} has no audio")
+        if any(earlier.fits(row.resolution, row.audio) for earlier in rows[:index]):
+            reading.wrong(here, "never applies: an earlier row is for the same, and the first counts")
+
+
+def _check_sections(reading: _Pass, settings: Settings) -> None:
+    """The rules between sections."""
+    server, auth = settings.server, settings.auth
+    if auth.mode == "off" and _all_known(server.listen) and not server.listen.is_loopback:
+        reading.wrong("auth.mode", f'"off" needs server.listen to be loopback; it is {server.listen}')
+    if _all_known(server.listen) and server.listen.port and server.management == server.listen:
+        reading.wrong("server.management", "must be another address than server.listen")
+    if settings.providers == {}:
+        reading.wrong("providers", "no provider is configured; begin with a table [providers.NAME]")
+    if not _all_known(settings.providers):
+        return
+    for name, provider in settings.providers.items():
+        if _all_known(provider.base_url, settings.egress.allow):
+            _check_plain_http(reading, provider.base_url, settings.egress, join("providers", name))
+    providers = settings.providers.values()
+    if providers and _all_known(settings.default_model, *(provider.offerings for provider in providers)):
+        models = {offering.model for provider in providers for offering in provider.offerings}
+        if models and settings.default_model not in models:
+            hint = unknown("model", settings.default_model, models)
+            reading.wrong("default_model", f"no offering that is on serves it: {hint}")
+
+
+def _check_plain_http(reading: _Pass, base_url: str, egress: Egress, path: str) -> None:
+    url = urlsplit(base_url)
+    host = url.hostname or ""
+    if url.scheme == "http" and not is_loopback_host(host) and not egress.allows(host):
+        hint = f"use https, or list {host} in egress.allow"
+        reading.wrong(f"{path}.base_url", f"plain http would show the key on its way: {hint}")
+
+
+def _all_known(*values: object) -> bool:
+    """Whether all of them could be read, so that a rule may judge them."""
+    return all(value is not UNSET for value in values)
+
+
+def _absent(kind: object) -> object:
+    """What an absent key is read as: a section as an empty table, else its written default, or UNSET."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return {}
+    return next((text for text in getattr(kind, "__metadata__", ()) if isinstance(text, str)), UNSET)

@@ -1,0 +1,240 @@
+"""Every statement of the product, once, in the dialect that SQLite and PostgreSQL share.
+
+Every read that a caller can cause has the owner in its SQL. Every save is fenced: by version always, and so a paused
+or outlived writer changes nothing. Not held here: how a statement reaches a database (`db` and the drivers), and what a
+change means (`gateway.core.tasks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from gateway.core.tasks import Change, Event, Task
+from gateway.storage.db import Database, GuardFailed, Row, Step, Value
+from gateway.storage.rows import (
+    TASK_COLUMNS,
+    Filters,
+    Idempotency,
+    KeyRow,
+    NewVideo,
+    Page,
+    Video,
+    event_of,
+    event_values,
+    task_of,
+    task_values,
+)
+
+_NAMES: Final = ", ".join(TASK_COLUMNS)
+_VIDEO_NAMES: Final = ", ".join(f"v.{name}" for name in TASK_COLUMNS) + ", r.request, r.metadata"
+_HOLES: Final = ", ".join(f"${number}" for number in range(1, len(TASK_COLUMNS) + 1))
+_SETS: Final = ", ".join(f"{name} = ${number}" for number, name in enumerate(TASK_COLUMNS, 1))
+_ID: Final = TASK_COLUMNS.index("id") + 1
+_VERSION: Final = len(TASK_COLUMNS) + 1
+_UNFINISHED: Final = "('waiting', 'submitting', 'rendering', 'submission_unknown')"
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+VIDEO_ADD: Final = f"insert into videos ({_NAMES}) values ({_HOLES})"  # noqa: S608 (names of columns, no input)
+VIDEO_SAVE: Final = f"update videos set {_SETS} where id = ${_ID} and version = ${_VERSION}"  # noqa: S608
+VIDEO_GET: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
+    where v.id = $1 and v.owner = $2"""  # noqa: S608
+TASK_GET: Final = f"select {_NAMES} from videos where id = $1"  # noqa: S608
+TASKS_CLAIM: Final = f"""update videos set replica = $1, version = version + 1
+    where state in {_UNFINISHED} and (replica is null or replica <> $1) and id in (
+        select id from videos where state in {_UNFINISHED} and (replica is null or replica <> $1)
+        order by created_at limit $2)"""  # noqa: S608
+TASKS_OWNED: Final = f"""select {_NAMES} from videos
+    where state in {_UNFINISHED} and replica = $1 and (created_at, id) > ($2, $3)
+    order by created_at, id limit $4"""  # noqa: S608
+REQUEST_ADD: Final = "insert into video_requests (video_id, request, metadata) values ($1, $2, $3)"
+REQUEST_GET: Final = "select request from video_requests where video_id = $1"
+INPUT_ADD: Final = "insert into video_inputs (video_id, field, value) values ($1, $2, $3)"
+INPUTS_GET: Final = "select field, value from video_inputs where video_id = $1"
+LABEL_ADD: Final = "insert into video_labels (owner, name, value, video_id) values ($1, $2, $3, $4)"
+EVENT_ADD: Final = """insert into events (video_id, seq, at, type, status, stage, provider, offering, detail)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+EVENTS_GET: Final = """select e.seq, e.at, e.type, e.status, e.stage, e.provider, e.offering, e.detail
+    from events e join videos v on v.id = e.video_id where e.video_id = $1 and v.owner = $2 order by e.seq"""
+VIDEO_DELETE: Final = """delete from videos
+    where id = $1 and owner = $2 and state in ('completed', 'failed', 'cancelled')"""
+PARTS_DELETE: Final = tuple(
+    f"delete from {table} where video_id = $1"  # noqa: S608 (names of tables, no input)
+    for table in ("video_requests", "video_inputs", "video_labels", "events")
+)
+COUNTS: Final = "select status, count(*) from videos group by status"
+
+# --- idempotency and keys ---------------------------------------------------------------------------------------------
+IDEMPOTENCY_ADD: Final = """insert into idempotency_keys (owner, name, fingerprint, video_id, created_at)
+    values ($1, $2, $3, $4, $5) on conflict do nothing"""
+IDEMPOTENCY_GET: Final = "select fingerprint, video_id from idempotency_keys where owner = $1 and name = $2"
+KEY_ADD: Final = "insert into keys (id, name, role, digest, hint, created_at) values ($1, $2, $3, $4, $5, $6)"
+KEY_FIND: Final = "select id, name, role, digest, hint, created_at from keys where digest = $1 and revoked_at is null"
+
+Listener: TypeAlias = Callable[[Task, tuple[Event, ...]], None]
+
+
+class Store:
+    """The one way to what is stored. Raises `StorageError` of `gateway.storage.db` throughout."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` called with every saved task and its new events, after the commit: engine and waiters live on it."""
+        self._listeners.append(listener)
+
+    async def video_add(self, new: NewVideo, key: Idempotency | None = None) -> Idempotency | None:
+        """Store a new video, and its idempotency key with it. Returns the holder of the key if another took it first."""
+        task = new.task
+        steps = [
+            Step(VIDEO_ADD, task_values(task)),
+            Step(REQUEST_ADD, (task.id, new.request, msgspec.json.encode(new.metadata).decode())),
+            *(Step(INPUT_ADD, (task.id, field, value)) for field, value in new.inputs.items()),
+            *(Step(LABEL_ADD, (task.owner, name, value, task.id)) for name, value in new.metadata.items()),
+            *(Step(EVENT_ADD, event_values(task.id, event)) for event in new.events),
+        ]
+        if key is not None:
+            taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
+            steps.insert(0, Step(IDEMPOTENCY_ADD, taken, guarded=True))
+        try:
+            await self._database.write(steps)
+        except GuardFailed:
+            if key is None:
+                raise
+            return await self.idempotency_get(task.owner, key.name)
+        self.tell(task, new.events)
+        return None
+
+    async def idempotency_get(self, owner: str, name: str) -> Idempotency | None:
+        """Who holds this caller's key."""
+        rows = await self._database.read(IDEMPOTENCY_GET, (owner, name))
+        return Idempotency(name, str(rows[0][0]), str(rows[0][1])) if rows else None
+
+    async def video_get(self, video_id: str, owner: str) -> Video | None:
+        """The caller's video; None when there is none, or it is another caller's."""
+        rows = await self._database.read(VIDEO_GET, (video_id, owner))
+        return _video_of(rows[0]) if rows else None
+
+    async def video_list(self, owner: str, filters: Filters, page: Page) -> list[Video]:
+        """The caller's videos in order of creation, keyset-paged; at most `page.limit + 1`, so that more can be seen."""
+        sql, args = _list_statement(owner, filters, page)
+        return [_video_of(row) for row in await self._database.read(sql, args)]
+
+    async def video_delete(self, video_id: str, owner: str) -> bool:
+        """Remove a terminal video and all its parts; False when there is none to remove. Its idempotency key stays."""
+        parts = (Step(sql, (video_id,)) for sql in PARTS_DELETE)
+        try:
+            await self._database.write((Step(VIDEO_DELETE, (video_id, owner), guarded=True), *parts))
+        except GuardFailed:
+            return False
+        return True
+
+    async def events_get(self, video_id: str, owner: str) -> list[Event]:
+        """The caller's video's timeline, oldest first."""
+        return [event_of(row) for row in await self._database.read(EVENTS_GET, (video_id, owner))]
+
+    async def task_get(self, video_id: str) -> Task | None:
+        """The hot row, for the engine."""
+        rows = await self._database.read(TASK_GET, (video_id,))
+        return task_of(rows[0]) if rows else None
+
+    async def task_save(self, change: Change) -> Task:
+        """Write a change and its events. Raises GuardFailed when the task has another version than the change began at."""
+        before = change.before
+        after = msgspec.structs.replace(change.task, version=before.version + 1)
+        events = (Step(EVENT_ADD, event_values(after.id, event)) for event in change.events)
+        save = Step(VIDEO_SAVE, (*task_values(after), before.version), guarded=True)
+        await self._database.write((save, *events))
+        self.tell(after, change.events)
+        return after
+
+    async def tasks_claim(self, replica: str, limit: int) -> bool:
+        """Take over up to `limit` unfinished tasks of other, dead replicas; whether there were any."""
+        try:
+            await self._database.write((Step(TASKS_CLAIM, (replica, limit), guarded=True),))
+        except GuardFailed:
+            return False
+        return True
+
+    async def tasks_owned(self, replica: str, after: tuple[float, str], limit: int) -> list[Task]:
+        """The unfinished tasks of `replica`, oldest first, beginning after (created_at, id)."""
+        return [task_of(row) for row in await self._database.read(TASKS_OWNED, (replica, *after, limit))]
+
+    async def request_get(self, video_id: str) -> tuple[str, dict[str, str]]:
+        """The request as stored (JSON), and the inputs kept apart from it. Raises GuardFailed when it is gone."""
+        rows = await self._database.read(REQUEST_GET, (video_id,))
+        if not rows:
+            raise GuardFailed(f"no request is stored for {video_id}")
+        inputs = await self._database.read(INPUTS_GET, (video_id,))
+        return str(rows[0][0]), {str(field): str(value) for field, value in inputs}
+
+    async def counts(self) -> dict[str, int]:
+        """How many videos have each status."""
+        return {str(status): int(count or 0) for status, count in await self._database.read(COUNTS)}
+
+    async def key_add(self, key: KeyRow) -> None:
+        """Store a caller's key, by its digest."""
+        values = (key.id, key.name, key.role, key.digest, key.hint, key.created_at)
+        await self._database.write((Step(KEY_ADD, values),))
+
+    async def key_find(self, digest: str) -> KeyRow | None:
+        """The key with this digest, unless revoked."""
+        rows = await self._database.read(KEY_FIND, (digest,))
+        return msgspec.convert(dict(zip(KeyRow.__struct_fields__, rows[0], strict=True)), KeyRow) if rows else None
+
+    async def ready(self) -> None:
+        """Raises StorageError when the database cannot be asked."""
+        await self._database.read("select 1")
+
+    def tell(self, task: Task, events: tuple[Event, ...]) -> None:
+        """Tell the listeners that this task, with these events, is committed."""
+        for listener in self._listeners:
+            listener(task, events)
+
+
+def _video_of(row: Row) -> Video:
+    *hot, request, metadata = row
+    return Video(task_of(tuple(hot)), str(request), msgspec.json.decode(str(metadata), type=dict[str, str]))
+
+
+def _list_statement(owner: str, filters: Filters, page: Page) -> tuple[str, tuple[Value, ...]]:
+    """The list with just the conditions that are asked for. Only names from the table below reach the text."""
+    args: list[Value] = [owner]
+    where = ["v.owner = $1"]
+
+    def condition(text: str, values: Iterable[Value]) -> None:
+        holes = []
+        for value in values:
+            args.append(value)
+            holes.append(f"${len(args)}")
+        where.append(text.format(*holes))
+
+    for text, value in (
+        ("v.status = {}", filters.status),
+        ("v.stage = {}", filters.stage),
+        ("v.model = {}", filters.model),
+        ("v.provider = {}", filters.provider),
+        ("v.created_at >= {}", filters.created_after),
+        ("v.created_at <= {}", filters.created_before),
+    ):
+        if value is not None:
+            condition(text, (value,))
+    for name, value in filters.metadata.items():
+        condition(
+            "exists (select 1 from video_labels l where l.owner = $1 and l.name = {} and l.value = {}"
+            " and l.video_id = v.id)", (name, value),
+        )
+    if page.after is not None:
+        condition("(v.created_at, v.id) " + ("<" if page.newest_first else ">") + " ({}, {})", page.after)
+    args.append(page.limit + 1)
+    direction = "desc" if page.newest_first else "asc"
+    sql = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
+        where {" and ".join(where)}
+        order by v.created_at {direction}, v.id {direction} limit ${len(args)}"""  # noqa: S608
+    return sql, tuple(args)
+
+

@@ -1,0 +1,276 @@
+"""Every metric and every log line of the product: the rest of the code says what happened, this file says it onward.
+
+Log lines take named fields from an allow-list of plain values; there is no way to log "the request". Never a key, a
+prompt, a header or a link with its query. Not held here: when something is reported (the callers of these methods).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, Protocol
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+LogFormat = Literal["auto", "json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+RESULTS: Final = ("accepted", "rejected", "not_sent", "unknown")
+STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
+PROVIDER_STATES: Final = ("healthy", "degraded", "open", "paused", "draining")
+OUTCOMES: Final = ("completed", "failed", "cancelled")
+POLLS: Final = ("pending", "succeeded", "failed", "unrecognised", "error")
+# What a vendor call came to, as the vendors' door counts it.
+CALLS: Final = ("2xx", "3xx", "4xx", "5xx", "not_sent", "timeout", "broken", "junk", "cancelled", "crashed")
+
+_RENDER_BUCKETS: Final = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600, 7200)
+_QUEUE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
+_LAG_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_HTTP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_WARNINGS: Final = frozenset({"submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised"})
+
+
+IN_FLIGHT: Final = frozenset({"submitting", "rendering", "submission_unknown"})
+
+
+class Followed(Protocol):
+    """What is reported of a task; `gateway.core.tasks.Task` has it. Times in Unix seconds."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def is_terminal(self) -> bool: ...
+    @property
+    def provider(self) -> str | None: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def submitted_at(self) -> float | None: ...
+    @property
+    def completed_at(self) -> float | None: ...
+    @property
+    def charged(self) -> str: ...
+    @property
+    def cost_amount(self) -> str | None: ...
+    @property
+    def cost_currency(self) -> str | None: ...
+
+
+class Happening(Protocol):
+    """What is reported of an event; `gateway.core.tasks.Event` has it."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def stage(self) -> str | None: ...
+    @property
+    def provider(self) -> str | None: ...
+    @property
+    def offering(self) -> str | None: ...
+    @property
+    def detail(self) -> Mapping[str, str | int | float | None]: ...
+
+
+def configure_logging(level: LogLevel, style: LogFormat) -> None:
+    """One line an event on stdout: JSON, or text for people (`auto`: text on a terminal)."""
+    text = style == "text" or (style == "auto" and sys.stdout.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries that print each URL they fetch would print signed links.
+    for name in ("httpx", "httpcore", "aiohttp", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Telemetry:
+    """The metrics of one process in a registry of their own, and its log. All series exist from the start."""
+
+    def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
+        """`providers`: for each configured provider the models that it serves."""
+        self.registry = CollectorRegistry()
+        self.log = structlog.get_logger()
+        self._define()
+        for provider, models in providers.items():
+            self.add_provider(provider, models)
+
+    def _define(self) -> None:
+        registry = self.registry
+        self.http = Histogram(
+            "reelgate_http_request_duration_seconds", "Time to answer a request of a caller.",
+            ("route", "method", "status"), buckets=_HTTP_BUCKETS, registry=registry,
+        )
+        self.videos = Gauge("reelgate_videos", "Stored videos by status.", ("status",), registry=registry)
+        self.video_duration = Histogram(
+            "reelgate_video_duration_seconds", "From acceptance to the end.", ("provider", "model", "outcome"),
+            buckets=_RENDER_BUCKETS, registry=registry,
+        )
+        self.queue_wait = Histogram(
+            "reelgate_queue_wait_seconds", "From acceptance to the submit.", ("provider",), buckets=_QUEUE_BUCKETS,
+            registry=registry,
+        )
+        self.submissions = Counter(
+            "reelgate_submissions", "Paid create calls by what is known of them.", ("provider", "result"),
+            registry=registry,
+        )
+        self.submission_unknown = Gauge(
+            "reelgate_submission_unknown", "Videos that a vendor may or may not have accepted.", ("provider",),
+            registry=registry,
+        )
+        self.vendor_request = Histogram(
+            "reelgate_vendor_request_duration_seconds", "Calls to a vendor.", ("provider", "operation", "outcome"),
+            registry=registry,
+        )
+        self.polls = Counter("reelgate_polls", "Questions to a vendor by answer.", ("provider", "outcome"), registry=registry)
+        self.poll_lag = Histogram(
+            "reelgate_poll_lag_seconds", "How much later than planned a poll began.", buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.detection_delay = Histogram(
+            "reelgate_detection_delay_seconds",
+            "From the last poll that found a video unfinished to the one that found it done: the most it can have waited.",
+            ("provider",), buckets=_LAG_BUCKETS, registry=registry,
+        )
+        self.provider_state = Gauge(
+            "reelgate_provider_state", "1 for the state a provider is in.", ("provider", "state"), registry=registry
+        )
+        self.provider_in_flight = Gauge(
+            "reelgate_provider_in_flight", "Jobs that a provider has, or may have.", ("provider",), registry=registry
+        )
+        self.unrecognised = Counter(
+            "reelgate_unrecognised_status", "Polls that met a status word in no table.", ("provider",), registry=registry
+        )
+        self.cost = Counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"), registry=registry)
+        self.violations = Counter(
+            "reelgate_invariant_violations", "Transitions that would have broken a promise; the task is parked.",
+            registry=registry,
+        )
+        self.oldest_unfinished = Gauge(
+            "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none.",
+            registry=registry,
+        )
+        self.http.labels("unmatched", "GET", "404")
+        for status in STATUSES:
+            self.videos.labels(status)
+
+    def add_provider(self, provider: str, models: Sequence[str]) -> None:
+        """Make every series of a provider exist, at zero, so that "no data" and "nothing happened" differ."""
+        for metric in (self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight):
+            metric.labels(provider)
+        self.unrecognised.labels(provider)
+        self.cost.labels(provider, "USD")
+        for result in RESULTS:
+            self.submissions.labels(provider, result)
+        for answer in POLLS:
+            self.polls.labels(provider, answer)
+        for outcome in CALLS:
+            for operation in ("submit", "poll"):
+                self.vendor_request.labels(provider, operation, outcome)
+        for model in models:
+            for outcome in OUTCOMES:
+                self.video_duration.labels(provider, model, outcome)
+        self.provider_is(provider, "healthy")
+
+    def provider_is(self, provider: str, state: str) -> None:
+        """Say which state a provider is in."""
+        for known in PROVIDER_STATES:
+            self.provider_state.labels(provider, known).set(known == state)
+
+    def vendor_called(self, provider: str, operation: str, outcome: str, seconds: float) -> None:
+        """A call to a vendor ended."""
+        self.vendor_request.labels(provider, operation, outcome).observe(seconds)
+
+    def polled(self, provider: str, outcome: str, lag_seconds: float) -> None:
+        """A poll was made, `lag_seconds` later than planned."""
+        self.polls.labels(provider, outcome).inc()
+        self.poll_lag.observe(max(0.0, lag_seconds))
+        if outcome == "unrecognised":
+            self.unrecognised.labels(provider).inc()
+
+    def request_answered(self, route: str, method: str, status: int, seconds: float, request_id: str) -> None:
+        """One access line, and one observation, per request."""
+        self.http.labels(route, method, str(status)).observe(seconds)
+        self.log.info(
+            "request", route=route, method=method, status=status, ms=round(seconds * 1000, 2), request_id=request_id
+        )
+
+    def task_changed(
+        self, before: Followed | None, after: Followed, events: Iterable[Happening], request_id: str | None = None
+    ) -> None:
+        """A task was created, changed, or taken over: one log line per event, and the metrics that follow."""
+        for event in events:
+            write = self.log.warning if event.type in _WARNINGS else self.log.info
+            cause = event.detail.get("kind") or event.detail.get("code")
+            write(
+                event.type, video_id=after.id, status=event.status, stage=event.stage, provider=event.provider,
+                offering=event.offering, attempt=after.attempts, cause=cause, request_id=request_id,
+            )
+        for task, step in ((before, -1), (after, 1)):
+            if task is None or task.provider is None:
+                continue
+            if task.state in IN_FLIGHT:
+                self.provider_in_flight.labels(task.provider).inc(step)
+            if task.state == "submission_unknown":
+                self.submission_unknown.labels(task.provider).inc(step)
+        if before is not None and not before.is_terminal:
+            self._count(before, after)
+
+    def _count(self, before: Followed, after: Followed) -> None:
+        provider = before.provider or after.provider or ""
+        if before.state == "waiting" and after.state == "submitting":
+            self.queue_wait.labels(provider).observe(max(0.0, (after.submitted_at or 0) - after.created_at))
+        if after.charged == "yes" != before.charged and after.cost_amount is not None:
+            self.cost.labels(provider, after.cost_currency or "USD").inc(float(after.cost_amount))
+        if after.is_terminal and provider and after.completed_at is not None:
+            seconds = after.completed_at - after.created_at
+            self.video_duration.labels(provider, after.model, after.state).observe(max(0.0, seconds))
+
+    def submitted(self, provider: str, result: str) -> None:
+        """A paid create call came to `result`, one of RESULTS."""
+        self.submissions.labels(provider, result).inc()
+
+    def detected(self, provider: str, delay_seconds: float) -> None:
+        """A poll found a video done, `delay_seconds` after the last one that did not."""
+        self.detection_delay.labels(provider).observe(max(0.0, delay_seconds))
+
+    def step_failed(self, video_id: str, error: Exception) -> None:
+        """A step of a task ended in a fault of ours; the task is tried again."""
+        self.log.error("step_failed", video_id=video_id, error=type(error).__name__, exc_info=error)
+
+    def storage_failed(self, video_id: str, error: Exception) -> None:
+        """The database did not take a save; it is tried until it does."""
+        self.log.error("storage_failed", video_id=video_id, error=str(error))
+
+    def violated(self, video_id: str, message: str) -> None:
+        """An invariant would have been broken."""
+        self.violations.inc()
+        self.log.error("invariant_violation", video_id=video_id, message=message)
+
+    def ages(self, oldest_unfinished_seconds: Callable[[], float]) -> None:
+        """Have the age of the oldest unfinished video computed at each scrape."""
+        self.oldest_unfinished.set_function(oldest_unfinished_seconds)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,159 @@
+"""Which addresses we may connect to: a policy, a check of a URL, and guards for the transport; all pure.
+
+Held here: what counts as public, what is never reached, what the configuration adds. Not held here: names (a name
+proves nothing: each address it resolves to is judged on connecting) and sockets (`providers.transport`).
+
+    reach     meant for                                         may connect to
+      origin  a provider's own base_url, by http or https       anything but metadata services
+      public  any other https URL                               public addresses and the listed ones
+      listed  any other http URL                                the listed ones only
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+import aiohttp
+import httpx
+import msgspec
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Origin: TypeAlias = tuple[str, str, int]
+Reach: TypeAlias = Literal["origin", "public", "listed"]
+
+# Credentials of the machine itself are handed out here: never, not even when listed.
+_METADATA: Final = tuple(map(ipaddress.ip_network, (
+    "169.254.169.254/32",  # most clouds
+    "169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128",  # AWS: containers and pods
+    "fd00:ec2::254/128", "fd20:ce::254/128",  # AWS and Google over IPv6
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure, and a public address to all appearance
+    "192.0.0.192/32",  # Oracle
+)))
+
+# Not public, though some Python between 3.11.0 and now says `is_global` of it.
+_NOT_PUBLIC: Final = tuple(map(ipaddress.ip_network, (
+    "0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+    "2001::/23",  # protocol assignments, Teredo among them
+    "2001:db8::/32", "3fff::/20",  # documentation
+    "2002::/16",  # 6to4: wraps any IPv4 address
+)))
+_IPV6_UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # so no NAT64, mapped, local, multicast
+
+# IPv6 forms that hold an IPv4 address in their last 32 bits.
+_WRAPPERS: Final = tuple(map(ipaddress.IPv6Network, (
+    "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48",
+)))
+_NUMERIC: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
+_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class EgressRefused(OSError):
+    """The policy forbids this address. The transport makes a connect error of it: nothing was sent."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(errno.EACCES, f"the egress policy refuses {address}")
+
+
+class AddressPolicy(msgspec.Struct, frozen=True):
+    """Public addresses, the networks of `allow`, and `origins`: scheme, host and port of each provider's base_url."""
+
+    allow: tuple[Network, ...] = ()
+    origins: frozenset[Origin] = frozenset()
+
+    def permits(self, address: Address, reach: Reach = "public") -> bool:
+        """Whether a connection to `address` is fine, on the way to a URL of that `reach`."""
+        if any(form in network for form in (address, *_wrapped(address)) for network in _METADATA):
+            return False
+        if reach == "origin" or any(address in network for network in self.allow):
+            return True
+        return reach == "public" and _public(address)
+
+
+def origin(url: str) -> Origin:
+    """Scheme, host and port of `url`, for comparison. Raises ValueError when it is no http or https URL."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise ValueError("not a URL") from exc
+    host = parsed.raw_host.decode("ascii").rstrip(".")
+    if parsed.scheme not in _PORTS or not (_NAME.fullmatch(host) or _literal(host)):
+        raise ValueError("not an http or https URL")
+    return parsed.scheme, host, _PORTS[parsed.scheme] if parsed.port is None else parsed.port
+
+
+def reach_of(url: str, policy: AddressPolicy) -> Reach:
+    """By which rule `url` is connected to. Raises ValueError as `origin`."""
+    place = origin(url)
+    if place in policy.origins:
+        return "origin"
+    return "public" if place[0] == "https" else "listed"
+
+
+def check_url(url: str, policy: AddressPolicy) -> str | None:
+    """Why a link (a result, a webhook) cannot be used, or None. What a name resolves to is judged on connecting.
+
+    Judged as httpx reads it, because that is how it is connected to. Plain http passes for an origin of the policy,
+    for a listed address, and for a name where anything is listed.
+    """
+    if re.search(r"[\\\s\x00-\x1f\x7f]", url):
+        return "has characters that no URL has"
+    try:
+        scheme, host, port = origin(url)
+        userinfo = httpx.URL(url).userinfo
+        rule = reach_of(url, policy)
+    except ValueError:
+        return "is not an http or https URL"
+    if userinfo:
+        return "carries a user name or password"
+    if not 0 < port < 65536:
+        return "has no such port"
+    address = _literal(host)
+    if address is None and _NUMERIC.fullmatch(host):
+        return "has a number for a host"
+    if address is None:
+        return "is not https" if rule == "listed" and not policy.allow else None
+    if policy.permits(address, rule):
+        return None
+    return "is not https" if scheme == "http" and policy.permits(address) else "leads to a forbidden address"
+
+
+def guard(policy: AddressPolicy, reach: Reach) -> Callable[[aiohttp.AddrInfoType], None]:
+    """A guard for the transport that serves URLs of this `reach`. It raises EgressRefused."""
+
+    def check(info: aiohttp.AddrInfoType) -> None:
+        host = str(info[4][0])
+        address = _literal(host)
+        if address is None or not policy.permits(address, reach):
+            raise EgressRefused(host)
+
+    return check
+
+
+def _literal(host: str) -> Address | None:
+    """`host` as an address, its zone left out: a zone makes no address public."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _public(address: Address) -> bool:
+    if not address.is_global or any(address in network for network in _NOT_PUBLIC):
+        return False
+    return address.version == 4 or address in _IPV6_UNICAST
+
+
+def _wrapped(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """The IPv4 addresses that a translator would turn this IPv6 address into."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return ()
+    wraps = any(address in form for form in _WRAPPERS)
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if wraps else None
+    return tuple(form for form in (last, address.sixtofour, *(address.teredo or ())) if form is not None)

@@ -1,0 +1,336 @@
+"""The door to a vendor: one exchange, sent once, and what its answer or its failure proves.
+
+Held here: where the key goes (`Account`), deadline and size of an answer (`VendorHTTP`), what a failure and a
+complete non-2xx answer prove (`refusal`, `poll_error`), tolerant reading of bodies. Not held here: sockets
+(`providers.transport`), any vendor's words (the adapters), retries and breakers (the gateway).
+
+    failure of the transport                                   outcome     kind
+      name, connection, TLS, proxy tunnel, no free slot        not_sent    not_sent
+      a deadline passed                                        unknown     timeout
+      reset, end of file, body shorter than announced          unknown     broken
+      no HTTP, encoded, too large, unreadable                  unknown     junk
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, TypeVar
+from urllib.parse import quote, unquote
+
+import httpx
+import msgspec
+
+from providers.spec import ErrorKind, Outcome, Reply, VendorDoor, VendorError
+from providers.transport import UnreadableAnswer
+
+T = TypeVar("T")
+
+Operation: TypeAlias = Literal["submit", "poll"]
+# How a call ended, for metrics. Closed: a complete answer by its class, else what went wrong.
+CallOutcome: TypeAlias = Literal[
+    "2xx", "3xx", "4xx", "5xx", "not_sent", "timeout", "broken", "junk", "cancelled", "crashed"
+]
+Observe: TypeAlias = Callable[[Operation, CallOutcome, float], None]
+
+_CLASSES: Final[Mapping[int, CallOutcome]] = {2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+_Failure: TypeAlias = Literal["not_sent", "timeout", "broken", "junk"]
+_FAILURES: Final[tuple[tuple[type[Exception], _Failure], ...]] = (
+    (httpx.ConnectError, "not_sent"),
+    (httpx.ConnectTimeout, "not_sent"),
+    (httpx.ProxyError, "not_sent"),
+    (httpx.PoolTimeout, "not_sent"),
+    (httpx.UnsupportedProtocol, "not_sent"),
+    (httpx.TimeoutException, "timeout"),
+    (TimeoutError, "timeout"),
+    (UnreadableAnswer, "junk"),
+    (httpx.TransportError, "broken"),
+)
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:%-]+)+")
+_HEADERS: Final = {
+    "User-Agent": "Mozilla/5.0 (compatible; reelgate)",  # a vendor's front door is known to refuse odd ones
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # nothing is ever unpacked, so the size limit holds for what is read
+}
+_CONTROLS: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
+)
+_USERINFO: Final = re.compile(r"://[^\s/?#@\"'<>]*@")
+_QUERY: Final = re.compile(r"(://[^\s?#\"'<>]*)[?#][^\s\"'<>]*|\?[^\s\"'<>?]*=[^\s\"'<>]*")
+_ODD_SEGMENT: Final = re.compile(r"\.{1,2}|.*[/\\\x00-\x1f\x7f].*", re.DOTALL)
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one exchange. `connect_seconds` spans slot, name, TCP and TLS; the others the whole of it."""
+
+    connect_seconds: float = 10.0
+    submit_seconds: float = 60.0
+    ask_seconds: float = 20.0
+    max_body_bytes: int = 4 * 1024 * 1024
+
+
+class Clocks(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: `monotonic` measures calls, `wall` (since 1970) reads dates in Retry-After."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+
+DEFAULT_LIMITS: Final = Limits()
+REAL_CLOCKS: Final = Clocks()
+
+
+class ForeignOrigin(ValueError):
+    """A request was about to carry a key to another place than that key's own. Nothing was sent."""
+
+
+class Account:
+    """A vendor's base URL and the key that belongs to it: nothing else adds an Authorization header.
+
+    `base_url` is http or https, perhaps with a path prefix. Raises ValueError, without the values, for others.
+    """
+
+    def __init__(self, *, base_url: str, api_key: str, auth_scheme: str = "Bearer") -> None:
+        try:
+            url = httpx.URL(base_url)
+        except (httpx.InvalidURL, ValueError):
+            raise ValueError("base_url is not a URL") from None
+        if url.scheme not in _DEFAULT_PORTS or not url.host or url.userinfo or set("?#@\\") & set(base_url):
+            raise ValueError("base_url is not scheme://host[:port][/prefix], http or https")
+        if not re.fullmatch(r"[!-~]+", api_key) or not re.fullmatch(r"[!-~]+", auth_scheme):
+            raise ValueError("the key or its scheme word is empty, or has characters that no header takes")
+        self._base_url = base_url.rstrip("/")
+        self._origin = _origin(url)
+        self._spellings = {api_key, quote(api_key, safe=""), api_key.replace("/", "\\/")}
+        self._authorization = f"{auth_scheme} {api_key}"
+
+    def url(self, path: str, query: Mapping[str, str] | None = None) -> httpx.URL:
+        """The vendor's URL of `path`. Raises ValueError unless that is /segment[/...], percent-encoded, no dots."""
+        if not _PATH.fullmatch(path) or any(map(_ODD_SEGMENT.fullmatch, map(unquote, path.split("/")))):
+            raise ValueError("a vendor path is /segment[/segment...], percent-encoded")
+        return httpx.URL(self._base_url + path, params=dict(query) if query else None)
+
+    def sign(self, request: httpx.Request) -> None:
+        """Put the key on `request`. Raises ForeignOrigin when it goes anywhere but this account's origin."""
+        if _origin(request.url) != self._origin:
+            raise ForeignOrigin("this key belongs to another origin")
+        request.headers["Authorization"] = self._authorization
+
+    def hide(self, text: str) -> str:
+        """`text` without the key."""
+        for spelling in self._spellings:
+            text = text.replace(spelling, "[key]")
+        return text
+
+
+class VendorHTTP:
+    """The `VendorDoor` of one account: submits over `fresh`, polls over `pooled`; never follows redirects.
+
+    `observe` is called once a call, also a cancelled one. Cancellation passes through.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        fresh: httpx.AsyncBaseTransport,
+        pooled: httpx.AsyncBaseTransport,
+        observe: Observe,
+        limits: Limits = DEFAULT_LIMITS,
+        clocks: Clocks = REAL_CLOCKS,
+    ) -> None:
+        self._account = account
+        self._fresh = fresh
+        self._pooled = pooled
+        self._limits = limits
+        self._observe = observe
+        self._clocks = clocks
+
+    async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
+        """POST `body` as JSON on a connection of its own, once. Raises VendorError when no whole answer came."""
+        url, content = self._account.url(path), msgspec.json.encode(body)
+        headers = {**_HEADERS, "Content-Type": "application/json"}
+        return await self._call("submit", httpx.Request("POST", url, headers=headers, content=content))
+
+    async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Reply:
+        """GET through the pool. Raises VendorError when no whole answer came; its outcome then means nothing."""
+        url = self._account.url(path, query)
+        return await self._call("poll", httpx.Request("GET", url, headers=_HEADERS))
+
+    def redact(self, text: str) -> str:
+        """`text` without the key, URLs' queries and user info, control characters; at most 500 characters."""
+        text = self._account.hide(_CONTROLS.sub("", text.replace("\n", " ")))[:4096]
+        return _QUERY.sub(r"\1?[...]", _USERINFO.sub("://", text))[:500]
+
+    async def _call(self, operation: Operation, request: httpx.Request) -> Reply:
+        self._account.sign(request)
+        started = self._clocks.monotonic()
+        outcome: CallOutcome = "crashed"
+        try:
+            reply = await self._exchange(operation, request)
+            outcome = _CLASSES[reply.status // 100]
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except (httpx.TransportError, TimeoutError, _Junk) as exc:
+            kind = outcome = next((kind for known, kind in _FAILURES if isinstance(exc, known)), "junk")
+            proof: Outcome = "not_sent" if kind == "not_sent" else "unknown"
+            raise VendorError(kind, proof, self.redact(str(exc) or type(exc).__name__)) from exc
+        finally:
+            self._observe(operation, outcome, self._clocks.monotonic() - started)
+        return reply
+
+    async def _exchange(self, operation: Operation, request: httpx.Request) -> Reply:
+        limits = self._limits
+        connect = limits.connect_seconds
+        request.extensions["timeout"] = {"connect": connect, "pool": connect, "read": None}
+        transport = self._fresh if operation == "submit" else self._pooled
+        async with asyncio.timeout(limits.submit_seconds if operation == "submit" else limits.ask_seconds):
+            response = await transport.handle_async_request(request)
+            try:
+                return await self._read(response)
+            finally:
+                await response.aclose()
+
+    async def _read(self, response: httpx.Response) -> Reply:
+        if response.status_code // 100 not in _CLASSES:
+            raise _Junk(f"status {response.status_code}")
+        encodings = response.headers.get("Content-Encoding", "").lower().replace(" ", "").split(",")
+        if set(encodings) - {"", "identity"}:
+            raise _Junk("the answer is encoded, though only identity was accepted")
+        most = self._limits.max_body_bytes
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > most:
+                raise _Junk(f"the answer is larger than {most} bytes")
+        hint = _retry_after_seconds(response.headers.get("Retry-After"), self._clocks.wall())
+        return Reply(response.status_code, bytes(body), hint)
+
+
+class _Junk(Exception):
+    """The answer cannot be used."""
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """A vendor's error object in its own words: its `reasons`, the most telling first, and its `message`."""
+
+    reasons: tuple[str, ...]
+    message: str
+
+
+def error_body(body: bytes) -> ErrorBody | None:
+    """`body` as an error object, None when it is no JSON object. Raises nothing.
+
+    Takes `{code, reason, message}`, `{error: {message, type, code}}` and `{error: "text"}`, codes as text or
+    number: the vendors' documents and public integrations show all of them.
+    """
+    try:
+        outer = msgspec.json.decode(body.removeprefix(_BOM))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if not isinstance(outer, dict):
+        return None
+    error = outer.get("error")
+    levels = [error, outer] if isinstance(error, dict) else [outer]
+    words = [_word(level.get(field)) for field in ("reason", "code", "type") for level in levels]
+    texts = [*(level.get("message") for level in levels), error]
+    message = next((text for text in texts if isinstance(text, str) and text), "")
+    return ErrorBody(tuple(word for word in words if word), message)
+
+
+def read(body: bytes, shape: type[T]) -> T:
+    """`body` as a `shape`. Raises VendorError (junk, unknown), without the vendor's values, for anything else."""
+    try:
+        return msgspec.json.decode(body.removeprefix(_BOM), type=shape)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        why = re.sub(r"'.*'", "'...'", str(exc), flags=re.DOTALL)[:200]
+        raise VendorError("junk", "unknown", f"the answer cannot be read: {why}") from None
+
+
+# What a complete refusal of a submit means by its status alone, and of a poll. A submit's other statuses prove nothing.
+_REFUSED: Final[Mapping[int, ErrorKind]] = MappingProxyType({
+    400: "invalid_request", 401: "auth", 402: "insufficient_credit", 403: "permission",
+    404: "unsupported", 413: "invalid_request", 415: "invalid_request", 422: "invalid_request",
+})
+_UNASKED: Final[Mapping[int, ErrorKind]] = MappingProxyType({**_REFUSED, 404: "not_found", 429: "rate_limited"})
+_RATE_LIMITED: Final[Mapping[int, ErrorKind]] = MappingProxyType({429: "rate_limited"})
+
+
+def refusal(
+    reply: Reply,
+    door: VendorDoor,
+    reasons: Mapping[str, ErrorKind],
+    *,
+    asserts: Mapping[int, ErrorKind] = _RATE_LIMITED,
+) -> VendorError:
+    """What a complete answer to a submit other than 2xx proves. A word in `reasons` is stronger than the status.
+
+    `asserts` are the statuses of which the adapter asserts that nothing was accepted, whatever the body. Apart
+    from them only 400, 401, 402, 403, 404, 413, 415 and 422 with a JSON object are a refusal; all else is unknown.
+    """
+    said = error_body(reply.body)
+    kind = asserts.get(reply.status) or (_REFUSED.get(reply.status) if said else None)
+    if kind is not None:
+        return _vendor_error(reply, door, said, reasons, kind=kind, outcome="rejected")
+    return _vendor_error(reply, door, said, {}, kind=_unproven(reply.status), outcome="unknown")
+
+
+def poll_error(reply: Reply, door: VendorDoor, reasons: Mapping[str, ErrorKind]) -> VendorError:
+    """Why a complete answer to a poll other than 2xx told nothing: by `reasons` first, then by the status."""
+    kind = _UNASKED.get(reply.status) or _unproven(reply.status)
+    return _vendor_error(reply, door, error_body(reply.body), reasons, kind=kind, outcome="unknown")
+
+
+def _unproven(status: int) -> ErrorKind:
+    return "unavailable" if status >= 500 else "junk"
+
+
+def _vendor_error(
+    reply: Reply,
+    door: VendorDoor,
+    said: ErrorBody | None,
+    reasons: Mapping[str, ErrorKind],
+    *,
+    kind: ErrorKind,
+    outcome: Outcome,
+) -> VendorError:
+    words = said.reasons if said else ()
+    reason = next((word for word in words if word in reasons), words[0] if words else None)
+    raw = "" if said else reply.body[:500].decode("utf-8", "replace")
+    text = (said.message if said else "") or f"HTTP {reply.status} {raw}".rstrip()
+    return VendorError(
+        reasons.get(reason or "", kind), outcome, door.redact(text), status=reply.status,
+        reason=None if reason is None else door.redact(reason), retry_after_seconds=reply.retry_after_seconds,
+    )
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
+
+
+def _word(value: object) -> str | None:
+    """A reason as text: at most 100 characters of a word, or a number that fits 64 bits."""
+    if isinstance(value, str):
+        return value[:100]
+    number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return str(value) if number else None
+
+
+def _retry_after_seconds(value: str | None, now: float) -> float | None:
+    """RFC 9110 10.2.3, tolerant: seconds (also signed or broken) or a date; the past is 0, garbage is None."""
+    text = (value or "").strip()
+    if re.fullmatch(r"[+-]?[0-9]{1,12}(\.[0-9]{1,9})?", text):
+        return max(0.0, float(text))
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)

@@ -1,0 +1,40 @@
+"""MyRouter (api.myrouter.ai): what it offers. It speaks the "v3 async" protocol.
+
+Held here: data. Not held here: the protocol, its words and its quirks (`providers.v3_async`).
+
+Links: https://docs.myrouter.ai/docs/models/reference-kling-v3.0-pro-t2v and its neighbours. Quirks:
+
+- The tier is in the slug: std is 720p, pro is 1080p, 4k is 4k. No field asks for a resolution.
+- std-t2v takes no shots. That 4k-t2v does is known of highwayapi only, and two siblings list none: not offered.
+- `end_image` is called a URL by its page; `image` is not. Both are passed on as they came.
+
+Left out: kling-v3.0-motion-control (a request has no field for its driving video); kling-o1-*, kling-v2.x and
+kling-v1.x (their fields on this host are not known well enough to promise a resolution).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from providers.spec import AdapterInfo
+from providers.v3_async import V3Async, V3Offering, kling_v30
+
+_PAGES: Final = "https://docs.myrouter.ai/docs/models/reference-"
+
+OFFERINGS: Final[tuple[V3Offering, ...]] = (
+    kling_v30(_PAGES, "kling-v3.0-std-t2v", "text-to-video", "720p", shots=False),
+    kling_v30(_PAGES, "kling-v3.0-pro-t2v", "text-to-video", "1080p", shots=True, on=True),
+    kling_v30(_PAGES, "kling-v3.0-4k-t2v", "text-to-video", "4k", shots=False),
+    kling_v30(_PAGES, "kling-v3.0-std-i2v", "image-to-video", "720p", shots=True),
+    kling_v30(_PAGES, "kling-v3.0-pro-i2v", "image-to-video", "1080p", shots=True),
+    kling_v30(_PAGES, "kling-v3.0-4k-i2v", "image-to-video", "4k", shots=True),
+)
+
+INFO: Final = AdapterInfo(
+    name="myrouter",
+    title="MyRouter",
+    docs=(f"{_PAGES}kling-v3.0-pro-t2v",),
+    base_url="https://api.myrouter.ai",
+    offerings=OFFERINGS,
+    build=V3Async,
+)

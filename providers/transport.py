@@ -1,0 +1,201 @@
+"""The httpx transport on aiohttp: how bytes leave us, and the one table that says what a failure proves.
+
+Held here: connections, TLS, the proxy, the check of each address before it is connected to, and the table from
+aiohttp's exceptions to httpx's. Not held here: which addresses are fine (`providers.egress`), keys, deadlines over
+a whole exchange, and what an answer means (`providers.http`).
+
+Why not httpx's own transport: its pool never recovers from cancelled requests, and costs several times the CPU.
+Why not a ready-made one: they call a disconnect after the request left a connect error, which buys a video twice.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import aiohttp
+import certifi
+import httpx
+from aiohttp.http import HttpProcessingError
+from yarl import URL
+
+# Called with each resolved address (IP literals too) just before it is connected to; an OSError refuses it.
+Guard: TypeAlias = Callable[[aiohttp.AddrInfoType], None]
+
+
+class UnreadableAnswer(httpx.RemoteProtocolError):
+    """The other side answered, but not in HTTP that can be read: a bad status line, headers over the limits."""
+
+
+# The first class that fits decides. Only rows above the line may say that nothing of the request was sent:
+# aiohttp raises those classes while it connects (name, TCP, TLS, the proxy's tunnel) and nowhere else.
+ERRORS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] = (
+    (aiohttp.RedirectClientError, httpx.RemoteProtocolError),  # after an answer, though some are an InvalidURL
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
+    (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
+    # ---- from here on the request may have been read, and acted on ----
+    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
+    (aiohttp.ClientPayloadError, httpx.RemoteProtocolError),
+    (aiohttp.ClientResponseError, UnreadableAnswer),
+    (HttpProcessingError, UnreadableAnswer),
+    (aiohttp.ClientError, httpx.ReadError),
+    (TimeoutError, httpx.ReadTimeout),
+    (OSError, httpx.ReadError),
+)
+
+
+def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """A verifying client context: certifi's authorities, and those of `ca_file` (PEM) besides.
+
+    Built by hand because `ssl.create_default_context` obeys SSLKEYLOGFILE, and the system store SSL_CERT_FILE.
+    Raises OSError or ssl.SSLError when `ca_file` cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name unless told otherwise
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cafile=certifi.where())
+    if ca_file is not None:
+        context.load_verify_locations(cafile=ca_file)
+    return context
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Sends httpx requests through aiohttp: no redirects, cookies, decoding, environment, or repeated POST.
+
+    `fresh` makes a new connection for every request: a pooled one may be closed by the other side while we write,
+    and nobody can tell then whether a paid request arrived. `guard` judges addresses; it would judge the proxy's,
+    so the two exclude each other. `max_connections` is a count, 0 without limit. A request's `timeout` extension
+    is read as httpx means it, in seconds, except that `pool` spans all of connecting: slot, name, TCP, TLS, tunnel.
+    aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its connection broke.
+    Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a `tls` that trusts anybody.
+    """
+
+    def __init__(
+        self,
+        *,
+        fresh: bool = False,
+        guard: Guard | None = None,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        max_connections: int = 100,
+    ) -> None:
+        if proxy is not None and guard is not None:
+            raise ValueError("with a proxy there is no address of ours to guard")
+        if proxy is not None and not proxy.lower().startswith(("http://", "https://")):
+            raise ValueError("the proxy is not an http or https URL")
+        if tls is not None and (tls.verify_mode is not ssl.CERT_REQUIRED or not tls.check_hostname):
+            raise ValueError("the TLS context does not verify")
+        self._fresh = fresh
+        self._guard = guard
+        self._proxy = proxy
+        self._tls = tls or tls_context()
+        self._max_connections = max_connections
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`; return once the answer's headers are here. Raises httpx.TransportError; see `ERRORS`."""
+        try:
+            request.url.raw_host.decode("ascii").encode("idna")
+        except UnicodeError as exc:  # else the resolver raises it, past aiohttp
+            raise httpx.UnsupportedProtocol("no such host name can exist", request=request) from exc
+        session = self._session or self._open(request)
+        limits = request.extensions.get("timeout", {})
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=limits.get("pool"), sock_connect=limits.get("connect"),
+            sock_read=limits.get("read"),
+        )
+        body = await request.aread() or None
+        headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw
+                   if name.lower() not in {b"content-length", b"transfer-encoding"}]
+        try:
+            answer = await session.request(
+                request.method, URL(str(request.url), encoded=True), headers=headers, data=body,
+                allow_redirects=False, timeout=timeout, proxy=self._proxy,
+            )
+        except Exception as exc:
+            failure = _translated(exc, request)
+            if failure is None:
+                raise
+        else:
+            return httpx.Response(
+                answer.status, headers=answer.raw_headers, stream=_Body(answer, request), request=request,
+                extensions={"http_version": b"HTTP/1.1"},
+            )
+        raise failure  # out here, to leave aiohttp's exception behind: its repr shows every header, the key too
+
+    async def aclose(self) -> None:
+        """Close all connections, for good: what is in flight breaks, and what comes later is a ConnectError."""
+        session, self._session, self._closed = self._session, None, True
+        if session is not None:
+            await session.close()
+
+    def _open(self, request: httpx.Request) -> aiohttp.ClientSession:
+        """Late, because aiohttp wants the running loop."""
+        if self._closed:
+            raise httpx.ConnectError("the transport is closed", request=request)
+        connector = aiohttp.TCPConnector(
+            ssl=self._tls, force_close=self._fresh, limit=self._max_connections, socket_factory=self._socket,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+        return self._session
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        if self._guard is not None:
+            self._guard(address)
+        family, kind, protocol, _, _ = address
+        return socket.socket(family, kind, protocol)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The raw bytes of an answer's body, as they come."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._answer.content.iter_any():
+                yield chunk
+        except Exception as exc:
+            failure = _translated(exc, self._request)
+            if failure is None:
+                raise
+        else:
+            return
+        raise failure
+
+    async def aclose(self) -> None:
+        """Give the connection back when the body was read to its end, else drop it."""
+        if self._answer.content.at_eof():
+            self._answer.release()
+        else:
+            self._answer.close()
+
+
+def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError | None:
+    """The httpx error for `exc`, None when it is no failure of the network."""
+    for known, ours in ERRORS:
+        if isinstance(exc, known):
+            return ours(_said(exc), request=request)
+    return None
+
+
+def _said(exc: Exception) -> str:
+    """What `exc` says, less the URLs (signed queries, a proxy's password) that aiohttp puts into some."""
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return f"{exc.status} {exc.message}"
+    if isinstance(exc, aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return type(exc).__name__
+    return str(exc) or type(exc).__name__

@@ -1,0 +1,162 @@
+"""Servers on 127.0.0.1 that misbehave to order: a script of bytes and of ways to end, played on a real socket.
+
+Held here: what a peer does on the wire, and what it received. Not held here: what we make of it (the tests).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import re
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+class End(enum.Enum):
+    """A step that is no fixed bytes."""
+
+    CLOSE = "end of file"
+    RESET = "a TCP reset"
+    HANG = "nothing more until the client goes"
+    ENDLESS = "64 KiB of the last bytes again and again"
+    DRIP = "the last bytes, one every few ms, again and again"
+
+
+Step: TypeAlias = bytes | End
+
+
+@dataclass
+class Wire:
+    """A running server. `connections` counts accepted ones (after TLS), `requests` holds each as it was read."""
+
+    port: int = 0
+    scheme: str = "http"
+    connections: int = 0
+    requests: list[bytes] = field(default_factory=list)
+    request_read: asyncio.Event = field(default_factory=asyncio.Event)
+    client_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        """The origin to use as a base_url."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    *script: Step, tls: ssl.SSLContext | None = None, reads: bool = True, scheme: str | None = None
+) -> AsyncIterator[Wire]:
+    """Play `script` after each request, or at once after accepting when not `reads`; then read the next one."""
+    wire = Wire(scheme=scheme or ("https" if tls else "http"))
+    running: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        wire.connections += 1
+        try:
+            await _converse(wire, script, reader, writer, reads=reads)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            wire.client_gone.set()  # or the test is over, and the cancellation is ours
+        finally:
+            writer.close()
+            running.discard(task)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, backlog=512)
+    wire.port = server.sockets[0].getsockname()[1]
+    try:
+        yield wire
+    finally:
+        wire.stopping.set()
+        server.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _converse(
+    wire: Wire, script: tuple[Step, ...], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *,
+    reads: bool,
+) -> None:
+    while True:
+        if reads:
+            wire.requests.append(await _request(reader))
+            wire.request_read.set()
+        last = b""
+        for step in script:
+            if isinstance(step, bytes):
+                last = step
+                writer.write(step)
+                await writer.drain()
+            elif await _ended(wire, step, last, reader, writer):
+                return
+        if not reads:
+            return
+
+
+async def _request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
+    return head + (await reader.readexactly(int(length[1])) if length else b"")
+
+
+async def _ended(
+    wire: Wire, step: End, last: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    if step is End.RESET:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    elif step is End.HANG:
+        while await reader.read(65536):
+            pass
+        wire.client_gone.set()
+    elif step is End.ENDLESS:
+        block = last * (65536 // len(last))
+        while True:
+            writer.write(block)
+            await writer.drain()
+    elif step is End.DRIP:
+        while True:
+            for byte in last:
+                writer.write(bytes((byte,)))
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wire.stopping.wait(), 0.005)
+    return True
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[int]:
+    """The port of a listening socket whose queue is full: a connect to it neither succeeds nor fails."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answer(body: bytes = b"", status: str = "200 OK", *headers: str, length: int | None = None) -> bytes:
+    """A whole HTTP/1.1 answer, with a Content-Length unless another `length` or Transfer-Encoding is given."""
+    lines = [f"HTTP/1.1 {status}", *headers]
+    if not any(header.lower().startswith("transfer-encoding") for header in headers):
+        lines.append(f"Content-Length: {len(body) if length is None else length}")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
