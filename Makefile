@@ -60,7 +60,7 @@ bench: .venv/.dev  ## measure, next to a bare handler in the same run
 	@$(BIN)/python -m tests.bench
 
 openapi: .venv/.setup  ## write openapi/reelgate.yaml from the code
-	@$(BIN)/reelgate openapi > openapi/.reelgate.yaml && mv openapi/.reelgate.yaml openapi/reelgate.yaml
+	@$(BIN)/reelgate openapi > .venv/reelgate.yaml && mv .venv/reelgate.yaml openapi/reelgate.yaml
 
 lock:  ## renew the hash-locked requirements from pyproject.toml
 	@for what in "requirements.txt" "requirements-sandbox.txt --extra sandbox" "requirements-dev.txt --extra sandbox --group dev"; do \

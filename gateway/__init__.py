@@ -1,0 +1,3 @@
+"""Reelgate: a self-hosted gateway for AI video generation. The floor plan is in README.md."""
+
+__version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Durations, and the other values a configuration writes as text: addresses, URLs, secrets, amounts of money.
 
 Held here: their types, and one reader each: `reader(source, raw)` takes what TOML gave and returns the value,
-or raises ReadError with a message for the operator. Not held here: sections, keys and rules (`gateway.settings`).
+or raises ReadError with a message for the operator. Not held here: sections and keys (`gateway.settings`).
 No message repeats a value that may hold a secret: only names of variables, paths, what was expected.
 """
 
@@ -125,7 +125,7 @@ def duration(least: str, most: str) -> Callable[[Source, object], float]:
 
     def read(_source: Source, raw: object) -> float:
         if not isinstance(raw, str):
-            raise ReadError(f'expected a duration in quotes, "{least}" or "{most}", got `{_kind(raw)}`')
+            raise ReadError(f'expected a duration in quotes, "{least}" to "{most}", got `{_kind(raw)}`')
         seconds = parse_duration(raw)
         if not low <= seconds <= high:
             raise ReadError(f"must be from {least} to {most}")
@@ -140,6 +140,13 @@ def is_loopback_host(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def table(raw: object) -> dict[str, object]:
+    """A table, whatever is in it."""
+    if not isinstance(raw, dict):
+        raise ReadError(f"expected a table, got `{_kind(raw)}`")
+    return raw
 
 
 def address(_source: Source, raw: object) -> Address:
@@ -199,7 +206,7 @@ def amount(_source: Source, raw: object) -> Decimal:
 def secret(source: Source, raw: object) -> Secret:
     """`{ env = "NAME" }`, or `{ file = "PATH" }` less one newline at its end. Missing or empty is refused."""
     if not isinstance(raw, dict) or set(raw) not in ({"env"}, {"file"}):
-        raise ReadError('a secret is not written here; say where it is, { env = "NAME" } or { file = "PATH" }')
+        raise ReadError('a secret is not written here; name its place, { env = "NAME" } or { file = "PATH" }')
     ((where, name),) = raw.items()
     if not isinstance(name, str) or not name:
         raise ReadError(f"expected the name of a {'variable' if where == 'env' else 'file'}")
@@ -260,7 +267,7 @@ def _path(source: Source, text: str) -> Path:
 
 
 def _host(text: str) -> str:
-    """A name in lower case, or an address. Digits and points that are none: refused, readers of them differ."""
+    """A name in lower case, or an address. Other digits and points are refused: readers of them differ."""
     host = text.lower()
     if re.fullmatch(r"[0-9.]+", host):
         return str(ipaddress.IPv4Address(host))

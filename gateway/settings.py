@@ -28,7 +28,8 @@ from providers.spec import AdapterInfo, Charged, Offering, Resolution
 
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
-    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Webhooks", "load", "parse",
+    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Webhooks",
+    "load", "parse",
 ]
 
 _Built = TypeVar("_Built", bound=Struct)
@@ -116,8 +117,8 @@ _Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 class ProviderSettings(Struct, frozen=True, kw_only=True):
     """One account at one vendor. Limits are 1..1,000,000 and absent = none; durations in seconds, from 10 ms.
 
-    `offerings` are those that are on, in the order written, else the adapter's. `prices` has rows by slug: the
-    first that fits applies; none, and the price is unknown, never 0. `failed_is_charged` None: the offering's.
+    `offerings` are those that are on, as written, else the adapter's. `prices` has rows by slug, of which the
+    first that fits applies; none: the price is unknown, not 0. `failed_is_charged` None: as the offering.
     """
 
     name: str
@@ -152,13 +153,18 @@ class Egress(Struct, frozen=True, kw_only=True):
     proxy: Annotated[Secret, read.proxy_url] | None = None
     ca_file: Annotated[Path, read.certificates] | None = None
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those of `allow` that are addresses or networks."""
+        return tuple(entry for entry in self.allow if not isinstance(entry, str))
+
     def allows(self, host: str) -> bool:
         """Whether `host`, a literal address or a name, is listed. Names are compared, never resolved."""
         try:
             address = ip_address(host)
         except ValueError:
             return host.lower() in self.allow
-        return any(address in entry for entry in self.allow if not isinstance(entry, str))
+        return any(address in network for network in self.networks)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -241,30 +247,31 @@ class _Pass(read.Source):
         """`raw` as a `kind`, or UNSET with the problem noted."""
         if type(None) in get_args(kind):
             kind = get_args(kind)[0]
-        origin, inner = get_origin(kind), get_args(kind)
-        if isinstance(kind, type) and issubclass(kind, Struct):
-            return self.struct(kind, raw, path)
-        if origin is tuple:
-            return self._items(inner[0], raw, path)
-        if origin is dict and isinstance(raw, dict):
-            return {key: self.value(inner[1], item, join(path, key)) for key, item in raw.items()}
-        if origin is Literal and isinstance(raw, str) and raw not in inner:
-            self.wrong(path, unknown("value", raw, inner))
-            return UNSET
-        reader = next(filter(callable, getattr(kind, "__metadata__", ())), None)
         try:
-            return reader(self, raw) if reader else msgspec.convert(raw, kind)
+            return self._read(kind, raw, path)
         except ValueError as error:  # msgspec.ValidationError is one
             self.wrong(path, str(error))
             return UNSET
+
+    def _read(self, kind: object, raw: object, path: str) -> object:
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            return self.struct(kind, raw, path)
+        origin, inner = get_origin(kind), get_args(kind)
+        if origin is tuple:
+            return self._items(inner[0], raw, path)
+        if origin is dict:
+            return {key: self.value(inner[1], item, join(path, key)) for key, item in read.table(raw).items()}
+        if origin is Literal and isinstance(raw, str) and raw not in inner:
+            raise read.ReadError(unknown("value", raw, inner))
+        reader = next(filter(callable, getattr(kind, "__metadata__", ())), None)
+        return reader(self, raw) if reader else msgspec.convert(raw, kind)
 
     def _items(self, kind: object, raw: object, path: str) -> object:
         """A list; one table may stand for a list of one."""
         if isinstance(raw, dict) and isinstance(kind, type):
             return (self.value(kind, raw, path),)
         if not isinstance(raw, list):
-            self.wrong(path, f"expected a list, got `{type(raw).__name__}`")
-            return UNSET
+            raise read.ReadError(f"expected a list, got `{type(raw).__name__}`")
         items = tuple(self.value(kind, item, f"{path}[{index}]") for index, item in enumerate(raw))
         return items if _all_known(*items) else UNSET
 
@@ -286,9 +293,7 @@ def _offering(reading: _Pass, raw: object) -> object:
 
 
 def _providers(reading: _Pass, raw: object) -> dict[str, ProviderSettings]:
-    if not isinstance(raw, dict):
-        raise read.ReadError("expected tables such as [providers.NAME]")
-    return {name: _provider(reading, name, table) for name, table in raw.items()}
+    return {name: _provider(reading, name, table) for name, table in read.table(raw).items()}
 
 
 def _provider(reading: _Pass, name: str, raw: object) -> ProviderSettings:
@@ -363,7 +368,8 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
         if _all_known(provider.base_url, settings.egress.allow):
             _check_plain_http(reading, provider.base_url, settings.egress, join("providers", name))
     providers = settings.providers.values()
-    if providers and _all_known(settings.default_model, *(provider.offerings for provider in providers)):
+    read_whole = all(_all_known(provider.adapter, provider.offerings) for provider in providers)
+    if read_whole and _all_known(settings.default_model):
         models = {offering.model for provider in providers for offering in provider.offerings}
         if models and settings.default_model not in models:
             hint = unknown("model", settings.default_model, models)

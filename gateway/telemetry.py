@@ -30,6 +30,7 @@ _QUEUE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
 _LAG_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HTTP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
 _WARNINGS: Final = frozenset({"submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised"})
 
 
@@ -197,6 +198,11 @@ class Telemetry:
         for known in PROVIDER_STATES:
             self.provider_state.labels(provider, known).set(known == state)
 
+    def videos_are(self, counts: Mapping[str, int]) -> None:
+        """How many stored videos have each status."""
+        for status in STATUSES:
+            self.videos.labels(status).set(counts.get(status, 0))
+
     def vendor_called(self, provider: str, operation: str, outcome: str, seconds: float) -> None:
         """A call to a vendor ended."""
         self.vendor_request.labels(provider, operation, outcome).observe(seconds)
@@ -220,6 +226,8 @@ class Telemetry:
     ) -> None:
         """A task was created, changed, or taken over: one log line per event, and the metrics that follow."""
         for event in events:
+            if event.type in _UNLOGGED:
+                continue
             write = self.log.warning if event.type in _WARNINGS else self.log.info
             cause = event.detail.get("kind") or event.detail.get("code")
             write(
@@ -257,6 +265,10 @@ class Telemetry:
     def step_failed(self, video_id: str, error: Exception) -> None:
         """A step of a task ended in a fault of ours; the task is tried again."""
         self.log.error("step_failed", video_id=video_id, error=type(error).__name__, exc_info=error)
+
+    def request_failed(self, request_id: str, error: Exception) -> None:
+        """A request met a fault of ours."""
+        self.log.error("request_failed", request_id=request_id, error=type(error).__name__, exc_info=error)
 
     def storage_failed(self, video_id: str, error: Exception) -> None:
         """The database did not take a save; it is tried until it does."""

@@ -1,7 +1,7 @@
 """Which addresses we may connect to: a policy, a check of a URL, and guards for the transport; all pure.
 
-Held here: what counts as public, what is never reached, what the configuration adds. Not held here: names (a name
-proves nothing: each address it resolves to is judged on connecting) and sockets (`providers.transport`).
+Held here: what counts as public, what is never reached, what the configuration adds. Not held here: names
+(each address that one resolves to is judged on connecting) and sockets (`providers.transport`).
 
     reach     meant for                                         may connect to
       origin  a provider's own base_url, by http or https       anything but metadata services
@@ -14,12 +14,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
-from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
-import aiohttp
 import httpx
 import msgspec
+
+from providers.transport import AddressInfo, Guard
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -38,7 +38,8 @@ _METADATA: Final = tuple(map(ipaddress.ip_network, (
 
 # Not public, though some Python between 3.11.0 and now says `is_global` of it.
 _NOT_PUBLIC: Final = tuple(map(ipaddress.ip_network, (
-    "0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+    "0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "224.0.0.0/4",
+    "240.0.0.0/4",
     "2001::/23",  # protocol assignments, Teredo among them
     "2001:db8::/32", "3fff::/20",  # documentation
     "2002::/16",  # 6to4: wraps any IPv4 address
@@ -62,7 +63,7 @@ class EgressRefused(OSError):
 
 
 class AddressPolicy(msgspec.Struct, frozen=True):
-    """Public addresses, the networks of `allow`, and `origins`: scheme, host and port of each provider's base_url."""
+    """Public addresses, the networks of `allow`, and `origins`: the `origin` of each provider's base_url."""
 
     allow: tuple[Network, ...] = ()
     origins: frozenset[Origin] = frozenset()
@@ -80,10 +81,11 @@ def origin(url: str) -> Origin:
     """Scheme, host and port of `url`, for comparison. Raises ValueError when it is no http or https URL."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as exc:
+        readable = bool(parsed.host)
+    except (httpx.InvalidURL, ValueError) as exc:
         raise ValueError("not a URL") from exc
     host = parsed.raw_host.decode("ascii").rstrip(".")
-    if parsed.scheme not in _PORTS or not (_NAME.fullmatch(host) or _literal(host)):
+    if parsed.scheme not in _PORTS or not readable or not (_NAME.fullmatch(host) or _literal(host)):
         raise ValueError("not an http or https URL")
     return parsed.scheme, host, _PORTS[parsed.scheme] if parsed.port is None else parsed.port
 
@@ -97,37 +99,36 @@ def reach_of(url: str, policy: AddressPolicy) -> Reach:
 
 
 def check_url(url: str, policy: AddressPolicy) -> str | None:
-    """Why a link (a result, a webhook) cannot be used, or None. What a name resolves to is judged on connecting.
+    """Why a link (result, webhook) cannot be used, or None. What a name resolves to is judged on connecting.
 
-    Judged as httpx reads it, because that is how it is connected to. Plain http passes for an origin of the policy,
-    for a listed address, and for a name where anything is listed.
+    Judged as httpx reads it, because that is how it is connected to. Plain http passes for an origin of the
+    policy, for a listed address, and for a name where anything is listed.
     """
     if re.search(r"[\\\s\x00-\x1f\x7f]", url):
         return "has characters that no URL has"
     try:
-        scheme, host, port = origin(url)
+        _, host, port = origin(url)
         userinfo = httpx.URL(url).userinfo
         rule = reach_of(url, policy)
     except ValueError:
         return "is not an http or https URL"
-    if userinfo:
-        return "carries a user name or password"
-    if not 0 < port < 65536:
-        return "has no such port"
     address = _literal(host)
-    if address is None and _NUMERIC.fullmatch(host):
-        return "has a number for a host"
-    if address is None:
-        return "is not https" if rule == "listed" and not policy.allow else None
-    if policy.permits(address, rule):
-        return None
-    return "is not https" if scheme == "http" and policy.permits(address) else "leads to a forbidden address"
+    reachable = policy.permits(address, rule) if address else rule != "listed" or bool(policy.allow)
+    forbidden = address is not None and not reachable and not policy.permits(address)
+    faults = (
+        (bool(userinfo), "carries a user name or password"),
+        (not 0 < port < 65536, "has no such port"),
+        (address is None and bool(_NUMERIC.fullmatch(host)), "has a number for a host"),
+        (forbidden, "leads to a forbidden address"),
+        (not reachable, "is not https"),
+    )
+    return next((reason for wrong, reason in faults if wrong), None)
 
 
-def guard(policy: AddressPolicy, reach: Reach) -> Callable[[aiohttp.AddrInfoType], None]:
+def guard(policy: AddressPolicy, reach: Reach) -> Guard:
     """A guard for the transport that serves URLs of this `reach`. It raises EgressRefused."""
 
-    def check(info: aiohttp.AddrInfoType) -> None:
+    def check(info: AddressInfo) -> None:
         host = str(info[4][0])
         address = _literal(host)
         if address is None or not policy.permits(address, reach):

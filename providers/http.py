@@ -94,12 +94,13 @@ class ForeignOrigin(ValueError):
 class Account:
     """A vendor's base URL and the key that belongs to it: nothing else adds an Authorization header.
 
-    `base_url` is http or https, perhaps with a path prefix. Raises ValueError, without the values, for others.
+    `base_url` is http or https, perhaps with a path prefix. Raises ValueError, without the values, for more.
     """
 
     def __init__(self, *, base_url: str, api_key: str, auth_scheme: str = "Bearer") -> None:
         try:
             url = httpx.URL(base_url)
+            origin = _origin(url)
         except (httpx.InvalidURL, ValueError):
             raise ValueError("base_url is not a URL") from None
         if url.scheme not in _DEFAULT_PORTS or not url.host or url.userinfo or set("?#@\\") & set(base_url):
@@ -107,12 +108,12 @@ class Account:
         if not re.fullmatch(r"[!-~]+", api_key) or not re.fullmatch(r"[!-~]+", auth_scheme):
             raise ValueError("the key or its scheme word is empty, or has characters that no header takes")
         self._base_url = base_url.rstrip("/")
-        self._origin = _origin(url)
+        self._origin = origin
         self._spellings = {api_key, quote(api_key, safe=""), api_key.replace("/", "\\/")}
         self._authorization = f"{auth_scheme} {api_key}"
 
     def url(self, path: str, query: Mapping[str, str] | None = None) -> httpx.URL:
-        """The vendor's URL of `path`. Raises ValueError unless that is /segment[/...], percent-encoded, no dots."""
+        """The vendor's URL of `path`. Raises ValueError unless that is /segment[/...], encoded, no dots."""
         if not _PATH.fullmatch(path) or any(map(_ODD_SEGMENT.fullmatch, map(unquote, path.split("/")))):
             raise ValueError("a vendor path is /segment[/segment...], percent-encoded")
         return httpx.URL(self._base_url + path, params=dict(query) if query else None)
@@ -154,13 +155,13 @@ class VendorHTTP:
         self._clocks = clocks
 
     async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
-        """POST `body` as JSON on a connection of its own, once. Raises VendorError when no whole answer came."""
+        """POST `body` as JSON on its own connection, once. Raises VendorError when no whole answer came."""
         url, content = self._account.url(path), msgspec.json.encode(body)
         headers = {**_HEADERS, "Content-Type": "application/json"}
         return await self._call("submit", httpx.Request("POST", url, headers=headers, content=content))
 
     async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Reply:
-        """GET through the pool. Raises VendorError when no whole answer came; its outcome then means nothing."""
+        """GET through the pool. Raises VendorError when no whole answer came; its outcome proves nothing."""
         url = self._account.url(path, query)
         return await self._call("poll", httpx.Request("GET", url, headers=_HEADERS))
 
@@ -180,7 +181,8 @@ class VendorHTTP:
             outcome = "cancelled"
             raise
         except (httpx.TransportError, TimeoutError, _Junk) as exc:
-            kind = outcome = next((kind for known, kind in _FAILURES if isinstance(exc, known)), "junk")
+            kind: _Failure = next((kind for known, kind in _FAILURES if isinstance(exc, known)), "junk")
+            outcome = kind
             proof: Outcome = "not_sent" if kind == "not_sent" else "unknown"
             raise VendorError(kind, proof, self.redact(str(exc) or type(exc).__name__)) from exc
         finally:
@@ -247,7 +249,7 @@ def error_body(body: bytes) -> ErrorBody | None:
 
 
 def read(body: bytes, shape: type[T]) -> T:
-    """`body` as a `shape`. Raises VendorError (junk, unknown), without the vendor's values, for anything else."""
+    """`body` as a `shape`. Raises VendorError (junk, unknown), without the vendor's values, if it is none."""
     try:
         return msgspec.json.decode(body.removeprefix(_BOM), type=shape)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
@@ -255,12 +257,14 @@ def read(body: bytes, shape: type[T]) -> T:
         raise VendorError("junk", "unknown", f"the answer cannot be read: {why}") from None
 
 
-# What a complete refusal of a submit means by its status alone, and of a poll. A submit's other statuses prove nothing.
+# What the status of a complete refusal means, for a submit and for a poll. No other status proves a refusal.
 _REFUSED: Final[Mapping[int, ErrorKind]] = MappingProxyType({
     400: "invalid_request", 401: "auth", 402: "insufficient_credit", 403: "permission",
     404: "unsupported", 413: "invalid_request", 415: "invalid_request", 422: "invalid_request",
 })
-_UNASKED: Final[Mapping[int, ErrorKind]] = MappingProxyType({**_REFUSED, 404: "not_found", 429: "rate_limited"})
+_UNASKED: Final[Mapping[int, ErrorKind]] = MappingProxyType(
+    {**_REFUSED, 404: "not_found", 429: "rate_limited"}
+)
 _RATE_LIMITED: Final[Mapping[int, ErrorKind]] = MappingProxyType({429: "rate_limited"})
 
 
@@ -271,10 +275,10 @@ def refusal(
     *,
     asserts: Mapping[int, ErrorKind] = _RATE_LIMITED,
 ) -> VendorError:
-    """What a complete answer to a submit other than 2xx proves. A word in `reasons` is stronger than the status.
+    """What a complete answer to a submit, other than 2xx, proves. A word in `reasons` beats the status.
 
-    `asserts` are the statuses of which the adapter asserts that nothing was accepted, whatever the body. Apart
-    from them only 400, 401, 402, 403, 404, 413, 415 and 422 with a JSON object are a refusal; all else is unknown.
+    `asserts` are the statuses of which the adapter asserts that nothing was accepted, whatever the body.
+    Apart from them only 400, 401, 402, 403, 404, 413, 415 and 422 with a JSON object do; the rest is unknown.
     """
     said = error_body(reply.body)
     kind = asserts.get(reply.status) or (_REFUSED.get(reply.status) if said else None)
@@ -325,7 +329,7 @@ def _word(value: object) -> str | None:
 
 
 def _retry_after_seconds(value: str | None, now: float) -> float | None:
-    """RFC 9110 10.2.3, tolerant: seconds (also signed or broken) or a date; the past is 0, garbage is None."""
+    """RFC 9110 10.2.3, tolerant: seconds (also signed, also 1.5) or a date; the past is 0, garbage None."""
     text = (value or "").strip()
     if re.fullmatch(r"[+-]?[0-9]{1,12}(\.[0-9]{1,9})?", text):
         return max(0.0, float(text))

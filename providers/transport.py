@@ -1,11 +1,13 @@
 """The httpx transport on aiohttp: how bytes leave us, and the one table that says what a failure proves.
 
-Held here: connections, TLS, the proxy, the check of each address before it is connected to, and the table from
-aiohttp's exceptions to httpx's. Not held here: which addresses are fine (`providers.egress`), keys, deadlines over
-a whole exchange, and what an answer means (`providers.http`).
+Held here: connections, TLS, the proxy, the check of each address just before connecting, and the table from
+aiohttp's exceptions to httpx's. Not held here: which addresses are fine (`providers.egress`), keys, deadlines
+over a whole exchange, and what an answer means (`providers.http`).
 
-Why not httpx's own transport: its pool never recovers from cancelled requests, and costs several times the CPU.
-Why not a ready-made one: they call a disconnect after the request left a connect error, which buys a video twice.
+Why not httpx's own transport: its pool never recovers from cancelled requests, and costs several times the
+CPU.
+Why not a ready-made one: those call a disconnect after the request left a connect error, and that buys a
+video twice.
 """
 
 from __future__ import annotations
@@ -22,18 +24,19 @@ import httpx
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-# Called with each resolved address (IP literals too) just before it is connected to; an OSError refuses it.
-Guard: TypeAlias = Callable[[aiohttp.AddrInfoType], None]
+# Called with each resolved address, IP literals too, just before it is connected to; an OSError refuses it.
+AddressInfo: TypeAlias = aiohttp.AddrInfoType
+Guard: TypeAlias = Callable[[AddressInfo], None]
 
 
 class UnreadableAnswer(httpx.RemoteProtocolError):
-    """The other side answered, but not in HTTP that can be read: a bad status line, headers over the limits."""
+    """The other side answered, but not in readable HTTP: a bad status line, or headers over the limits."""
 
 
 # The first class that fits decides. Only rows above the line may say that nothing of the request was sent:
 # aiohttp raises those classes while it connects (name, TCP, TLS, the proxy's tunnel) and nowhere else.
 ERRORS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] = (
-    (aiohttp.RedirectClientError, httpx.RemoteProtocolError),  # after an answer, though some are an InvalidURL
+    (aiohttp.RedirectClientError, httpx.RemoteProtocolError),  # an answer came, though some are InvalidURL
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
     (aiohttp.ClientHttpProxyError, httpx.ProxyError),
@@ -55,7 +58,7 @@ ERRORS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] = 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """A verifying client context: certifi's authorities, and those of `ca_file` (PEM) besides.
 
-    Built by hand because `ssl.create_default_context` obeys SSLKEYLOGFILE, and the system store SSL_CERT_FILE.
+    By hand, because `ssl.create_default_context` obeys SSLKEYLOGFILE, and the system store SSL_CERT_FILE.
     Raises OSError or ssl.SSLError when `ca_file` cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name unless told otherwise
@@ -69,12 +72,16 @@ def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
 class Transport(httpx.AsyncBaseTransport):
     """Sends httpx requests through aiohttp: no redirects, cookies, decoding, environment, or repeated POST.
 
-    `fresh` makes a new connection for every request: a pooled one may be closed by the other side while we write,
-    and nobody can tell then whether a paid request arrived. `guard` judges addresses; it would judge the proxy's,
-    so the two exclude each other. `max_connections` is a count, 0 without limit. A request's `timeout` extension
-    is read as httpx means it, in seconds, except that `pool` spans all of connecting: slot, name, TCP, TLS, tunnel.
-    aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its connection broke.
-    Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a `tls` that trusts anybody.
+    `fresh` makes a new connection for every request: a pooled one may be closed by the other side while we
+    write, and nobody can tell then whether a paid request arrived. `guard` judges addresses; it would judge
+    the proxy's, so the two exclude each other. `max_connections` is a count, 0 without limit. A request's
+    `timeout` extension is read as httpx means it, in seconds, but `pool` spans all of connecting: slot, name,
+    TCP, TLS, tunnel. aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its
+    connection broke. Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a
+    `tls` without checks.
+
+    aiohttp takes an answer that nobody asked for, on an idle pooled connection, for that to the next request (ran
+    with 3.14.5): who polls through the pool compares the id in the answer with the one asked for.
     """
 
     def __init__(
@@ -101,7 +108,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`; return once the answer's headers are here. Raises httpx.TransportError; see `ERRORS`."""
+        """Send `request`, wait for the answer's headers. Raises httpx.TransportError by `ERRORS`."""
         try:
             request.url.raw_host.decode("ascii").encode("idna")
         except UnicodeError as exc:  # else the resolver raises it, past aiohttp
@@ -129,10 +136,10 @@ class Transport(httpx.AsyncBaseTransport):
                 answer.status, headers=answer.raw_headers, stream=_Body(answer, request), request=request,
                 extensions={"http_version": b"HTTP/1.1"},
             )
-        raise failure  # out here, to leave aiohttp's exception behind: its repr shows every header, the key too
+        raise failure  # out here, to leave aiohttp's own behind: its repr shows every header, and the key
 
     async def aclose(self) -> None:
-        """Close all connections, for good: what is in flight breaks, and what comes later is a ConnectError."""
+        """Close all connections for good: what is in flight breaks, what comes later is a ConnectError."""
         session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()
@@ -150,7 +157,7 @@ class Transport(httpx.AsyncBaseTransport):
         )
         return self._session
 
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+    def _socket(self, address: AddressInfo) -> socket.socket:
         if self._guard is not None:
             self._guard(address)
         family, kind, protocol, _, _ = address

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -47,8 +47,8 @@ def kling_v30(
 ) -> V3Offering:
     """A row of the Kling v3.0 family, whose page is `pages` + `slug`; `on` is `on_by_default`.
 
-    The limits of shots are Kling's own, none is stated here. That `image` may be a data URI was only seen on other
-    i2v slugs of the platform; the pages do not say.
+    The limits of shots are Kling's own, none is stated here. That `image` may be a data URI was only seen on
+    other i2v slugs of the platform; the pages do not say.
     """
     from_image = mode == "image-to-video"
     return V3Offering(
@@ -92,18 +92,15 @@ _REASONS: Final[Mapping[spec.ErrorKind, tuple[str, ...]]] = {
     ),
 }
 # By `reason`, not by status: the pages contradict each other on the HTTP status of key and balance errors.
-ERRORS: Final[Mapping[str, spec.ErrorKind]] = {
-    word: kind for kind, words in _REASONS.items() for word in words
-}
-
-FailureCode: TypeAlias = Literal["vendor_failed", "content_policy", "insufficient_credit"]
+ERRORS: Final = {word: kind for kind, words in _REASONS.items() for word in words}
 
 # Phrases in the reason of a failed render, letter case and underscores aside. The text is documented nowhere.
-FAILURES: Final[Mapping[FailureCode, tuple[str, ...]]] = {
+FAILURES: Final[Mapping[Literal["content_policy", "insufficient_credit"], tuple[str, ...]]] = {
     "insufficient_credit": (
-        "insufficient credit", "not enough credit", "insufficient balance", "not enough balance", "balance not enough",
+        "insufficient credit", "not enough credit", "insufficient balance", "not enough balance",
+        "balance not enough",
     ),
-    "content_policy": ("illegal prompt", "illegal image", "illegal content", "content policy", "policy violation"),
+    "content_policy": ("illegal prompt", "illegal image", "illegal content", "content policy"),
 }
 
 
@@ -193,33 +190,29 @@ def _progress(result: _Result, door: spec.VendorDoor) -> spec.Progress:
     """Percent and eta are hints: 0 was seen on success, and an eta of 0 before the end says nothing."""
     task = result.task
     state = STATES.get(task.status)
-    percent = _number(task.progress_percent)
+    percent = _hint(task.progress_percent, float)
     progress = None if percent is None else round(min(100.0, max(0.0, percent)))
     if state == "pending":
-        return spec.Pending(raw_status=task.status, progress=progress, eta_seconds=_number(task.eta) or None)
+        return spec.Pending(raw_status=task.status, progress=progress, eta_seconds=_seconds(task.eta))
     if state == "succeeded":
         video = next((video for video in result.videos or () if video.video_url), _Video())
-        seconds = _number(video.video_url_ttl) or None
-        return spec.Succeeded(raw_status=task.status, url=video.video_url or None, expires_in_seconds=seconds)
+        url, seconds = video.video_url or None, _seconds(video.video_url_ttl)
+        return spec.Succeeded(raw_status=task.status, url=url, expires_in_seconds=seconds)
     if state == "failed":
+        text = (task.reason or "").casefold().replace("_", " ")
+        codes = (code for code, phrases in FAILURES.items() if any(phrase in text for phrase in phrases))
         message = door.redact(task.reason or "") or "the vendor gave no reason"
-        return spec.Failed(raw_status=task.status, code=_failure_code(task.reason or ""), message=message)
+        return spec.Failed(raw_status=task.status, code=next(codes, "vendor_failed"), message=message)
     return spec.Unrecognised(raw_status=door.redact(task.status), progress=progress)
 
 
-def _failure_code(reason: str) -> FailureCode:
-    text = reason.casefold().replace("_", " ")
-    hits = (code for code, phrases in FAILURES.items() if any(phrase in text for phrase in phrases))
-    return next(hits, "vendor_failed")
-
-
-def _number(raw: msgspec.Raw) -> float | None:
-    """A number, also one written as a string, as this platform does for seconds. None for anything else."""
-    number = _hint(raw, float)
-    return number if number is not None and math.isfinite(number) else None
+def _seconds(raw: msgspec.Raw) -> float | None:
+    seconds = _hint(raw, float)
+    return seconds if seconds is not None and 0 < seconds < math.inf else None
 
 
 def _hint(raw: msgspec.Raw, shape: type[T]) -> T | None:
+    """None where it is not one. Not strict: this platform writes seconds as a number or as a string."""
     try:
         return msgspec.json.decode(raw, type=shape, strict=False)
     except msgspec.MsgspecError:

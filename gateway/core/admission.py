@@ -58,6 +58,12 @@ class Gate(msgspec.Struct, kw_only=True):
             return None
         return max(self.closed_until, self.rate.free_at(now))
 
+    def state(self, now: float) -> str:
+        """The provider's state in one word, as metrics and operators see it."""
+        if self.draining:
+            return "draining"
+        return "degraded" if self.closed_until > now else "healthy"
+
     def enter(self, now: float) -> bool:
         """Let one submission through, if it may leave now: its place and its rate token are taken."""
         if self.free_at(now) != now or not self.rate.take(now):

@@ -109,6 +109,10 @@ class Engine:
             except TimeoutError:
                 continue
 
+    def wake(self) -> None:
+        """Look again now: a provider, a place or a rate may be free."""
+        self._wake.set()
+
     async def stop(self) -> None:
         """Begin nothing new, and return when the submits under way have their answers saved. Polls are dropped."""
         self._is_stopping = True
@@ -237,6 +241,12 @@ class Engine:
                  if name in self.fleet.providers]
         times = [at for gate in gates if (at := gate.free_at(self.now())) is not None]
         return place + 1, min(times, default=None)
+
+    def seconds_to_next(self, task_id: str) -> float:
+        """How long until something may have changed for a caller: our own next look, between one second and a minute."""
+        watch = self.watches.get(task_id)
+        due = None if watch is None else watch.due
+        return 1.0 if due is None else min(60.0, max(1.0, due - self.now()))
 
     # --- saving -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Right transport, wrong content: functions that bend an answer, or what a poll is about to say. Data in, data out.
+"""Right transport, wrong content: functions that bend an answer, or what a poll is about to say.
 
 Not held here: when which is chosen (`faults`), and faults of the socket (`wire`).
 """
@@ -20,10 +20,10 @@ _HTML = b"<!doctype html><html><title>Service</title><body><h1>Please try again 
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as a poll is about to tell it, in no vendor's words. `progress` 0..100, `eta_seconds` what is left.
+    """A task as a poll is about to tell it, in no vendor's words. `progress` 0..100, `eta_seconds` from now.
 
-    `videos` is the number of result links, None where the list itself is missing. `code` goes with a failure's `reason`
-    where the vendor has codes for it.
+    `videos` is the number of result links, None where the list itself is missing. `code` goes with a
+    failure's `reason` where the vendor has codes for it.
     """
 
     state: Literal["queued", "processing", "succeeded", "failed"]
@@ -69,7 +69,8 @@ def maintenance(_answer: Answer, _call: Call) -> Answer:
 def gzip_bomb(answer: Answer, call: Call) -> Answer:
     """A small body that unpacks to `bytes` bytes."""
     packed = gzip.compress(b" " * int(call.args["bytes"]), compresslevel=1)
-    return msgspec.structs.replace(answer, headers=(*answer.headers, ("content-encoding", "gzip")), body=packed)
+    headers = (*answer.headers, ("content-encoding", "gzip"))
+    return msgspec.structs.replace(answer, headers=headers, body=packed)
 
 
 def stacked_encodings(answer: Answer, call: Call) -> Answer:
@@ -102,7 +103,8 @@ def task_id(change: Callable[[str, Call], object]) -> Bend:
         if name not in told:
             return answer
         made = change(told.pop(name), call)
-        return msgspec.structs.replace(answer, body=json.dumps(told | ({} if made is None else {name: made})).encode())
+        told |= {} if made is None else {name: made}
+        return msgspec.structs.replace(answer, body=json.dumps(told).encode())
 
     return bend
 
@@ -141,7 +143,8 @@ def other_bytes(answer: Answer, call: Call) -> Answer:
     """Another file on every try, all of them playable: a `free` box of another length and its own ETag."""
     extra = 8 + call.used + 1
     box = extra.to_bytes(4, "big") + b"free" + bytes(extra - 8)
-    headers = tuple(header for header in answer.headers if header[0] != "etag") + (("etag", f'"try-{call.used}"'),)
+    kept = (header for header in answer.headers if header[0] != "etag")
+    headers = (*kept, ("etag", f'"try-{call.used}"'))
     return msgspec.structs.replace(answer, headers=headers, body=answer.body + box)
 
 

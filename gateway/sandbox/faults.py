@@ -1,11 +1,19 @@
-"""The simulators' faults: the table of all there are, and how one is chosen, by a prompt or through the admin route.
+"""The simulators' faults: the table of all there are, and how a prompt or the admin route chooses one.
 
-A prompt chooses with `[[fault:NAME]]` or `[[fault:NAME key=value phase=poll times=2]]`, as often as it likes. `phase` is
-`submit`, `poll` or `download`; without it a fault strikes in the first phase that its row names. `times` is a number or
-`always`; without it the row's own. The admin route arms the same rows for the next calls of a vendor.
+A prompt chooses with `[[fault:NAME]]` or `[[fault:NAME key=value phase=poll]]`, as often as it likes. Beside
+a row's own arguments there are three:
 
-Not held here: what a fault does to an answer (`distortions`) or to the socket (`wire`), and the vendors' own words for
-an error (`vendors`). Faults below HTTP that no answer can show (DNS, refused connections, TLS) need no simulator.
+    phase    `submit`, `poll` or `download`; without it the first phase that the row names
+    vendor   strikes at that vendor only
+    times    a number or `always`; without it every submit, else the row's own. On a submit a number counts
+             submits of the same prompt: `[[fault:rate_limited times=2]]` is accepted at the third try
+
+`[[ref:WORD]]` puts a reference of the caller's into the ledger. Neither is drawn on the test card. The admin
+route arms the same rows for the next calls of a vendor.
+
+Not held here: what a fault does to an answer (`distortions`) or to the socket (`wire`), and the vendors' own
+words for an error (`protocols`). Faults below HTTP that no answer can show (DNS, refused connections, TLS)
+need no simulator.
 """
 
 from __future__ import annotations
@@ -13,7 +21,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -23,15 +31,21 @@ from gateway.sandbox.wire import Call
 
 Phase: TypeAlias = Literal["submit", "poll", "download"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+VENDOR_NAMES = ("highwayapi", "myrouter", "unified")
 _SPD, _SP, _S, _P, _D = PHASES, PHASES[:2], PHASES[:1], PHASES[1:2], PHASES[2:]
 _DIRECTIVE = re.compile(r"\[\[(fault|ref):([^\]]*)\]\]")
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. Exactly one of `error`, `bend`, `retell` and `send` says what it does, or none: then nothing is wrong.
+# Each overrides what the vendor's table has; `retry_after` is sent as it is given, however odd.
+_ERROR_ARGS: dict[str, str | int | float] = {"status": 0, "reason": "", "message": "", "retry_after": ""}
 
-    `works` False: on a submit the vendor does not do the work, so nothing is charged. `times` None: every time.
-    `args` are the arguments with their defaults, whose types bind. `error` names a row of the vendors' error tables.
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One row. Exactly one of `error`, `bend`, `retell` and `send` says what it does.
+
+    `works` False: on a submit the vendor does not do the work, so nothing is charged. `times` None: every
+    time. `args` are the arguments with their defaults, whose types bind. `error` names a row of the vendors'
+    error tables.
     """
 
     phases: tuple[Phase, ...]
@@ -45,13 +59,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     send: wire.Send | None = None
 
 
-def _error(kind: str, text: str, *phases: Phase, works: bool = False, retry_after: str = "") -> Fault:
-    args = {"status": 0, "reason": "", "message": "", "retry_after": retry_after}
-    return Fault(phases=phases or _SP, text=text, works=works, error=kind, args=args)
+def _error(kind: str, text: str, *phases: Phase, works: bool = False) -> Fault:
+    return Fault(phases=phases or _SP, text=text, works=works, error=kind, args=_ERROR_ARGS)
 
 
-def _junk(text: str, bend: bent.Bend, **args: str | int | float) -> Fault:
-    return Fault(phases=_SP, text=text, bend=bend, args=args)
+def _junk(text: str, bend: bent.Bend, **args: int) -> Fault:
+    return Fault(phases=_SP, text=text, bend=bend, args=dict(args))
 
 
 def _id(text: str, change: object) -> Fault:
@@ -63,8 +76,8 @@ FAULTS: dict[str, Fault] = {
     "hang_before_work": Fault(phases=_S, text="no answer, no work", works=False, send=wire.hang),
     "reset_before_work": Fault(phases=_S, text="RST before an answer, no work", works=False, send=wire.reset),
     "hang": Fault(phases=_SPD, text="does the work, then never answers", send=wire.hang),
-    "reset_after_accept": Fault(phases=_SPD, text="does the work, then RST before an answer", send=wire.reset),
-    "close_after_accept": Fault(phases=_SPD, text="does the work, then FIN before an answer", send=wire.close),
+    "reset_after_accept": Fault(phases=_SPD, text="works, then RST before an answer", send=wire.reset),
+    "close_after_accept": Fault(phases=_SPD, text="works, then FIN before an answer", send=wire.close),
     "reset_mid_headers": Fault(phases=_SPD, text="RST amid the headers", send=wire.reset_mid_headers),
     "reset_mid_body": Fault(phases=_SPD, text="RST amid the body", send=wire.reset_mid_body),
     "truncated_body": Fault(phases=_SPD, text="FIN amid the body", send=wire.truncated_body),
@@ -72,11 +85,15 @@ FAULTS: dict[str, Fault] = {
     "length_too_low": Fault(phases=_SPD, text="Content-Length cuts the body", send=wire.length_too_low),
     "late": Fault(phases=_SPD, text="the right answer after a pause", send=wire.late, args={"seconds": 5.0}),
     "drip": Fault(phases=_SPD, text="one byte at a time", send=wire.drip, args={"seconds": 1.0}),
-    "endless_headers": Fault(phases=_SPD, text="headers never end", send=wire.endless_headers, args={"seconds": 0.1}),
-    "many_headers": Fault(phases=_SPD, text="very many headers", send=wire.many_headers, args={"count": 100_000}),
-    "huge_header": Fault(phases=_SPD, text="one very long header", send=wire.huge_header, args={"bytes": 1_000_000}),
+    "endless_headers": Fault(phases=_SPD, text="headers never end", send=wire.endless_headers,
+                             args={"seconds": 0.1}),
+    "many_headers": Fault(phases=_SPD, text="very many headers", send=wire.many_headers,
+                          args={"count": 100_000}),
+    "huge_header": Fault(phases=_SPD, text="one very long header", send=wire.huge_header,
+                         args={"bytes": 1_000_000}),
     "endless_body": Fault(phases=_SPD, text="chunks without end", send=wire.endless_body),
-    "huge_body": Fault(phases=_SPD, text="a very long string", send=wire.huge_body, args={"bytes": 1_000_000_000}),
+    "huge_body": Fault(phases=_SPD, text="a very long string", send=wire.huge_body,
+                       args={"bytes": 1_000_000_000}),
     "broken_chunk": Fault(phases=_SPD, text="a chunk size that is no number", send=wire.broken_chunk),
     "not_http": Fault(phases=_SPD, text="bytes that are not HTTP", send=wire.not_http),
     # The content: whole answers that cannot be used. The work was done.
@@ -87,12 +104,13 @@ FAULTS: dict[str, Fault] = {
     "empty": _junk("status 200 and no body", bent.body(lambda _body, _call: b"")),
     "bom": _junk("a byte order mark before the JSON", bent.body(lambda body, _: b"\xef\xbb\xbf" + body)),
     "wrong_charset": _junk("the JSON in UTF-16", bent.body(lambda body, _: body.decode().encode("utf-16"))),
-    "nan": _junk("NaN where an object should be", bent.body(lambda _body, _call: b'{"id": NaN, "task_id": NaN}')),
+    "nan": _junk("NaN where an object should be", bent.body(
+        lambda _body, _call: b'{"id": NaN, "task_id": NaN}')),
     "huge_number": _junk("a number of very many digits", bent.body(bent.huge_number), digits=10_000),
     "nested": _junk("arrays in arrays", bent.body(bent.nested), depth=100_000),
     "duplicate_keys": _junk("the first member twice", bent.body(bent.duplicate_keys)),
     "error_in_200": _junk("an error object with status 200", bent.body(
-        lambda _body, _call: b'{"code": 500, "reason": "CREATE_TASK_FAILED", "message": "try later", "metadata": {}}')),
+        lambda _body, _call: b'{"code": 500, "reason": "CREATE_TASK_FAILED", "message": "try later"}')),
     "status": _junk("the right body under another status", bent.status, code=500),
     "redirect": Fault(phases=_SPD, text="somebody else's address", bend=bent.redirect,
                       args={"code": 307, "to": "http://127.0.0.1:9/elsewhere"}),
@@ -108,7 +126,8 @@ FAULTS: dict[str, Fault] = {
     "server_error": _error("server_error", "fails without doing the work", *PHASES),
     "server_error_after_accept": _error("server_error", "does the work, then says it failed", works=True),
     "unavailable": _error("unavailable", "out of service", *PHASES),
-    "maintenance": Fault(phases=_SPD, text="a proxy's HTML page with 503", works=False, bend=bent.maintenance),
+    "maintenance": Fault(phases=_SPD, text="a proxy's HTML page with 503", works=False,
+                         bend=bent.maintenance),
     # Ids.
     "id_missing": _id("accepted without an id", None),
     "id_empty": _id("an empty id", ""),
@@ -120,8 +139,9 @@ FAULTS: dict[str, Fault] = {
                           bend=bent.task_id(lambda own, call: call.previous_id or own)),
     # What a poll says.
     "not_found": Fault(phases=_P, text="the task is not known, for a while", times=2, error="not_found",
-                       args={"status": 0, "reason": "", "message": "", "retry_after": ""}),
-    "unknown_status": Fault(phases=_P, text="a status nobody knows", times=3, args={"word": "TASK_STATUS_BAKING"},
+                       args=_ERROR_ARGS),
+    "unknown_status": Fault(phases=_P, text="a status nobody knows", times=3,
+                            args={"word": "TASK_STATUS_BAKING"},
                             bend=bent.status_word(lambda _word, call: str(call.args["word"]))),
     "status_case": Fault(phases=_P, text="the status in other letter case", times=None,
                          bend=bent.status_word(lambda word, _call: word.swapcase())),
@@ -161,7 +181,7 @@ class Armed(msgspec.Struct, kw_only=True):
 
 
 class Directives(msgspec.Struct, frozen=True):
-    """What a prompt asks of the simulator, and what is left of it: the words, and the caller's own reference."""
+    """What a prompt asks of the simulator, and what is left: the words, and the caller's own reference."""
 
     words: str
     reference: str | None
@@ -169,7 +189,7 @@ class Directives(msgspec.Struct, frozen=True):
 
 
 def arm(name: str, given: Mapping[str, object]) -> Armed:
-    """A fault with its arguments. Raises ValueError for an unknown name, phase or argument, or a value of another type."""
+    """A fault and its arguments. Raises ValueError for an unknown name, phase or argument, or a bad value."""
     if name not in FAULTS:
         raise ValueError(f"no fault is called {name!r}")
     fault = FAULTS[name]
@@ -177,16 +197,20 @@ def arm(name: str, given: Mapping[str, object]) -> Armed:
     phase = rest.pop("phase", fault.phases[0])
     if phase not in fault.phases:
         raise ValueError(f"{name} strikes at {', '.join(fault.phases)}, not at {phase}")
-    times = rest.pop("times", None)
-    left = fault.times if times is None else None if times == "always" else int(times)
+    vendor = rest.pop("vendor", "*")
+    if vendor not in {"*", *VENDOR_NAMES}:
+        raise ValueError(f"no vendor is called {vendor!r}")
+    usual = "always" if phase == "submit" or fault.times is None else fault.times
+    times = rest.pop("times", usual)
+    left = None if times == "always" else int(times)
     if unknown := rest.keys() - fault.args.keys():
         raise ValueError(f"{name} has no argument {', '.join(sorted(unknown))}")
     args = {key: type(default)(rest.get(key, default)) for key, default in fault.args.items()}
-    return Armed(name=name, phase=cast("Phase", phase), args=args, left=left)
+    return Armed(name=name, phase=phase, args=args, vendor=vendor, left=left)
 
 
 def directives(prompt: str) -> Directives:
-    """The directives in a prompt. Raises ValueError as `arm`, so that a misspelt one is not taken for a fault-free run."""
+    """The directives in a prompt. Raises ValueError as `arm`: a misspelt one must not pass for a good run."""
     reference, faults = None, []
     for kind, text in _DIRECTIVE.findall(prompt):
         if kind == "ref":
@@ -197,7 +221,9 @@ def directives(prompt: str) -> Directives:
     return Directives(" ".join(_DIRECTIVE.sub(" ", prompt).split()), reference, faults)
 
 
-def take(armed: Iterable[Armed], vendor: str, phase: Phase, previous_id: str | None = None) -> list[tuple[Fault, Call]]:
+def take(
+    armed: Iterable[Armed], vendor: str, phase: Phase, previous_id: str | None = None,
+) -> list[tuple[Fault, Call]]:
     """Those that strike now, each one used up by one."""
     struck = []
     for one in armed:

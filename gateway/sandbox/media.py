@@ -1,7 +1,8 @@
 """Real MP4 clips: a test card with the prompt's words, a moving mark, and a tone where sound was asked for.
 
-Not held here: which task gets which clip (`renders`), and how it is served (`server`). The clip is written to memory,
-where the muxer cannot move the index to the front (`movflags=faststart` needs a file), so the index is at the end.
+Not held here: which task gets which clip (`renders`), and how it is served (`server`). The clip is written to
+memory, where the muxer cannot move the index to the front (`movflags=faststart` needs a file), so the index
+is at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _TONE_HERTZ = 441  # one hundred samples a wave, so that frames of any length ca
 _KEPT_CLIPS = 64
 
 # Y, U, V (limited range) of the bars, left to right: the classic 75 % order.
-_BARS = ((180, 128, 128), (162, 44, 142), (131, 156, 44), (112, 72, 58), (84, 184, 198), (65, 100, 212), (35, 212, 114))
+_BARS = (
+    (180, 128, 128), (162, 44, 142), (131, 156, 44), (112, 72, 58),
+    (84, 184, 198), (65, 100, 212), (35, 212, 114),
+)
 _PAPER, _INK, _MARK = 24, 235, 235
 
 # Five columns of seven dots for each character from space to underscore, the lowest bit on top.
@@ -40,7 +44,7 @@ _FONT = bytes.fromhex(
     "004122140802015909063e415d594e7c1211127c7f494949363e414141227f4141413e7f494949417f090909013e41415173"
     "7f0808087f00417f41002040413f017f081422417f404040407f021c027f7f0408107f3e4141413e7f090909063e4151215e"
     "7f09192946264949493203017f01033f4040403f1f2040201f3f4038403f631408146303047804036159494d43007f414141"
-    "0204081020004141417f04020102044040404040"
+    "0204081020004141417f04020102044040404040",
 )
 
 
@@ -63,11 +67,11 @@ class Clips:
 
     async def get(self, spec: Spec) -> bytes:
         """The whole file."""
-        task = self._making.pop(spec, None) or asyncio.create_task(self._make(spec))
-        self._making[spec] = task
-        while len(self._making) > _KEPT_CLIPS:
-            self._making.pop(next(iter(self._making)))
-        return await asyncio.shield(task)
+        making = self._making.pop(spec, None) or asyncio.create_task(self._make(spec))
+        self._making[spec] = making
+        for oldest in list(self._making)[:-_KEPT_CLIPS]:
+            del self._making[oldest]
+        return await asyncio.shield(making)
 
     async def _make(self, spec: Spec) -> bytes:
         async with self._room:
@@ -75,10 +79,11 @@ class Clips:
 
 
 def make(spec: Spec) -> bytes:
-    """Encode a clip: H.264 at 8 frames a second, AAC. Takes up to seconds of CPU for 4k; call it in a thread."""
+    """Encode a clip: H.264 at 8 frames a second, AAC. Takes a second or more for 4k; call it in a thread."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=_FRAMES_PER_SECOND, options={"preset": "ultrafast", "crf": "30"})
+        options = {"preset": "ultrafast", "crf": "30"}
+        video = container.add_stream("libx264", rate=_FRAMES_PER_SECOND, options=options)
         video.width, video.height, video.pix_fmt = spec.width, spec.height, "yuv420p"
         sound = container.add_stream("aac", rate=_SAMPLES_PER_SECOND, layout="mono") if spec.audio else None
         card = _Card(spec)
@@ -104,8 +109,9 @@ class _Card:
         strides = [plane.line_size for plane in self._picture.planes]
         self._stride = strides[0]
         self._luma = bytearray(self._draw(spec, 0, strides[0], spec.height, spec.width))
-        for line, text in enumerate(_lettering(spec.words, spec.width, spec.height - self._track - self._side)):
-            start = (self._track + self._side + line) * strides[0]
+        top = self._track + self._side
+        for line, text in enumerate(_lettering(spec.words, spec.width, spec.height - top)):
+            start = (top + line) * strides[0]
             self._luma[start : start + len(text)] = text
         for index in (1, 2):
             drawn = self._draw(spec, index, strides[index], spec.height // 2, spec.width // 2)
@@ -127,13 +133,13 @@ class _Card:
         for line in range(self._track, self._track + self._side):
             start = line * self._stride + left
             luma[start : start + self._side] = bytes([_MARK]) * self._side
-        self._picture.planes[0].update(luma)
+        self._picture.planes[0].update(bytes(luma))
         self._picture.pts, self._picture.time_base = number, Fraction(1, _FRAMES_PER_SECOND)
         return self._picture
 
 
 def _lettering(words: str, width: int, height: int) -> list[bytes]:
-    """The words as lines of luma, as many as fit into the height. What the font does not have is a question mark."""
+    """The words as lines of luma, as many as fit. What the font does not have is a question mark."""
     dot = max(2, width // (6 * 40))
     lines = textwrap.wrap(words.upper(), width // (6 * dot) - 2) or [""]
     drawn: list[bytes] = []
@@ -165,6 +171,7 @@ def _tones(duration: int) -> list[av.AudioFrame]:
         frame = av.AudioFrame("fltp", "mono", samples)
         offset = start % period * 4
         frame.planes[0].update(tape[offset : offset + frame.planes[0].buffer_size])
-        frame.sample_rate, frame.pts, frame.time_base = _SAMPLES_PER_SECOND, start, Fraction(1, _SAMPLES_PER_SECOND)
+        frame.sample_rate, frame.pts = _SAMPLES_PER_SECOND, start
+        frame.time_base = Fraction(1, _SAMPLES_PER_SECOND)
         frames.append(frame)
     return frames

@@ -1,7 +1,7 @@
-"""What an MP4 says about itself: a reader of `moov` that needs no codec. Not held here: anything that decodes a picture.
+"""What an MP4 says about itself: a reader of `moov` that needs no codec and decodes no picture.
 
-A file counts as whole when its boxes fill it to the last byte and both the index (`moov`) and the pictures (`mdat`) are
-among them. Layout: ISO/IEC 14496-12.
+A file counts as whole when its boxes fill it to the last byte and both the index (`moov`) and the pictures
+(`mdat`) are among them. Layout: ISO/IEC 14496-12.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def probe(path: Path) -> Clip:
-    """Read a file's index. Raises ValueError for what is not a whole MP4 with a picture, OSError when it cannot be read."""
+    """Read a file's index. Raises ValueError for what is not a whole MP4 with a picture, and OSError."""
     with path.open("rb") as file:
         return probe_stream(file)
 
@@ -55,7 +55,8 @@ def _clip(moov: bytes) -> Clip:
     tracks = [_track(track) for track in _find(moov, b"trak")]
     pictures = [(width, height) for handler, width, height in tracks if handler == b"vide"]
     header = next(_find(moov, b"mvhd"), b"")
-    scale, length = struct.unpack_from(">IQ", header, 20) if header[:1] == b"\1" else struct.unpack_from(">II", header, 12)
+    wide = header[:1] == b"\1"  # version 1 has 64-bit times
+    scale, length = struct.unpack_from(">IQ" if wide else ">II", header, 20 if wide else 12)
     if not pictures or not scale or not length:
         raise ValueError("no picture, or one of no length")
     width, height = pictures[0]

@@ -19,7 +19,7 @@ from gateway.sandbox.settings import Clock, SandboxSettings
 
 _QUEUED_SHARE = 0.15  # of a render's time is spent in the vendor's queue
 
-# US dollars for a second of video, silent and with sound. The sandbox's own list, of the size that vendors publish.
+# US dollars for a second of video, silent and with sound: the sandbox's own, of a size that vendors publish.
 _PRICES: dict[str, tuple[Decimal, Decimal]] = {
     "720p": (Decimal("0.084"), Decimal("0.126")),
     "1080p": (Decimal("0.112"), Decimal("0.168")),
@@ -31,7 +31,7 @@ LinkState: TypeAlias = Literal["good", "expired", "forged"]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What an accepted request buys. `frame` is width to height, as two numbers of any size; `duration` in seconds."""
+    """What an accepted request buys. `frame` is width to height as any two numbers; `duration` in seconds."""
 
     slug: str
     prompt: str
@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One accepted request. `token` names its file; `faults` are the prompt's, used up as it is polled and fetched."""
+    """One accepted request. `token` names its file; `faults` are the prompt's, used up as it is polled."""
 
     id: str
     vendor: str
@@ -83,11 +83,12 @@ class World:
         self.files: dict[tuple[str, str], Task] = {}
         self.ledger: list[Entry] = []
         self.armed: list[faults.Armed] = []
+        self._counted: dict[tuple[str, str], list[faults.Armed]] = {}
         self._secret = random.randbytes(32)
 
     def reset(self) -> None:
         """Forget every task, charge and armed fault. Links of before lead nowhere."""
-        for kept in (self.tasks, self.files, self.ledger, self.armed):
+        for kept in (self.tasks, self.files, self.ledger, self.armed, self._counted):
             kept.clear()
 
     def accept(self, vendor: str, task_id: str, order: Order, wishes: faults.Directives) -> Task:
@@ -114,9 +115,16 @@ class World:
                 prompt=order.prompt,
                 at=task.created_at,
                 client_reference=wishes.reference,
-            )
+            ),
         )
         return task
+
+    def submit_faults(self, vendor: str, prompt: str, wishes: faults.Directives) -> list[faults.Armed]:
+        """What strikes a submit of that prompt. Those with a number of times are used up across submits."""
+        fresh = [one for one in wishes.faults if one.phase == "submit"]
+        if all(one.left is None for one in fresh):
+            return fresh
+        return self._counted.setdefault((vendor, prompt), fresh)
 
     def previous_id(self, vendor: str) -> str | None:
         """The id of that vendor's latest task."""

@@ -12,10 +12,11 @@ import msgspec
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the simulators behave. `port` 0 takes a free one; `key` is the only key all three vendors accept.
 
-    A render takes a lognormal time: median `render_seconds`, and `render_spread` as the sigma of its logarithm (0 makes
-    every render take the median). `link_seconds` is the life of a result link, None each vendor's own (one hour at the
-    v3 async vendors, 24 hours at the unified API). `seed` None draws from the system, so that task ids of two runs
-    differ. `draw_words` False leaves the prompt out of the test card, so that clips of one size are made once.
+    A render takes a lognormal time: median `render_seconds`, and `render_spread` as the sigma of its
+    logarithm (0 makes every render take the median). `link_seconds` is the life of a result link, None each
+    vendor's own (one hour at the v3 async vendors, 24 hours at the unified API). `seed` None draws from the
+    system, so that task ids of two runs differ. `draw_words` False leaves the prompt out of the test card, so
+    that clips of one size are made once.
     """
 
     host: str = "127.0.0.1"

@@ -1,4 +1,7 @@
-"""The raw socket: what an answer is, and every wrong way to send one. Not held here: when which is chosen (`faults`)."""
+"""The raw socket: what an answer is, and every wrong way to send one.
+
+Not held here: when which is chosen (`faults`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request. Header names are lower case; of a repeated header or query name the last one counts."""
+    """One whole request. Header names are lower case; of a repeated header or query the last one counts."""
 
     method: str
     path: str
@@ -35,7 +38,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One use of a fault: its arguments with defaults filled in, how often it was used before, the vendor's last id."""
+    """One use of a fault: its arguments, how often it was used, the id of the vendor's previous task."""
 
     args: Mapping[str, str | int | float]
     used: int = 0
@@ -43,7 +46,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wire:
-    """One accepted connection, below HTTP. Every method raises ConnectionError once the other side has gone."""
+    """One accepted connection, below HTTP. Methods raise ConnectionError once the other side has gone."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: Clock) -> None:
         self.reader, self.writer, self.clock = reader, writer, clock
@@ -74,7 +77,8 @@ def head(answer: Answer, length: int | None = None) -> bytes:
     """Status line and headers up to and with the empty line; `length` None means the body's own."""
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in answer.headers]
-    lines += [f"content-length: {len(answer.body) if length is None else length}", "connection: close", "", ""]
+    length = len(answer.body) if length is None else length
+    lines += [f"content-length: {length}", "connection: close", "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
 
@@ -154,7 +158,7 @@ async def huge_header(wire: Wire, answer: Answer, call: Call) -> None:
     await wire.send(head(msgspec.structs.replace(answer, headers=answer.headers + extra)) + answer.body)
 
 
-async def endless_body(wire: Wire, answer: Answer, _call: Call) -> None:
+async def endless_body(wire: Wire, _answer: Answer, _call: Call) -> None:
     """Chunks of a JSON string for as long as the other side listens."""
     start = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     await wire.send(start.encode() + b'2\r\n["\r\n')

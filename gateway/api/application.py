@@ -1,0 +1,73 @@
+"""The routes put together into one ASGI application, and the guard that every one of them passes.
+
+Not held here: the parts that the routes work with (`gateway.app` builds them).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ASGIApp
+
+from gateway import __version__
+from gateway.api import content, operations, videos
+from gateway.api.auth import Role, require
+from gateway.api.document import docs_page, openapi_document
+from gateway.api.edge import Edge
+from gateway.api.gateway import Gateway
+from gateway.api.problems import HANDLERS
+
+JSON_MAX_BYTES: Final = 1024 * 1024
+
+ROUTES: Final = (
+    videos.create_video, videos.plan_video, videos.get_video, videos.list_videos, videos.get_timeline,
+    videos.cancel_video, videos.delete_video, content.get_content, operations.list_models, operations.list_providers,
+    operations.get_version, operations.get_livez, operations.get_readyz, operations.get_metrics, operations.get_openapi,
+    operations.get_docs,
+)  # fmt: skip
+# What `server.management` moves to a port of its own.
+MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let a request through to a route that is public, or for whose role it brings a key. Anything else is refused."""
+    if handler.opt.get("public") is True:
+        return
+    role: Role = handler.opt["role"]  # a route that declares neither is closed: this raises
+    gateway: Gateway = connection.app.state.gateway
+    address = connection.client.host if connection.client else ""
+    caller = await gateway.door.caller(connection.headers.get("authorization", ""), address)
+    require(caller, role)
+    connection.scope["state"]["caller"] = caller
+
+
+def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) -> Litestar:
+    """The framework's application over `gateway`; `paths` restricts it to some routes. None: only to describe itself."""
+    routes = [route for route in ROUTES if paths is None or route.paths & paths]
+    app = Litestar(
+        route_handlers=routes,
+        guards=[authorize],
+        exception_handlers=HANDLERS,
+        openapi_config=OpenAPIConfig(
+            title="Reelgate", version=__version__, path="/_unused", render_plugins=[],
+            description="One durable REST API over many vendors of AI video generation.",
+        ),
+        request_max_body_size=JSON_MAX_BYTES,
+        state=State({"gateway": gateway}),
+        logging_config=None,
+        openapi_router=None,
+    )
+    document = openapi_document(app)
+    app.state.openapi, app.state.docs = msgspec.json.encode(document), docs_page(document)
+    return app
+
+
+def make_application(gateway: Gateway, paths: frozenset[str] | None = None) -> ASGIApp:
+    """What the server serves: the edge around the framework."""
+    return Edge(make_litestar(gateway, paths), gateway.telemetry)

@@ -1,0 +1,119 @@
+"""The video's bytes: streamed through from the vendor's link, in constant memory, with ranges.
+
+Not held here: opening the link safely (`gateway.engine.collect`), storing files (a later part of the product).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from litestar import Request, Response, route
+from litestar.enums import HttpMethod
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from gateway.api.gateway import Gateway, caller_of, gateway_of
+from gateway.api.problems import responses
+from gateway.core.tasks import Task
+from gateway.engine.collect import LinkRefused, LinkUnreachable, Piece, open_link
+from gateway.errors import Problem
+
+CONTENT_TYPE: Final = "video/mp4"
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+@route(
+    "/v1/videos/{video_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD], opt={"role": "viewer"},
+    responses=responses(401, 404, 409, 410, 416, 502), summary="The video file", tags=["videos"],
+)
+async def get_content(
+    request: Request[Any, Any, Any],
+    video_id: str,
+    variant: str = "video",
+    range_header: Annotated[str | None, Parameter(header="Range")] = None,
+    if_range: Annotated[str | None, Parameter(header="If-Range")] = None,
+    if_none_match: Annotated[str | None, Parameter(header="If-None-Match")] = None,
+) -> Response[Any]:
+    """The MP4. 409 while there is none, 410 when its link has died."""
+    gateway = gateway_of(request)
+    video = await gateway.store.video_get(video_id, caller_of(request).id)
+    if video is None:
+        raise Problem("not_found", f"There is no video {video_id[:80]!r} of yours.")
+    if variant != "video":
+        raise Problem("not_found", f"There is no variant {variant[:40]!r} of a video here; only `video`.")
+    url = _link(gateway, video.task)
+    tag = f'"{video_id}"'
+    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=0"}
+    headers["Content-Disposition"] = f'inline; filename="{video_id}.mp4"'
+    if if_none_match is not None and tag in if_none_match:
+        return Response(b"", status_code=304, headers=headers)
+    asked = _asked(range_header if if_range in (None, tag) else None)
+    piece = await _open(gateway, url, "bytes=0-0" if request.method == "HEAD" else asked)
+    start, end = _span(asked, piece.total)
+    if start >= piece.total and asked is not None:
+        await piece.close()
+        raise Problem("range_not_satisfiable", f"The video has {piece.total} bytes.", headers={"Content-Range": f"bytes */{piece.total}"})
+    if asked is not None:
+        headers["Content-Range"] = f"bytes {start}-{end}/{piece.total}"
+    headers["Content-Length"] = str(end - start + 1)
+    status = 200 if asked is None else 206
+    if request.method == "HEAD":
+        await piece.close()
+        return Response(b"", status_code=status, headers=headers, media_type=CONTENT_TYPE)
+    return Stream(_bytes(piece, start, end), status_code=status, headers=headers, media_type=CONTENT_TYPE)
+
+
+def _link(gateway: Gateway, task: Task) -> str:
+    """The vendor's link. Raises Problem while there is none, and when its time is over."""
+    if task.result_url is None:
+        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra={"charged": task.charged})
+    if task.result_expires_at is not None and gateway.now() >= task.result_expires_at:
+        raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra={"charged": task.charged})
+    return task.result_url
+
+
+async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:
+    try:
+        return await open_link(gateway.links, url, asked)
+    except LinkRefused as error:
+        raise Problem("expired", f"{error}; the file was not stored.".capitalize(), extra={"charged": "yes"}) from error
+    except LinkUnreachable as error:
+        raise Problem("vendor_unavailable", f"{error}.".capitalize(), extra={"charged": "yes"}) from error
+
+
+def _asked(header: str | None) -> str | None:
+    """One well-formed range, else None: what cannot be read is ignored, as RFC 9110 14.2 says, and the whole file sent."""
+    match = _RANGE.fullmatch((header or "").replace(" ", ""))
+    if match is None or not (match.group(1) or match.group(2)):
+        return None
+    first, last = match.groups()
+    return None if first and last and int(last) < int(first) else match.group()
+
+
+def _span(asked: str | None, total: int) -> tuple[int, int]:
+    """First and last byte asked of a file of `total` bytes; the first is `total` when nothing of it is there."""
+    match = _RANGE.fullmatch(asked or "")
+    if match is None:
+        return 0, total - 1
+    first, last = match.groups()
+    if not first:
+        length = min(int(last), total)
+        return total - length, total - 1
+    return min(int(first), total), min(int(last) if last else total - 1, total - 1)
+
+
+async def _bytes(piece: Piece, start: int, end: int) -> AsyncIterator[bytes]:
+    """Just the bytes `start` to `end`, of an answer that may begin earlier or end later than asked."""
+    position = piece.start
+    try:
+        async for chunk in piece.chunks:
+            part = chunk[max(0, start - position) : end + 1 - position]
+            position += len(chunk)
+            if part:
+                yield part
+            if position > end:
+                return
+    finally:
+        await piece.close()

@@ -1,0 +1,85 @@
+"""The OpenAPI document, generated from the routes and the wire shapes, and the page at /docs made from it.
+
+Not held here: the committed copy (`openapi/reelgate.yaml`; a test compares it with what this makes).
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar
+
+from gateway.api.wire import CreateBody
+
+# Routes whose body is decoded by hand, so that its problems can name every field.
+_BODIES: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody}
+_PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version")
+_REFS: Final = "#/components/schemas/{name}"
+_STYLE: Final = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2330;background:#fff}"
+    "h2{margin:2rem 0 .3rem;font-size:1.05rem}code,td:first-child{font-family:ui-monospace,monospace}"
+    "b{display:inline-block;min-width:4.5rem;color:#0a5}table{border-collapse:collapse;width:100%;font-size:.9rem}"
+    "td{border-top:1px solid #ddd;padding:.25rem .6rem .25rem 0;vertical-align:top}"
+    "@media(prefers-color-scheme:dark){body{background:#14171e;color:#dde}td{border-color:#333}}"
+)
+
+
+def openapi_document(app: Litestar) -> dict[str, Any]:
+    """The whole document as plain values."""
+    document: dict[str, Any] = msgspec.to_builtins(app.openapi_schema.to_schema())
+    shapes = tuple(dict.fromkeys(_BODIES.values()))
+    _, components = msgspec.json.schema_components(shapes, ref_template=_REFS)
+    document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, shape in _BODIES.items():
+        reference = {"$ref": _REFS.format(name=shape.__name__)}
+        document["paths"][path]["post"]["requestBody"] = {
+            "required": True, "content": {"application/json": {"schema": reference}},
+        }  # fmt: skip
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in _PUBLIC else [{"key": []}]
+    document["paths"] = dict(sorted(document["paths"].items()))
+    return document
+
+
+def docs_page(document: dict[str, Any]) -> str:
+    """The document for people: one page, no script, nothing loaded from anywhere."""
+    parts = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            rows = "".join(_rows(document, operation))
+            parts.append(
+                f"<h2><b>{method.upper()}</b> <code>{html.escape(path)}</code></h2>"
+                f"<p>{html.escape(operation.get('summary', ''))}. {html.escape(operation.get('description', ''))}</p>"
+                f"<table>{rows}</table>"
+            )
+    title = html.escape(f"{document['info']['title']} {document['info']['version']}")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f'<h1>{title}</h1><p>{html.escape(document["info"].get("description", ""))} '
+        f'Machine-readable: <a href="openapi.json">openapi.json</a>.</p>{"".join(parts)}</html>'
+    )
+
+
+def _rows(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
+    """Parameters, then the body's fields, then the answers."""
+    rows = [
+        (f"{parameter['name']} ({parameter['in']})", parameter.get("description", ""))
+        for parameter in operation.get("parameters", [])
+    ]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        shape = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+        rows += [(name, _kind(field)) for name, field in shape.get("properties", {}).items()]
+    rows += [(status, answer.get("description", "")) for status, answer in operation.get("responses", {}).items()]
+    return [f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in rows]
+
+
+def _kind(field: dict[str, Any]) -> str:
+    """A field's type and limits in a few words."""
+    limits = {key: value for key, value in field.items() if key not in ("description", "anyOf", "default", "$ref")}
+    choices = " or ".join(_kind(choice) for choice in field.get("anyOf", []) if choice.get("type") != "null")
+    words = ", ".join(f"{key} {value}" for key, value in limits.items())
+    return " ".join(part for part in (field.get("description", ""), choices, words) if part)

@@ -1,0 +1,48 @@
+"""What the routes work with: the parts of the running gateway, found from a request. No route and no rule is here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import msgspec
+from litestar import Request
+
+from gateway.api.auth import Caller, Door
+from gateway.api.waiting import Waiters
+from gateway.engine.collect import Links
+from gateway.engine.loop import Engine
+from gateway.engine.provider import Fleet
+from gateway.storage.store import Store
+from gateway.telemetry import Telemetry
+
+
+class Gateway(msgspec.Struct, kw_only=True):
+    """The running parts. `now` is Unix time in seconds. `is_ready` is false before start-up ended and while draining."""
+
+    store: Store
+    engine: Engine
+    fleet: Fleet
+    telemetry: Telemetry
+    door: Door
+    waiters: Waiters
+    links: Links
+    now: Callable[[], float]
+    chance: random.Random
+    is_ready: bool = False
+
+
+def gateway_of(request: Request[Any, Any, Any]) -> Gateway:
+    """The gateway that serves this request."""
+    return cast("Gateway", request.app.state.gateway)
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller:
+    """Who asks; the guard has put it there."""
+    return cast("Caller", request.scope["state"]["caller"])
+
+
+def request_id_of(scope: Mapping[str, Any]) -> str:
+    """The request's id, as in its X-Request-Id."""
+    return cast("str", scope.get("state", {}).get("request_id", ""))

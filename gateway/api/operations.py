@@ -1,0 +1,125 @@
+"""Everything that is not a video: models, providers, health, metrics, the API's own description.
+
+Not held here: the videos (`videos`, `content`), who may ask (`auth`; each route names its role, or says `public`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response, get
+
+from gateway import __version__
+from gateway.api.gateway import gateway_of
+from gateway.api.problems import responses
+from gateway.api.shapes import ModelList, model_objects
+from gateway.errors import Problem
+from gateway.storage.db import StorageError
+
+TEXT: Final = "text/plain; charset=utf-8"
+METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Version(msgspec.Struct):
+    """What is running."""
+
+    name: str
+    version: str
+
+
+class ProviderObject(msgspec.Struct, kw_only=True):
+    """One configured provider, as an operator sees it. `last_error` is why its gate is closed."""
+
+    object: str = "provider"
+    name: str
+    adapter: str
+    state: str
+    in_flight: int
+    max_in_flight: int | None
+    last_error: str | None
+
+
+class ProviderList(msgspec.Struct, kw_only=True):
+    """All configured providers, in their order of priority."""
+
+    object: str = "list"
+    data: list[ProviderObject]
+
+
+@get("/v1/models", opt={"role": "viewer"}, responses=responses(401), summary="Models and what serves them", tags=["models"])
+async def list_models(request: Request[Any, Any, Any]) -> ModelList:
+    """The table that validates requests, as it is published: what stands here is what is enforced."""
+    fleet = gateway_of(request).fleet
+
+    def prices(provider: str, slug: str) -> Any:
+        return fleet.providers[provider].settings.prices.get(slug, ())
+
+    return ModelList(data=model_objects(fleet.models, prices))
+
+
+@get(
+    "/v1/providers", opt={"role": "operator"}, responses=responses(401, 403), summary="Providers and their state",
+    tags=["operations"],
+)
+async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
+    """State, jobs in flight against the limit, and the last error of each provider."""
+    gateway = gateway_of(request)
+    data = [
+        ProviderObject(
+            name=provider.name, adapter=provider.settings.adapter.name, state=provider.gate.state(gateway.now()),
+            in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
+            last_error=provider.gate.closed_why,
+        )
+        for provider in gateway.fleet.providers.values()
+    ]
+    return ProviderList(data=data)
+
+
+@get("/v1/version", opt={"public": True}, summary="What is running", tags=["operations"])
+async def get_version() -> Version:
+    """Name and version of the program."""
+    return Version("reelgate", __version__)
+
+
+@get("/livez", opt={"public": True}, media_type=TEXT, summary="Alive", tags=["operations"])
+async def get_livez() -> str:
+    """Answered as long as the process can answer anything; depends on nothing."""
+    return "ok\n"
+
+
+@get("/readyz", opt={"public": True}, media_type=TEXT, responses=responses(503), summary="Ready", tags=["operations"])
+async def get_readyz(request: Request[Any, Any, Any]) -> str:
+    """Whether requests should be sent here: started, not draining, database answering. No vendor's health counts."""
+    gateway = gateway_of(request)
+    if not gateway.is_ready:
+        raise Problem("overloaded", "The gateway is starting or draining.")
+    await gateway.store.ready()
+    return "ok\n"
+
+
+@get("/metrics", opt={"public": True}, media_type=METRICS, summary="Prometheus metrics", tags=["operations"])
+async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
+    """The metrics in Prometheus' text format."""
+    gateway = gateway_of(request)
+    now = gateway.now()
+    for provider in gateway.fleet.providers.values():
+        gateway.telemetry.provider_is(provider.name, provider.gate.state(now))
+    try:
+        gateway.telemetry.videos_are(await gateway.store.counts())
+    except StorageError as error:
+        gateway.telemetry.storage_failed("", error)  # the other metrics matter most just then
+    return gateway.telemetry.exposition()
+
+
+@get("/openapi.json", opt={"public": True}, include_in_schema=False)
+async def get_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The OpenAPI document."""
+    return Response(request.app.state.openapi, media_type="application/json")
+
+
+@get("/docs", opt={"public": True}, include_in_schema=False)
+async def get_docs(request: Request[Any, Any, Any]) -> Response[str]:
+    """The OpenAPI document for people."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return Response(request.app.state.docs, media_type="text/html", headers={"Content-Security-Policy": policy})

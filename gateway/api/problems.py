@@ -1,0 +1,153 @@
+"""Errors as RFC 9457 documents: every one, those of the framework and those nobody foresaw included.
+
+Not held here: which codes there are (`gateway.errors`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ExceptionHandlersMap
+
+from gateway.api.gateway import gateway_of, request_id_of
+from gateway.errors import CODES, Code, FieldError, Problem
+from gateway.storage.db import StorageBusy, StorageError
+
+MEDIA_TYPE: Final = "application/problem+json"
+_TYPES: Final = "https://reelgate.dev/problems/"
+
+# What Litestar raises, by status. Anything else of 4xx is a request that breaks a rule.
+_FRAMEWORK: Final[dict[int, Code]] = {
+    401: "authentication_failed", 403: "permission_denied", 404: "not_found", 405: "method_not_allowed",
+    413: "payload_too_large", 429: "rate_limited", 500: "internal_error", 503: "overloaded",
+}  # fmt: skip
+
+
+class CandidateRefusal(msgspec.Struct):
+    """One offering that does not take a request."""
+
+    provider: str
+    offering: str
+    reasons: list[str]
+
+
+class ProblemDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """RFC 9457. `code` is stable; `retryable` says whether the same request may succeed later; `charged` the money."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    retryable: bool
+    charged: str
+    param: str | None = None
+    errors: list[FieldError] = []
+    candidates: list[CandidateRefusal] | msgspec.UnsetType = msgspec.UNSET
+
+
+def document(problem: Problem, request: Request[Any, Any, Any]) -> Response[dict[str, object]]:
+    """The answer for a problem. Nothing of a refused request was charged, and the document says so."""
+    info = CODES[problem.code]
+    content: dict[str, object] = {
+        "type": _TYPES + problem.code.replace("_", "-"),
+        "title": info.title,
+        "status": info.status,
+        "detail": problem.detail,
+        "instance": request.scope["path"],
+        "code": problem.code,
+        "param": problem.param,
+        "errors": problem.errors,
+        "request_id": request_id_of(request.scope),
+        "retryable": info.retryable,
+        "charged": "no",
+        **problem.extra,
+    }
+    headers = dict(problem.headers)
+    if info.status in (429, 503):
+        headers.setdefault("Retry-After", "1")
+    if _may_buy_twice(request, info.status):
+        # Without an idempotency key a client's own retry of a create that was perhaps stored buys a second video.
+        headers["x-should-retry"] = "false"
+        content["charged"] = "unknown"
+    return Response(content, status_code=info.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _may_buy_twice(request: Request[Any, Any, Any], status: int) -> bool:
+    return (
+        status >= 500
+        and request.method == "POST"
+        and request.scope["path"].rstrip("/") == "/v1/videos"
+        and not request.headers.get("idempotency-key")
+    )
+
+
+def _on_problem(request: Request[Any, Any, Any], error: Problem) -> Response[dict[str, object]]:
+    return document(error, request)
+
+
+def _on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
+    code = _FRAMEWORK.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    problem = Problem(code, _sentence(code, error, request), errors=tuple(_field_errors(error)), headers=headers)
+    return document(problem, request)
+
+
+def _sentence(code: Code, error: HTTPException, request: Request[Any, Any, Any]) -> str:
+    match code:
+        case "not_found":
+            return f"There is no route {request.scope['path']}; /openapi.json lists the routes."
+        case "method_not_allowed":
+            return f"{request.method} is not possible here; the Allow header lists what is."
+        case "internal_error":
+            return "The gateway failed; its log has the details under this request id."
+        case _:
+            return re.sub(r" for (GET|POST|DELETE|HEAD) \S+$", "", error.detail) or CODES[code].title
+
+
+def _field_errors(error: HTTPException) -> list[FieldError]:
+    found = error.extra if isinstance(error.extra, list) else []
+    return [
+        FieldError(f"?{item.get('key', '')}", str(item.get("message", "is not valid")))
+        for item in found
+        if isinstance(item, dict)
+    ]
+
+
+def _on_storage(request: Request[Any, Any, Any], error: StorageError) -> Response[dict[str, object]]:
+    gateway_of(request).telemetry.request_failed(request_id_of(request.scope), error)
+    detail = "The gateway's database does not answer in time; nothing was sent to a vendor. Try again."
+    problem = Problem("overloaded", detail, headers={"Retry-After": "1"})
+    answer = document(problem, request)
+    if isinstance(error, StorageBusy):  # proof that nothing was stored: a retry is safe
+        answer.headers.pop("x-should-retry", None)
+    return answer
+
+
+def _on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
+    gateway_of(request).telemetry.request_failed(request_id_of(request.scope), error)
+    return document(Problem("internal_error", "The gateway failed; its log has the details under this request id."), request)
+
+
+HANDLERS: Final[ExceptionHandlersMap] = {
+    Problem: _on_problem,
+    HTTPException: _on_framework,
+    StorageError: _on_storage,
+    Exception: _on_fault,
+}
+
+
+def responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """The problems that a route documents, by status."""
+    titles = {info.status: info.title for info in CODES.values()}
+    return {
+        status: ResponseSpec(ProblemDocument, generate_examples=False, description=titles[status], media_type=MEDIA_TYPE)  # type: ignore[arg-type]
+        for status in statuses
+    }

@@ -1,0 +1,324 @@
+"""The life of a video over HTTP: create, plan, get, list, timeline, cancel, delete.
+
+Not held here: what a body may say (`wire`), what an answer looks like (`shapes`), the file (`content`), what happens to a
+task (`gateway.core.tasks`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from litestar import Request, Response, delete, get, post
+from litestar.params import Parameter
+
+from gateway.api.gateway import Gateway, caller_of, gateway_of
+from gateway.api.planning import Plan, no_route, plan_of
+from gateway.api.problems import responses
+from gateway.api.shapes import (
+    Deleted,
+    Timeline,
+    VideoList,
+    VideoObject,
+    encode,
+    timeline_of,
+    video_object,
+)
+from gateway.api.waiting import WAIT_MAX_SECONDS, ended
+from gateway.api.wire import Asked, CreateBody, Known, read_create
+from gateway.core.facts import Cancelled
+from gateway.core.tasks import Event, IllegalTransition, Task, accepted_event, apply
+from gateway.engine.request import split_request
+from gateway.errors import Problem, invalid
+from gateway.storage.db import GuardFailed
+from gateway.storage.rows import Filters, Idempotency, NewVideo, Page, Video
+
+CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
+KEY_MAX_CHARS: Final = 255
+_STATUSES = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
+_LABEL = re.compile(r"metadata\[(.{1,64})\]")
+_LIST_PARAMS: Final = frozenset(
+    {"limit", "after", "order", "status", "stage", "model", "provider", "created_after", "created_before"}
+)
+
+
+@post(
+    "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
+    responses=responses(400, 401, 403, 410, 413, 422, 429, 503),
+    summary="Create a video", tags=["videos"],
+)
+async def create_video(
+    request: Request[Any, Any, Any],
+    idempotency_key: Annotated[str | None, Parameter(header="Idempotency-Key", description="<= 255 characters")] = None,
+    prefer: Annotated[str | None, Parameter(header="Prefer", description="wait=N holds the answer up to N seconds")] = None,
+) -> Response[VideoObject]:
+    """Accept a video. The task is durable before the answer leaves; the vendor is called afterwards, at once."""
+    gateway, caller = gateway_of(request), caller_of(request)
+    asked = read_create(await request.body(), known(gateway))
+    name = _key_name(idempotency_key)
+    if name is not None:
+        held = await gateway.store.idempotency_get(caller.id, name)
+        if held is not None:
+            return await _replay(request, held, asked.fingerprint, prefer)
+    new = _new_video(gateway, caller.id, asked)
+    key = None if name is None else Idempotency(name, asked.fingerprint, new.task.id)
+    held = await gateway.store.video_add(new, key)
+    if held is not None:
+        return await _replay(request, held, asked.fingerprint, prefer)
+    return await _answer(request, new.task.id, prefer, created=Video(new.task, new.request, new.metadata))
+
+
+@post(
+    "/v1/videos/plan", status_code=200, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
+    responses=responses(400, 401, 403, 413, 422), summary="Plan a video",
+    tags=["videos"],
+)
+async def plan_video(request: Request[Any, Any, Any]) -> Plan:
+    """A dry run: candidates in order, why each other one was refused, the exact vendor request, the estimated cost."""
+    gateway = gateway_of(request)
+    return plan_of(gateway, read_create(await request.body(), known(gateway)))
+
+
+@get(
+    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=responses(400, 401, 404), summary="Get a video",
+    tags=["videos"],
+)
+async def get_video(
+    request: Request[Any, Any, Any],
+    video_id: str,
+    wait: Annotated[int | None, Parameter(ge=0, le=WAIT_MAX_SECONDS, description="seconds to wait for the end")] = None,
+    prefer: Annotated[str | None, Parameter(header="Prefer")] = None,
+    if_none_match: Annotated[str | None, Parameter(header="If-None-Match")] = None,
+) -> Response[VideoObject]:
+    """The video as stored; the vendor is never called for it. Long-polls until terminal with `wait`, or `Prefer: wait=N`."""
+    gateway, owner = gateway_of(request), caller_of(request).id
+    asked = _prefer_wait(prefer)
+    seconds = wait if wait is not None else asked
+    video = await _found(gateway, video_id, owner)
+    if seconds and not video.task.is_terminal:
+        video = await _waited(gateway, video_id, owner, seconds)
+    headers = _headers(gateway, video)
+    if asked is not None and wait is None:
+        headers["Preference-Applied"] = f"wait={asked}"
+    if if_none_match is not None and headers["ETag"] in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+        return Response(content=b"", status_code=304, headers=headers)  # type: ignore[arg-type]
+    return _video_response(gateway, video, 200, headers)
+
+
+@get(
+    "/v1/videos", opt={"role": "viewer"}, responses=responses(400, 401), summary="List your videos", tags=["videos"]
+)
+async def list_videos(
+    request: Request[Any, Any, Any],
+    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+    status: _STATUSES | None = None,
+    stage: str | None = None,
+    model: str | None = None,
+    provider: str | None = None,
+    created_after: Annotated[int | None, Parameter(ge=0, le=2**53)] = None,
+    created_before: Annotated[int | None, Parameter(ge=0, le=2**53)] = None,
+) -> Response[VideoList]:
+    """The caller's videos, newest first, by keyset; also filtered by `metadata[key]=value`."""
+    gateway, owner = gateway_of(request), caller_of(request).id
+    filters = Filters(
+        status=status, stage=stage, model=model, provider=provider, metadata=_labels(request),
+        created_after=None if created_after is None else float(created_after),
+        created_before=None if created_before is None else float(created_before) + 0.999999,
+    )
+    position = None
+    if after is not None:
+        last = await gateway.store.video_get(after, owner)
+        if last is None:
+            raise invalid("?after", "is not the id of one of your videos")
+        position = (last.task.created_at, last.task.id)
+    page = Page(limit=limit, newest_first=order == "desc", after=position)
+    videos = await gateway.store.video_list(owner, filters, page)
+    data = [video_object(video, gateway.engine.queue_place(video.task)) for video in videos[:limit]]
+    ids = [video.id for video in data]
+    listed = VideoList(
+        data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=len(videos) > limit
+    )
+    return Response(content=encode(listed), media_type="application/json")  # type: ignore[arg-type]
+
+
+@get(
+    "/v1/videos/{video_id:str}/timeline", opt={"role": "viewer"}, responses=responses(401, 404),
+    summary="What happened to a video, and when", tags=["videos"],
+)
+async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> Timeline:
+    """Every event of the video, oldest first."""
+    gateway, owner = gateway_of(request), caller_of(request).id
+    await _found(gateway, video_id, owner)
+    return timeline_of(await gateway.store.events_get(video_id, owner))
+
+
+@post(
+    "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller"}, responses=responses(401, 403, 404, 409),
+    summary="Cancel a video", tags=["videos"],
+)
+async def cancel_video(request: Request[Any, Any, Any], video_id: str, detach: bool = False) -> Response[VideoObject]:
+    """A waiting video is cancelled free of charge; any other only stops being followed, with `detach=true`."""
+    gateway, owner = gateway_of(request), caller_of(request).id
+    while True:
+        video = await _found(gateway, video_id, owner)
+        try:
+            change = apply(video.task, Cancelled(detach), gateway.now())
+        except IllegalTransition:
+            raise _not_cancellable(video.task) from None
+        try:
+            task = await gateway.store.task_save(change)
+        except GuardFailed:
+            continue  # it changed meanwhile: look again
+        return _video_response(gateway, Video(task, video.request, video.metadata), 200, {})
+
+
+@delete(
+    "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller"}, responses=responses(401, 403, 404, 409),
+    summary="Delete a finished video", tags=["videos"],
+)
+async def delete_video(request: Request[Any, Any, Any], video_id: str) -> Deleted:
+    """Remove the record of a terminal video. A replay of its idempotency key is answered 410 from then on."""
+    gateway, owner = gateway_of(request), caller_of(request).id
+    video = await _found(gateway, video_id, owner)
+    if not video.task.is_terminal:
+        raise Problem("not_ready", f"The video is {video.task.status}; only a finished one can be deleted.")
+    if not await gateway.store.video_delete(video_id, owner):
+        raise _absent(video_id)
+    return Deleted(id=video_id)
+
+
+def known(gateway: Gateway) -> Known:
+    """What a body may name: the enabled models and the configured providers."""
+    fleet = gateway.fleet
+    return Known(tuple(fleet.models), tuple(fleet.settings.providers), fleet.settings.default_model)
+
+
+def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
+    """The task with its candidates, fixed now. Raises Problem no_route when there is none."""
+    route = gateway.fleet.route(asked.request, asked.pins)
+    if not route.candidates:
+        raise no_route(route)
+    now = gateway.now()
+    deadline = asked.deadline_seconds
+    task = Task(
+        id=f"video_{gateway.chance.getrandbits(128):032x}", owner=owner, model=asked.request.model, state="waiting",
+        stage="waiting", candidates=route.candidates, created_at=now, priority=asked.priority,
+        deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
+        replica=gateway.engine.replica, last_seq=1 + len(route.refused),
+    )
+    refused = (
+        Event(
+            type="candidate_refused", at=now, status="queued", stage="waiting", seq=seq,
+            provider=entry.candidate.provider, offering=entry.candidate.offering,
+            detail={reason.param: reason.reason for reason in entry.reasons},
+        )
+        for seq, entry in enumerate(route.refused, 2)
+    )
+    text, inputs = split_request(asked.request)
+    return NewVideo(
+        task=task, request=text, metadata=asked.metadata, inputs=inputs, events=(accepted_event(task), *refused)
+    )
+
+
+async def _replay(
+    request: Request[Any, Any, Any], held: Idempotency, fingerprint: str, prefer: str | None
+) -> Response[VideoObject]:
+    if held.fingerprint != fingerprint:
+        detail = "This Idempotency-Key was used for a different request; use a new key for a new video."
+        raise Problem("idempotency_key_reused", detail)
+    return await _answer(request, held.video_id, prefer, replayed=True)
+
+
+async def _answer(
+    request: Request[Any, Any, Any], video_id: str, prefer: str | None, *, replayed: bool = False, created: Video | None = None
+) -> Response[VideoObject]:
+    """The 202, held until the end or for as long as the caller prefers."""
+    gateway, owner = gateway_of(request), caller_of(request).id
+    video = created or await gateway.store.video_get(video_id, owner)
+    if video is None:
+        raise Problem("expired", "The video of this Idempotency-Key was deleted.")
+    seconds = _prefer_wait(prefer)
+    headers = {"Location": f"/v1/videos/{video_id}"}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if seconds is not None:
+        headers["Preference-Applied"] = f"wait={seconds}"
+        video = await _waited(gateway, video_id, owner, seconds)
+    return _video_response(gateway, video, 202, headers | _headers(gateway, video))
+
+
+async def _found(gateway: Gateway, video_id: str, owner: str) -> Video:
+    video = await gateway.store.video_get(video_id, owner)
+    if video is None:
+        raise _absent(video_id)
+    return video
+
+
+def _absent(video_id: str) -> Problem:
+    return Problem("not_found", f"There is no video {video_id[:80]!r} of yours.")
+
+
+async def _waited(gateway: Gateway, video_id: str, owner: str, seconds: float) -> Video:
+    with gateway.waiters.watch(video_id) as event:
+        video = await _found(gateway, video_id, owner)
+        if video.task.is_terminal:
+            return video
+        await ended(event, seconds)
+    return await _found(gateway, video_id, owner)
+
+
+def _prefer_wait(prefer: str | None) -> int | None:
+    """The seconds of `Prefer: wait=N`, clamped; anything else in the header is a preference we do not have."""
+    match = _WAIT.search(prefer or "")
+    return None if match is None else min(int(match.group(1)), WAIT_MAX_SECONDS)
+
+
+def _key_name(value: str | None) -> str | None:
+    """An idempotency key, bare or quoted. Raises Problem for one that is empty, too long or not printable."""
+    if value is None:
+        return None
+    name = value.strip()
+    if len(name) >= 2 and name[0] == name[-1] == '"':
+        name = name[1:-1]
+    if not 0 < len(name) <= KEY_MAX_CHARS or not name.isprintable():
+        raise invalid("Idempotency-Key", f"must have 1 to {KEY_MAX_CHARS} printable characters")
+    return name
+
+
+def _labels(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """The `metadata[key]=value` filters. Raises Problem for a parameter nobody knows: ignoring it would list too much."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        label = _LABEL.fullmatch(name)
+        if label is not None:
+            found[label.group(1)] = value
+        elif name not in _LIST_PARAMS:
+            raise invalid(f"?{name}", f"is no filter; known are {', '.join(sorted(_LIST_PARAMS))}, metadata[key]")
+    return found
+
+
+def _headers(gateway: Gateway, video: Video) -> dict[str, str]:
+    """The version as an ETag, and when it is worth looking again."""
+    task = video.task
+    place = gateway.engine.queue_place(task)
+    headers = {"ETag": f'"{task.version}"' if place is None else f'"{task.version}-{place[0]}"'}
+    if not task.is_terminal:
+        seconds = gateway.engine.seconds_to_next(task.id)
+        headers["Retry-After"] = str(max(1, round(seconds)))
+        headers["openai-poll-after-ms"] = str(max(500, round(seconds * 1000)))
+    return headers
+
+
+def _video_response(gateway: Gateway, video: Video, status: int, headers: dict[str, str]) -> Response[VideoObject]:
+    content = encode(video_object(video, gateway.engine.queue_place(video.task)))
+    return Response(content=content, status_code=status, headers=headers, media_type="application/json")  # type: ignore[arg-type]
+
+
+def _not_cancellable(task: Task) -> Problem:
+    if task.is_terminal:
+        return Problem("not_cancellable", f"The video is {task.status} already.")
+    detail = f"The video is {task.stage}, and its vendor has no way to cancel. With ?detach=true it is only no longer followed."
+    return Problem("not_cancellable", detail, extra={"charged": task.charged})

@@ -1,0 +1,229 @@
+"""The composition root: settings -> storage -> engine -> routes, in the order of a request, and the life of the process.
+
+Not held here: anything that decides. Each part is built from what stands below it, and let go in reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import httpx
+import yaml
+from granian.constants import Interfaces
+from granian.server.embed import Server
+from litestar.types import ASGIApp
+
+from gateway.api.application import MANAGEMENT, make_application, make_litestar
+from gateway.api.auth import Door, Role, make_key
+from gateway.api.document import openapi_document
+from gateway.api.gateway import Gateway
+from gateway.api.waiting import Waiters
+from gateway.engine.collect import Links
+from gateway.engine.loop import Engine, Outside
+from gateway.engine.provider import Fleet, Provider, make_provider
+from gateway.engine.steps import STEPS
+from gateway.settings import Address, ProviderSettings, Settings, SettingsError, load
+from gateway.storage.db import StorageError
+from gateway.storage.sqlite import SqliteDatabase
+from gateway.storage.store import Store
+from gateway.telemetry import Telemetry, configure_logging
+from providers import adapters
+from providers.egress import AddressPolicy, Reach, guard, origin
+from providers.http import Account, Limits, VendorHTTP
+from providers.transport import Transport, tls_context
+
+DRAIN_SECONDS: Final = 25.0
+_BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
+_NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
+_REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
+
+
+class Wires:
+    """The transports towards vendors and their files, made from `[egress]` once; a reload keeps them."""
+
+    def __init__(self, settings: Settings) -> None:
+        egress = settings.egress
+        policy = _policy(settings)
+        proxy = None if egress.proxy is None else egress.proxy.reveal()
+        make = partial(Transport, proxy=proxy, tls=tls_context(egress.ca_file), max_connections=0)
+        self.fresh, self.pooled = make(fresh=True), make()
+        files: Mapping[Reach, httpx.AsyncBaseTransport] = {
+            reach: make(guard=None if proxy else guard(policy, reach)) for reach in _REACHES
+        }
+        self.links = Links(policy, files)
+        self._all = (self.fresh, self.pooled, *files.values())
+
+    def allow(self, settings: Settings) -> None:
+        """Have links to these providers' own origins followed."""
+        self.links.policy = _policy(settings)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for transport in self._all:
+            await transport.aclose()
+
+
+def _policy(settings: Settings) -> AddressPolicy:
+    networks = tuple(entry for entry in settings.egress.allow if not isinstance(entry, str))
+    return AddressPolicy(networks, frozenset(origin(entry.base_url) for entry in settings.providers.values()))
+
+
+def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
+    """The configured providers, each with its own door; a known one keeps its gate."""
+    return [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
+
+
+def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> Provider:
+    account = Account(
+        base_url=entry.base_url, api_key=entry.api_key.reveal(), auth_scheme=entry.adapter.auth_scheme
+    )
+    observe = partial(telemetry.vendor_called, entry.name)
+    limits = Limits(submit_seconds=entry.submit_timeout)
+    door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
+    telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
+    return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))
+
+
+def open_database(settings: Settings, *, exclusive: bool) -> SqliteDatabase:
+    """The configured database. Raises StorageError when it cannot be opened, or is another process's."""
+    if settings.store.url.path is None:
+        raise StorageError("[store] url: this version keeps its data in SQLite only; use sqlite:PATH")
+    return SqliteDatabase(settings.store.url.path, exclusive=exclusive)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[tuple[Gateway, Wires]]:
+    """All parts of a gateway, started; the engine runs until the context ends. Raises StorageError."""
+    chance = random.SystemRandom()
+    telemetry = Telemetry({})
+    database = open_database(settings, exclusive=True)
+    wires = Wires(settings)
+    try:
+        await database.migrate()
+        store, fleet = Store(database), Fleet(chance)
+        fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
+        engine = Engine(store, fleet, telemetry, Outside(time.time, chance, secrets.token_hex(8)), STEPS)
+        telemetry.ages(engine.oldest_unfinished_seconds)
+        gateway = Gateway(
+            store=store, engine=engine, fleet=fleet, telemetry=telemetry, waiters=Waiters(store), links=wires.links,
+            door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"), now=time.time, chance=chance,
+        )
+        following = asyncio.create_task(engine.run())
+        try:
+            yield gateway, wires
+        finally:
+            await _drain(engine, following)
+    finally:
+        await wires.close()
+        await database.close()
+
+
+async def _drain(engine: Engine, following: asyncio.Task[None]) -> None:
+    """Let the submits under way end, within the time an orchestrator gives; the rest resumes at the next start."""
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await engine.stop()
+    except TimeoutError:
+        engine.telemetry.log.warning("drain_timed_out", seconds=DRAIN_SECONDS)
+    following.cancel()
+    await asyncio.wait([following])
+
+
+def run(settings_path: Path) -> int:
+    """Serve by this file until SIGTERM or SIGINT; the exit code. Raises SettingsError, StorageError before serving."""
+    settings = load(settings_path, adapters(), os.environ)
+    configure_logging(settings.log.level, settings.log.format)
+    return asyncio.run(_serve(settings, settings_path))
+
+
+async def _serve(settings: Settings, settings_path: Path) -> int:
+    async with running(settings) as (gateway, wires):
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_stop, stopping)
+        loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, wires, settings_path)
+        servers = [_server(make_application(gateway), settings.server.listen)]
+        if settings.server.management is not None:
+            servers.append(_server(make_application(gateway, MANAGEMENT), settings.server.management))
+        serving = [asyncio.create_task(server.serve()) for server in servers]
+        await asyncio.sleep(0)  # lets the servers bind
+        gateway.is_ready = True
+        gateway.telemetry.log.info("ready", listen=str(settings.server.listen), providers=len(settings.providers))
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+        gateway.is_ready = False
+        gateway.telemetry.log.info("draining")
+        gateway.waiters.release()
+        for server in servers:
+            server.stop()
+        await asyncio.wait(serving, timeout=DRAIN_SECONDS)
+        for task in serving:
+            if task.done() and not stopping.is_set():
+                task.result()  # a server that ended by itself says why
+    return 0
+
+
+def _server(app: ASGIApp, address: Address) -> Server:
+    logging.getLogger("_granian").setLevel(logging.ERROR)
+    return Server(
+        app, address=address.host, port=address.port, interface=Interfaces.ASGINL, log_access=False, log_enabled=False,
+        websockets=False, backpressure=_BACKPRESSURE,
+    )
+
+
+def _on_stop(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        os._exit(1)  # asked twice: now. Whatever was being sent is `submission_unknown` at the next start
+    stopping.set()
+
+
+def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
+    """SIGHUP: the providers, routing and log of the file as it is now, or none of it when the file is bad."""
+    log, old = gateway.telemetry.log, gateway.fleet.settings
+    try:
+        settings = load(settings_path, adapters(), os.environ)
+    except SettingsError as error:
+        log.error("reload_refused", problems=[str(problem) for problem in error.problems])
+        return
+    waits = [name for name in _NEEDS_RESTART if getattr(settings, name) != getattr(old, name)]
+    if waits:
+        log.warning("reload_needs_restart", sections=waits)
+    wires.allow(settings)
+    gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet))
+    configure_logging(settings.log.level, settings.log.format)
+    gateway.engine.wake()
+    log.info("reloaded", providers=len(settings.providers))
+
+
+def openapi_yaml() -> str:
+    """The API's description, as committed in openapi/reelgate.yaml."""
+    return yaml.safe_dump(openapi_document(make_litestar(None)), sort_keys=False, allow_unicode=True, width=110)
+
+
+def create_key(settings_path: Path, name: str, role: Role) -> dict[str, str | float]:
+    """Make and store a caller's key, also beside a running `serve`; the only time that the key itself is told."""
+    settings = load(settings_path, adapters(), os.environ)
+    row, key = make_key(name, role, time.time())
+
+    async def store_it() -> None:
+        database = open_database(settings, exclusive=False)
+        try:
+            await database.migrate()
+            await Store(database).key_add(row)
+        finally:
+            await database.close()
+
+    asyncio.run(store_it())
+    return {"id": row.id, "name": row.name, "role": row.role, "key": key, "created_at": int(row.created_at)}

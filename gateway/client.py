@@ -1,0 +1,366 @@
+"""The HTTP side of `reelgate videos ...`: calls to a running gateway, what is shown of them, and exit codes.
+
+Held here: the client, one table from outcomes to exit codes, bars on stderr. Not held here: options and output
+(`gateway.__main__`), and any rule about a request: the service alone judges it.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import IO, Any, Final, Self, TypeAlias
+from urllib.parse import quote
+
+import click
+import httpx
+
+Json: TypeAlias = dict[str, Any]
+
+TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+_LOOK_SECONDS = 2  # of one long poll: the end is told at once, the bar moves this often
+_GAP_SECONDS = 0.2  # between two looks, where the gateway answers without waiting
+_LOST_SECONDS = 60  # that a watch outlives a gateway that does not answer, as while it restarts
+_ANSWER_SECONDS = 60.0  # until an answer must begin, beside what it was asked to wait
+_TEMPORARY = frozenset({429, 502, 503, 504})
+_SIGNATURES: Final = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of contract section 4."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    STOPPED = 3  # cancelled or timed out
+    AUTHENTICATION = 4
+    FAILED = 5
+    UNKNOWN = 6
+    INTERRUPTED = 130
+
+
+# What decided: a video's status, its error's code (which says more), or the HTTP status of a refused call.
+EXITS: Final[Mapping[tuple[str, str | int], Exit]] = {
+    ("status", "completed"): Exit.OK,
+    ("status", "cancelled"): Exit.STOPPED,
+    ("status", "failed"): Exit.FAILED,
+    ("error", "deadline_exceeded"): Exit.STOPPED,
+    ("error", "queue_timeout"): Exit.STOPPED,
+    ("error", "submission_unknown"): Exit.UNKNOWN,
+    ("http", 401): Exit.AUTHENTICATION,
+    ("http", 403): Exit.AUTHENTICATION,
+}
+
+
+class ClientError(click.ClickException):
+    """A call that did not do what was asked; the message is for the person, `exit_code` for their script."""
+
+    def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
+        super().__init__(message)
+        self.exit_code = int(code)  # type: ignore[misc]  # click asks the instance
+
+
+class Unavailable(ClientError):
+    """No answer, or not now: says nothing about any video. `sent`: the request may have arrived."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Client:
+    """A caller of the gateway at `url`, as a context. `key` None sends none, for a gateway without keys."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        try:
+            parts = httpx.URL(url)
+        except httpx.InvalidURL:
+            parts = httpx.URL()
+        if parts.scheme not in {"http", "https"} or not parts.host:
+            raise click.UsageError(f"--url or REELGATE_URL must be http://HOST or https://HOST, not {url!r}.")
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise ClientError("REELGATE_KEY or --key holds what no key has.", Exit.AUTHENTICATION)
+        self._url = url.rstrip("/")
+        loopback = parts.host in {"127.0.0.1", "::1", "localhost"}
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=_ANSWER_SECONDS,
+            trust_env=not loopback,  # a proxy of the environment cannot reach this machine's own loopback
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, query: Mapping[str, object] | None = None, wait_seconds: int = 0) -> Json:
+        """The object at `path`; `wait_seconds` is how long it may hold its answer. Raises ClientError."""
+        return self._call("GET", path, query=query, wait_seconds=wait_seconds)
+
+    def create(self, body: Json, idempotency_key: str) -> Json:
+        """Order a video. A broken connection is tried again once, which the idempotency key makes safe.
+
+        Raises ClientError; with `Exit.UNKNOWN` where the order may have arrived all the same.
+        """
+        headers = {"Idempotency-Key": idempotency_key}
+        send = partial(self._call, "POST", "/v1/videos", body=body, headers=headers)
+        try:
+            return send()
+        except Unavailable as error:
+            if not error.sent:
+                raise
+        try:
+            return send()
+        except Unavailable as error:
+            hint = f"the same command with --idempotency-key {idempotency_key} tells, and never buys twice"
+            message = f"{error.message}\nThe order may have arrived: {hint}."
+            raise ClientError(message, Exit.UNKNOWN) from error
+
+    def plan(self, body: Json) -> Json:
+        """What `create` would do with `body`; spends nothing. Raises ClientError."""
+        return self._call("POST", "/v1/videos/plan", body=body)
+
+    def video(self, video_id: str, wait_seconds: int = 0) -> Json:
+        """The video, at its end or after `wait_seconds` (0..60). Raises ClientError."""
+        return self.get(path_of(video_id), {"wait": wait_seconds or None}, wait_seconds)
+
+    def cancel(self, video_id: str, detach: bool) -> Json:
+        """The video after the wish to cancel it. Raises ClientError."""
+        query = {"detach": "true" if detach else None}
+        return self._call("POST", path_of(video_id, "/cancel"), query=query)
+
+    def follow(self, video_id: str, timeout_seconds: float | None = None) -> Iterator[Json]:
+        """The video again and again, last in its terminal status, across restarts of the gateway.
+
+        Raises ClientError, with `Exit.STOPPED` once `timeout_seconds` are over.
+        """
+        began = answered = time.monotonic()
+        end = None if timeout_seconds is None else began + timeout_seconds
+        seen: Json | None = None
+        while True:
+            asked = time.monotonic()
+            left = _LOOK_SECONDS if end is None else min(_LOOK_SECONDS, max(0, ceil(end - asked)))
+            try:
+                seen = self.video(video_id, left if seen else 0)
+            except Unavailable as error:
+                if seen is None or asked - answered > _LOST_SECONDS:
+                    raise
+                click.echo(f"{error.message} Trying again.", err=True)
+                time.sleep(_GAP_SECONDS)
+            else:
+                answered = time.monotonic()
+                yield seen
+                if seen["status"] in TERMINAL:
+                    return
+            if end is not None and time.monotonic() >= end:
+                again = f"It goes on; to look again: reelgate videos watch {video_id}"
+                raise ClientError(f"Not finished after {timeout_seconds:g} s. {again}", Exit.STOPPED)
+            time.sleep(max(0.0, asked + _GAP_SECONDS - time.monotonic()))
+
+    def download(self, video_id: str, target: Path, told: Callable[[int, int | None], None]) -> int:
+        """Write the video to `target`, whole or not at all, and say its size in bytes. Raises ClientError.
+
+        `told` hears the bytes so far and those in all, where known.
+        """
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        try:
+            with self._opened(path_of(video_id, "/content")) as answer, part.open("xb") as file:
+                size = _copy(answer, file, told)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        except OSError as error:
+            raise ClientError(f"Cannot write {target}: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+    def _call(
+        self, method: str, path: str, *, query: Mapping[str, object] | None = None, body: Json | None = None,
+        headers: Mapping[str, str] | None = None, wait_seconds: int = 0,
+    ) -> Json:  # fmt: skip
+        params = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        timeout = httpx.Timeout(_ANSWER_SECONDS + wait_seconds, connect=5)
+        request = self._http.build_request(
+            method, self._url + path, params=params, json=body, headers=headers, timeout=timeout,
+        )
+        with self._reaching():
+            answer = self._http.send(request)
+        if not answer.is_success:
+            raise _refused(answer)
+        found = _object(answer)
+        if found is None:
+            raise ClientError(f"{self._url} does not answer as Reelgate does. Is REELGATE_URL right?")
+        return found
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[httpx.Response]:
+        headers = {"Accept-Encoding": "identity"}
+        with self._reaching(), self._http.stream("GET", self._url + path, headers=headers) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise _refused(answer)
+            yield answer
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            where = f"the gateway at {self._url} (--url, REELGATE_URL)"
+            raise Unavailable(f"Cannot reach {where}: {error}. Does it run?", sent=False) from error
+        except httpx.TransportError as error:
+            where = f"The connection to the gateway at {self._url} (--url, REELGATE_URL)"
+            raise Unavailable(f"{where} broke: {error!r}.", sent=True) from error
+
+
+def outcome(video: Json) -> Exit:
+    """The exit code of a video in a terminal status."""
+    code = str((video.get("error") or {}).get("code"))
+    by_status = EXITS.get(("status", video["status"]), Exit.ERROR)
+    return EXITS.get(("error", code), by_status) if by_status is Exit.FAILED else by_status
+
+
+def request_body(options: Mapping[str, Any]) -> Json:
+    """The body of a create: what was given, by the API's names, files as data URIs. Raises ClientError."""
+    body = {name: value for name, value in options.items() if value is not None and value != ()}
+    for name in ("image", "end_image"):
+        if name in body:
+            body[name] = _image(body[name])
+    if "metadata" in body:
+        body["metadata"] = dict(body["metadata"])
+    return body
+
+
+def _image(given: str) -> str:
+    if given.startswith(("http://", "https://", "data:")):
+        return given
+    try:
+        content = Path(given).read_bytes()
+    except OSError as error:
+        raise ClientError(f"Cannot read the image {given}: {error.strerror}") from error
+    kind = next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
+    if kind is None:
+        raise ClientError(f"{given} is neither PNG nor JPEG.")
+    return data_uri(kind, content)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """`content` in the form that `image` takes; `kind` is its media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def path_of(video_id: str, rest: str = "") -> str:
+    """The path of a video, or of something under it."""
+    return f"/v1/videos/{quote(video_id, safe='')}{rest}"
+
+
+def _copy(answer: httpx.Response, file: IO[bytes], told: Callable[[int, int | None], None]) -> int:
+    length = answer.headers.get("content-length", "")
+    total = int(length) if length.isdecimal() else None
+    size = 0
+    for chunk in answer.iter_bytes():
+        file.write(chunk)
+        size += len(chunk)
+        told(size, total)
+    return size
+
+
+def _object(answer: httpx.Response) -> Json | None:
+    try:
+        found = answer.json()
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _refused(answer: httpx.Response) -> ClientError:
+    """The problem document as lines: what is wrong, each field, each candidate, and the id to ask about."""
+    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+    problem = _object(answer) or {} if is_problem else {}
+    lines = [str(problem.get("detail") or f"{answer.request.url} answered with status {answer.status_code}")]
+    lines += [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors") or ()]
+    for candidate in problem.get("candidates") or ():
+        lines.append(f"  {candidate['provider']} {candidate['offering']}: {'; '.join(candidate['reasons'])}")
+    if answer.status_code == 401:
+        lines.append("  --key or REELGATE_KEY gives the key; `reelgate keys create NAME` makes one")
+    request_id = problem.get("request_id") or answer.headers.get("x-request-id")
+    message = "\n".join(map(printable, [*lines, f"  request id: {request_id or 'none given'}"]))
+    if answer.status_code in _TEMPORARY:
+        return Unavailable(message, sent=False)
+    return ClientError(message, EXITS.get(("http", answer.status_code), Exit.ERROR))
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal: it may come from a vendor."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def said(value: object) -> str:
+    """A value for a person: nothing for None, compact JSON for what has parts."""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value or "")
+    return printable(text)
+
+
+def money(video: Json) -> str:
+    """`0.42 USD`, or nothing where no price is configured."""
+    cost = video.get("cost")
+    return f"{cost['amount']} {cost['currency']}" if cost else ""
+
+
+def state(video: Json) -> str:
+    """Status and stage in one."""
+    return " ".join(filter(None, (video["status"], video.get("stage"))))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns under a head, plain enough for `awk`."""
+    cells = [list(head), *([said(cell) or "-" for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+class Board:
+    """Work on its way, on stderr: a bar each on a terminal, elsewhere a line per change. Heeds NO_COLOR."""
+
+    def __init__(self) -> None:
+        from rich import progress  # noqa: PLC0415 - only those who watch pay for it
+        from rich.console import Console  # noqa: PLC0415
+
+        console = Console(stderr=True)
+        live = console.is_terminal and not console.is_dumb_terminal
+        name = progress.TextColumn("{task.description}", markup=False)
+        state = progress.TextColumn("{task.fields[state]}", markup=False)
+        shown = (name, progress.BarColumn(), progress.TaskProgressColumn(), progress.TimeElapsedColumn(), state)
+        self._bars = progress.Progress(*shown, console=console) if live else None
+        self._rows: dict[str, tuple[progress.TaskID | None, str]] = {}
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, name: str, state: str, done: int, total: int | None = 100) -> None:
+        """Where `name` stands: `done` of `total`, None where nobody knows."""
+        row, before = self._rows.get(name, (None, ""))
+        if self._bars is None:
+            if state != before:
+                click.echo(f"{name}: {state}", err=True)
+        elif row is None:
+            row = self._bars.add_task(name, completed=done, total=total, state=state)
+        else:
+            self._bars.update(row, completed=done, total=total, state=state)
+        self._rows[name] = (row, state)

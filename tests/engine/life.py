@@ -1,0 +1,193 @@
+"""A gateway's inside in virtual time: the real engine and store, and vendors that follow a script.
+
+Held here: the harness of the life tests. Not held here: any expectation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from gateway.core.facts import Candidate
+from gateway.core.tasks import Event, Task, accepted_event
+from gateway.engine.loop import Engine, Outside
+from gateway.engine.provider import Fleet, Provider, make_provider
+from gateway.engine.request import split_request
+from gateway.engine.steps import STEPS
+from gateway.settings import ProviderSettings, Settings, parse
+from gateway.storage.rows import NewVideo
+from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
+from gateway.storage.store import Store
+from gateway.telemetry import Telemetry
+from providers import adapters
+from providers.spec import (
+    Adapter,
+    Offering,
+    Pending,
+    Progress,
+    Ref,
+    Submitted,
+    Succeeded,
+    VendorCall,
+    VendorError,
+    VideoRequest,
+)
+
+START = 1_800_000_000.0
+Outcome: TypeAlias = Submitted | VendorError | Exception
+Answer: TypeAlias = Progress | VendorError
+
+CONFIGURATION = """
+[routing]
+deadline = "1h"
+[providers.one]
+adapter = "myrouter"
+api_key = { env = "KEY" }
+{one}
+[providers.two]
+adapter = "highwayapi"
+api_key = { env = "KEY" }
+offerings = ["kling-v3.0-pro-t2v"]
+{two}
+"""
+
+
+def accepted(vendor_task_id: str = "v-1") -> Submitted:
+    """The vendor accepted."""
+    return Submitted(vendor_task_id=vendor_task_id, ref={"id": vendor_task_id}, raw_status="QUEUED")
+
+
+def pending(raw_status: str = "PROCESSING", progress: int | None = None) -> Pending:
+    """Still rendering."""
+    return Pending(raw_status=raw_status, progress=progress)
+
+
+def done(url: str | None = "https://files.example/v.mp4") -> Succeeded:
+    """Finished, with a link or without."""
+    return Succeeded(raw_status="SUCCEED", url=url)
+
+
+class ScriptedVendor:
+    """An adapter that answers by a script; the last line of a script is repeated. It counts what it was sent."""
+
+    def __init__(self, submits: Sequence[Outcome], polls: Sequence[Answer], seconds: float = 0.1) -> None:
+        self.submits, self.polls, self.seconds = list(submits), list(polls), seconds
+        self.sent: list[VideoRequest] = []
+        self.asked = 0
+
+    def call(self, request: VideoRequest, offering: Offering) -> VendorCall:
+        """What would be sent."""
+        return VendorCall(f"/{offering.slug}", {"prompt": request.prompt})
+
+    async def submit(self, request: VideoRequest, offering: Offering) -> Submitted:
+        """The next line of the script, after some virtual time."""
+        self.sent.append(request)
+        await asyncio.sleep(self.seconds)
+        outcome = self.submits.pop(0) if len(self.submits) > 1 else self.submits[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def poll(self, ref: Ref) -> Progress:
+        """The next line of the script."""
+        self.asked += 1
+        await asyncio.sleep(0.01)
+        answer = self.polls.pop(0) if len(self.polls) > 1 else self.polls[0]
+        if isinstance(answer, VendorError):
+            raise answer
+        return answer
+
+
+class Life:
+    """The parts under test, and what a test asks of them."""
+
+    def __init__(self, database: SqliteDatabase, vendors: dict[str, Adapter], extra: dict[str, str]) -> None:
+        self.store = Store(database)
+        self.telemetry = Telemetry({})
+        self.chance = random.Random(1)  # noqa: S311 (not for secrets: the test is to be the same each time)
+        self.fleet = Fleet(self.chance)
+        text = CONFIGURATION.replace("{one}", extra.get("one", "")).replace("{two}", extra.get("two", ""))
+        self.settings: Settings = parse(text, Path("/tmp"), adapters(), {"KEY": "secret"})  # noqa: S108 (nothing is written)
+        self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in self.settings.providers.values()])
+        self.engine = Engine(self.store, self.fleet, self.telemetry, Outside(self.now, self.chance, "replica-1"), STEPS)
+        self._running: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self.store.listen(lambda task, events: self._changed.set())
+
+    @staticmethod
+    def _provider(entry: ProviderSettings, vendors: dict[str, Adapter]) -> Provider:
+        return make_provider(entry, vendors.get(entry.name) or ScriptedVendor([accepted()], [done()]))
+
+    @staticmethod
+    def now() -> float:
+        """Unix time, in virtual seconds from START."""
+        return START + asyncio.get_running_loop().time()
+
+    def start(self) -> None:
+        """Let the engine run."""
+        self._running = asyncio.create_task(self.engine.run())
+
+    async def crash(self) -> None:
+        """End the engine as a kill would: in the middle of whatever it does."""
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # type: ignore[arg-type]
+            task.cancel()
+        await asyncio.sleep(0)
+
+    async def create(self, video_id: str = "video_1", providers: Sequence[str] = ("one",), **fields: object) -> Task:
+        """Accept a video with these providers as candidates, as the API does."""
+        request = VideoRequest(model="kling-v3", prompt="a fox", resolution="1080p", aspect_ratio="16:9")
+        text, inputs = split_request(request)
+        task = Task(
+            id=video_id, owner="key_1", model="kling-v3", state="waiting", stage="waiting", last_seq=1,
+            candidates=tuple(Candidate(name, "kling-v3.0-pro-t2v") for name in providers), replica=self.engine.replica,
+            created_at=self.now(), deadline_at=self.now() + self.settings.routing.deadline,
+        )
+        task = msgspec.structs.replace(task, **fields)
+        await self.store.video_add(
+            NewVideo(task=task, request=text, metadata={}, inputs=inputs, events=(accepted_event(task),))
+        )
+        return task
+
+    async def until(self, fits: Callable[[Task], bool], video_id: str = "video_1", seconds: float = 100_000) -> Task:
+        """The task once it fits; fails after `seconds` of virtual time."""
+        async with asyncio.timeout(seconds):
+            while True:
+                task = await self.store.task_get(video_id)
+                assert task is not None
+                if fits(task):
+                    return task
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def end(self, video_id: str = "video_1") -> Task:
+        """The task once it is terminal."""
+        return await self.until(lambda task: task.is_terminal, video_id)
+
+    async def events(self, video_id: str = "video_1") -> list[Event]:
+        """Its timeline."""
+        return await self.store.events_get(video_id, "key_1")
+
+    def sample(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        value = self.telemetry.registry.get_sample_value(name, labels)
+        assert value is not None, f"{name} {labels} does not exist"
+        return value
+
+
+@asynccontextmanager
+async def life(
+    vendors: dict[str, Adapter] | None = None, database: SqliteDatabase | None = None, **extra: str
+) -> AsyncIterator[Life]:
+    """A running gateway inside; `extra` are lines of TOML for the providers `one` and `two`."""
+    database = database or SqliteDatabase(IN_MEMORY)
+    await database.migrate()
+    made = Life(database, vendors or {}, extra)
+    made.start()
+    yield made
+    await made.engine.stop()
