@@ -1,3 +1,248 @@
+"""The command line: one function per verb, its options, and what it prints. Data on stdout, messages on stderr.
+
+Held here: names, help, output. Not held here: what a verb does (`gateway.app`, `gateway.sandbox`), `videos`
+(`gateway.client.verbs`). Each is imported only by the verb that needs it, so that the others start at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
 import sys
-def main()->None:
-    sys.exit("reelgate: not built yet")
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import click
+
+from gateway import __version__
+
+Verb: TypeAlias = Callable[..., None]
+Role: TypeAlias = Literal["caller", "viewer", "operator", "admin"]
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_FILE = click.Path(path_type=Path)
+
+
+class _Root(click.Group):
+    """Knows `videos` without importing it, and what Ctrl-C means to a shell."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb."""
+        return sorted([*super().list_commands(ctx), "videos"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of that name, imported if it is `videos`."""
+        if cmd_name == "videos":
+            from gateway.client.verbs import videos  # noqa: PLC0415
+
+            return videos
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Run the verb; Ctrl-C ends it with 130, not with click's 1."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Root, context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="reelgate")
+def cli() -> None:
+    r"""One durable API over many vendors of AI video.
+
+    \b
+    reelgate demo                                  see it work, without any account
+    reelgate check reelgate.toml                   what is wrong with a configuration
+    reelgate serve                                 run the gateway by ./reelgate.toml
+    reelgate keys create alice                     an API key
+    reelgate videos create "a red fox" --watch     a video
+
+    Exit codes: 0 ok, 1 error, 2 usage, 3 cancelled or timed out, 4 authentication, 5 the task failed,
+    6 outcome unknown, 130 interrupted.
+    """
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """What an operator can mend is told as a message; the rest is a fault of ours and keeps its traceback."""
+    from gateway.settings import SettingsError  # noqa: PLC0415
+    from gateway.storage.db import StorageError  # noqa: PLC0415
+    from providers import RegisterError  # noqa: PLC0415
+
+    try:
+        yield
+    except (SettingsError, StorageError, RegisterError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _config(verb: Verb) -> Verb:
+    text = "The configuration file."
+    return click.option("--config", type=_FILE, default="reelgate.toml", show_default=True, help=text)(verb)
+
+
+def _json(verb: Verb) -> Verb:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(verb)
+
+
+def _print_json(found: object) -> None:
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@cli.command()
+@_config
+def serve(config: Path) -> None:
+    r"""Run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the file.
+
+    \b
+    reelgate serve
+    reelgate serve --config /etc/reelgate.toml
+    """
+    with _plainly():
+        from gateway import app  # noqa: PLC0415
+
+        sys.exit(app.run(config))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one.")
+@click.option("--key", default="sandbox-key", show_default=True, help="The only key that the vendors accept.")
+@click.option("--render-seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="Median.")
+@click.option("--render-spread", type=click.FloatRange(0), default=0.35, show_default=True, help="0: none.")
+@click.option("--link-seconds", type=click.FloatRange(0), help="Life of a link. [default: the vendor's own]")
+@click.option("--seed", type=int, help="Makes two runs alike.")
+def sandbox(**chosen: object) -> None:
+    r"""Run simulators of all vendors, with a money ledger and faults; prints its URL on stdout.
+
+    \b
+    reelgate sandbox
+    reelgate sandbox --port 0 --render-seconds 0.5
+    curl -s http://127.0.0.1:8090/admin/ledger
+    """
+    from gateway.sandbox import NEEDS_EXTRA  # noqa: PLC0415
+
+    try:
+        from gateway.sandbox import server  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(NEEDS_EXTRA) from error
+    import msgspec  # noqa: PLC0415
+
+    settings = msgspec.convert(chosen, server.SandboxSettings)
+    try:
+        asyncio.run(server.serve(settings, on_ready=click.echo))
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise click.ClickException(f"Cannot listen on {where}: {error.strerror}.") from error
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Leave it running, to play with, until Ctrl-C.")
+@click.option("--out", type=_FILE, default="demo", show_default=True, help="Folder for the videos.")
+def demo(keep: bool, out: Path) -> None:
+    r"""See it work: simulated vendors, a gateway, and a video from each of five vendor endpoints.
+
+    \b
+    reelgate demo
+    reelgate demo --keep
+    """
+    from gateway.sandbox.demo import run  # noqa: PLC0415
+
+    run(out, keep=keep)
+
+
+@cli.command()
+@click.argument("file", type=_FILE)
+@_json
+def check(file: Path, as_json: bool) -> None:
+    r"""Say everything that is wrong with a configuration FILE, or what it configures.
+
+    \b
+    reelgate check reelgate.toml
+    """
+    with _plainly():
+        from gateway.settings import SettingsError, load  # noqa: PLC0415
+        from providers import adapters  # noqa: PLC0415
+
+        try:
+            settings = load(file, adapters(), os.environ)
+        except SettingsError as error:
+            if not as_json:
+                raise
+            problems = [{"path": problem.path, "message": problem.message} for problem in error.problems]
+            _print_json({"ok": False, "problems": problems})
+            sys.exit(1)
+    facts = {
+        "listen": str(settings.server.listen),
+        "auth": settings.auth.mode,
+        "store": str(settings.store.url.path or settings.store.url.driver),
+        "files": str(settings.files.url.path or settings.files.url.bucket or settings.files.url.kind),
+        "default_model": settings.default_model,
+    }
+    on = {
+        entry.name: {"adapter": entry.adapter.name, "base_url": entry.base_url,
+                     "offerings": [offering.slug for offering in entry.offerings]}
+        for entry in settings.providers.values()
+    }  # fmt: skip
+    if as_json:
+        _print_json({"ok": True, "problems": [], **facts, "providers": on})
+        return
+    providers = {f"providers.{name}": f"{entry['adapter']} at {entry['base_url']}: {', '.join(entry['offerings'])}"
+                 for name, entry in on.items()}  # fmt: skip
+    width = max(map(len, [*facts, *providers])) + 2
+    for name, value in (facts | providers).items():
+        click.echo(f"{name:<{width}}{value}")
+    click.echo(f"{file} is fine.", err=True)
+
+
+@cli.command()
+def openapi() -> None:
+    r"""Print the API's description as OpenAPI 3.1 in YAML.
+
+    \b
+    reelgate openapi > reelgate.yaml
+    """
+    from gateway import app  # noqa: PLC0415
+
+    click.echo(app.openapi_yaml(), nl=False)
+
+
+@cli.group()
+def keys() -> None:
+    """API keys; acts on the store, also beside a running `serve`."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(get_args(Role)), default="caller", show_default=True)
+@_config
+@_json
+def keys_create(name: str, role: Role, config: Path, as_json: bool) -> None:
+    r"""Make an API key called NAME and show it, this once.
+
+    \b
+    reelgate keys create alice
+    export REELGATE_KEY=$(reelgate keys create alice)
+    """
+    with _plainly():
+        from gateway import app  # noqa: PLC0415
+
+        made = app.create_key(config, name, role)
+    if as_json:
+        _print_json(made)
+        return
+    click.echo(f"Key {made['name']} ({made['role']}), shown this once:", err=True)
+    click.echo(made["key"])
+
+
+def main() -> None:
+    """Run `reelgate`; leaves by SystemExit with the codes of contract section 4."""
+    cli(prog_name="reelgate")
+
+
+if __name__ == "__main__":
+    main()

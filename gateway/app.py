@@ -167,7 +167,7 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
         gateway.telemetry.log.info("draining")
         gateway.waiters.release()
         for server in servers:
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]  # the server has no types
         await asyncio.wait(serving, timeout=DRAIN_SECONDS)
         for task in serving:
             if task.done() and not stopping.is_set():

@@ -229,11 +229,12 @@ class Telemetry:
             if event.type in _UNLOGGED:
                 continue
             write = self.log.warning if event.type in _WARNINGS else self.log.info
-            cause = event.detail.get("kind") or event.detail.get("code")
-            write(
-                event.type, video_id=after.id, status=event.status, stage=event.stage, provider=event.provider,
-                offering=event.offering, attempt=after.attempts, cause=cause, request_id=request_id,
-            )
+            fields = {
+                "video_id": after.id, "status": event.status, "stage": event.stage, "provider": event.provider,
+                "offering": event.offering, "attempt": after.attempts or None, "request_id": request_id,
+                "cause": event.detail.get("kind") or event.detail.get("code"),
+            }  # fmt: skip
+            write(event.type, **{name: value for name, value in fields.items() if value is not None})
         for task, step in ((before, -1), (after, 1)):
             if task is None or task.provider is None:
                 continue

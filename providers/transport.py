@@ -80,8 +80,8 @@ class Transport(httpx.AsyncBaseTransport):
     connection broke. Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a
     `tls` without checks.
 
-    aiohttp takes an answer that nobody asked for, on an idle pooled connection, for that to the next request (ran
-    with 3.14.5): who polls through the pool compares the id in the answer with the one asked for.
+    aiohttp takes an answer that nobody asked for, on an idle pooled connection, for that to the next request
+    (ran with 3.14.5): who polls through the pool compares the id in the answer with the one asked for.
     """
 
     def __init__(
@@ -184,11 +184,8 @@ class _Body(httpx.AsyncByteStream):
         raise failure
 
     async def aclose(self) -> None:
-        """Give the connection back when the body was read to its end, else drop it."""
-        if self._answer.content.at_eof():
-            self._answer.release()
-        else:
-            self._answer.close()
+        """Give the connection back; aiohttp drops it when the body was not read to its end."""
+        self._answer.release()
 
 
 def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError | None:

@@ -127,12 +127,11 @@ def test_every_mistake_is_told_at_once_with_its_place_and_the_nearest_spelling()
 
 STD = 'prices."std-v1.0"'
 MISTAKES_IN_A_PROVIDER = [
-    ('name = "b"', "name", "unknown key"),
     ('max_in_flight = "20"', "max_in_flight", "expected `int`, got `str`"),
     ("max_in_flight = true", "max_in_flight", "expected `int`, got `bool`"),
     ("requests_per_minute = 0", "requests_per_minute", ">= 1"), ("weight = nan", "weight", "> 0"),
     ("polls_per_minute = 1_000_001", "polls_per_minute", "<= 1000000"),
-    ('on_unknown = "resubmitt"', "on_unknown", 'did you mean "resubmit"?'),
+    ('on_unknown = "resubmitt"', "on_unknown", 'did you mean "resubmit"?'), ('name = "b"', "name", "unknown key"),
     ('failed_is_charged = "perhaps"', "failed_is_charged", "known: no, unknown, yes"),
     ('poll_min = "9ms"', "poll_min", "must be from 10ms to 1h"),
     ('poll_min = "31s"', "poll_min", "longer than poll_max (30 s)"),
@@ -208,6 +207,7 @@ GOOD_TEXTS: dict[str, dict[str, object]] = {
     "providers.a.unknown_timeout": {
         "10ms": 0.01, "0.5s": 0.5, "90s": 90, "1.5h": 5400, "0.1h": 360, "15m": 900, "30d": 2592000,
     },
+    "providers.a.poll_min": {"10ms": 0.01, "30s": 30},
     "providers.a.base_url": {
         "https://API.Example:84/v1/": "https://api.example:84/v1", "https://10.0.0.1/": "https://10.0.0.1",
         "http://127.0.0.1:9/a": "http://127.0.0.1:9/a", "http://[::1]:9": "http://[::1]:9",
@@ -257,6 +257,11 @@ def test_authentication_is_off_on_loopback_only(text: str, loopback: bool) -> No
         assert parse(off).auth.mode == "off"
     else:
         assert list(problems(off)) == ["auth.mode"]
+
+
+def test_two_listeners_may_both_take_any_port() -> None:
+    server = parse(with_text("server.listen", "127.0.0.1:0") + '\nmanagement = "127.0.0.1:0"').server
+    assert server.management == server.listen
 
 
 def test_secrets_come_from_variables_and_files(tmp_path: Path) -> None:
@@ -346,7 +351,7 @@ def test_the_order_of_the_providers_is_kept_and_one_adapter_may_serve_two() -> N
 def test_reading_depends_on_its_arguments_only_and_changes_none() -> None:
     environ, adapters = dict(ENVIRON), dict(ADAPTERS)
     first = settings.parse(ONE, FOLDER, adapters, environ)
-    assert settings.parse(ONE, FOLDER, adapters, environ) == first
+    assert first == parse(ONE)
     assert (environ, adapters) == (ENVIRON, ADAPTERS)
     assert settings.parse(ONE, FOLDER, adapters, {"KEY": "another"}) != first
     assert first.providers["a"].api_key.reveal() == CANARY

@@ -61,7 +61,6 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
         request_max_body_size=JSON_MAX_BYTES,
         state=State({"gateway": gateway}),
         logging_config=None,
-        openapi_router=None,
     )
     document = openapi_document(app)
     app.state.openapi, app.state.docs = msgspec.json.encode(document), docs_page(document)

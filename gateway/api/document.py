@@ -12,6 +12,7 @@ import msgspec
 from litestar import Litestar
 
 from gateway.api.wire import CreateBody
+from gateway.errors import CODES, TASK_ERRORS
 
 # Routes whose body is decoded by hand, so that its problems can name every field.
 _BODIES: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody}
@@ -60,8 +61,18 @@ def docs_page(document: dict[str, Any]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
         f'<h1>{title}</h1><p>{html.escape(document["info"].get("description", ""))} '
-        f'Machine-readable: <a href="openapi.json">openapi.json</a>.</p>{"".join(parts)}</html>'
+        f'Machine-readable: <a href="openapi.json">openapi.json</a>.</p>{"".join(parts)}<h1>Errors</h1><table>{"".join(_codes())}</table></html>'
     )
+
+
+def _codes() -> list[str]:
+    """A line on each code; a problem document's `type` points here."""
+    lines = [
+        (code, f"{info.status}. {info.title}. {'May succeed later.' if info.retryable else 'Change the request first.'}")
+        for code, info in CODES.items()
+    ]
+    lines += [(code, f"Ends a video. {meaning}") for code, meaning in TASK_ERRORS.items()]
+    return [f'<tr id="{code}"><td>{code}</td><td>{html.escape(text)}</td></tr>' for code, text in lines]
 
 
 def _rows(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:

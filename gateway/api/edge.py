@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Any, Final
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Send
 
 from gateway.telemetry import Telemetry
 
@@ -24,8 +24,8 @@ class Edge:
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app, self._telemetry = app, telemetry
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Serve one connection; `Any` because this is where ASGI's untyped messages enter."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,7 +1,8 @@
 """An image as a request names it: an http(s) URL, or a data URI whose bytes are checked here and now.
 
 A URL is passed on to the vendor as it is: nothing is resolved or fetched, so of it only the form is checked.
-Not held here: where an image may stand in a request (`gateway.api.wire`), what of its bytes is kept (`gateway.engine.request`).
+Not held here: where an image may stand in a request (`gateway.api.wire`), what of its bytes is kept
+(`gateway.engine.request`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 from typing import Final
 from urllib.parse import urlsplit
 
-import imagesize
+import imagesize  # type: ignore[import-untyped]
 import msgspec
 
 from gateway.errors import FieldError
@@ -32,11 +33,12 @@ _NAMES: Final = {"data:image/png;base64": "PNG", "data:image/jpeg;base64": "JPEG
 _BASE64_MAX_CHARS: Final = -(-IMAGE_MAX_BYTES // 3) * 4
 # The frame header of a JPEG may stand behind megabytes of metadata, but the search for it must end.
 _SIDES_MAX_BYTES: Final = 4_000_000
+_NO_HOST: Final = "The URL has no valid host and port."
 _FORMS: Final = "Give an http or https URL, data:image/png;base64,... or data:image/jpeg;base64,..."
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found: mistakes, or of a data URI's content the SHA-256 (hex) and the (width, height) as displayed."""
+    """Mistakes; of a data URI's content also the SHA-256 (hex) and (width, height) in pixels as displayed."""
 
     errors: tuple[FieldError, ...] = ()
     sha256: str | None = None
@@ -44,7 +46,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_image(pointer: str, value: str) -> Checked:
-    """Check `value`, the image at `pointer` of a request (contract 2.1). Decodes a data URI once; raises nothing."""
+    """Check the image at `pointer` of a request (contract 2.1). Decodes a data URI once; raises nothing."""
     if not value.startswith("data:"):
         detail = _url_fault(value)
         return Checked(errors=() if detail is None else (FieldError(pointer, detail),))
@@ -73,11 +75,11 @@ def _url_fault(value: str) -> str | None:
         return "The URL holds a space, a backslash or a control character; percent-encode it."
     try:
         parts = urlsplit(value)
-        usable = bool(parts.hostname) and parts.port != 0  # reading the port raises ValueError when it is none
-    except ValueError:
-        usable = False
-    if not usable:
-        return "The URL has no valid host and port."
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of `urlsplit` for brackets, of `port` for what is no port
+        return _NO_HOST
+    if not has_host:
+        return _NO_HOST
     if "@" in parts.netloc:
         return "The URL must not hold a user name or password: it is passed on and stored as it is."
     return None
@@ -99,8 +101,9 @@ def _side_faults(width: int, height: int) -> list[str]:
     if width <= 0 or height <= 0:
         return ["The image is broken: its width and height cannot be read."]
     found: list[str] = []
+    is_so = f"The image is {width}x{height} pixels;"
     if min(width, height) < SIDE_MIN_PIXELS:
-        found.append(f"The image is {width}x{height} pixels; both sides must be at least {SIDE_MIN_PIXELS}.")
+        found.append(f"{is_so} both sides must be at least {SIDE_MIN_PIXELS}.")
     if max(width, height) > RATIO_MAX * min(width, height):
-        found.append(f"The image is {width}x{height} pixels; its ratio must be from 1:{RATIO_MAX} to {RATIO_MAX}:1.")
+        found.append(f"{is_so} its ratio must be from 1:{RATIO_MAX} to {RATIO_MAX}:1.")
     return found

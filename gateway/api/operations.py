@@ -5,6 +5,7 @@ Not held here: the videos (`videos`, `content`), who may ask (`auth`; each route
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,8 +14,10 @@ from litestar import Request, Response, get
 from gateway import __version__
 from gateway.api.gateway import gateway_of
 from gateway.api.problems import responses
-from gateway.api.shapes import ModelList, model_objects
+from gateway.api.shapes import ModelList, model_list
+from gateway.core.routing import Listing
 from gateway.errors import Problem
+from gateway.settings import Price
 from gateway.storage.db import StorageError
 
 TEXT: Final = "text/plain; charset=utf-8"
@@ -52,10 +55,10 @@ async def list_models(request: Request[Any, Any, Any]) -> ModelList:
     """The table that validates requests, as it is published: what stands here is what is enforced."""
     fleet = gateway_of(request).fleet
 
-    def prices(provider: str, slug: str) -> Any:
-        return fleet.providers[provider].settings.prices.get(slug, ())
+    def prices(listing: Listing) -> Sequence[Price]:
+        return fleet.providers[listing.provider].settings.prices.get(listing.offering.slug, ())
 
-    return ModelList(data=model_objects(fleet.models, prices))
+    return model_list(fleet.models, prices)
 
 
 @get(

@@ -19,7 +19,7 @@ from gateway.errors import CODES, Code, FieldError, Problem
 from gateway.storage.db import StorageBusy, StorageError
 
 MEDIA_TYPE: Final = "application/problem+json"
-_TYPES: Final = "https://reelgate.dev/problems/"
+TYPES: Final = "/docs#"  # where the page has a line on each code
 
 # What Litestar raises, by status. Anything else of 4xx is a request that breaks a rule.
 _FRAMEWORK: Final[dict[int, Code]] = {
@@ -57,7 +57,7 @@ def document(problem: Problem, request: Request[Any, Any, Any]) -> Response[dict
     """The answer for a problem. Nothing of a refused request was charged, and the document says so."""
     info = CODES[problem.code]
     content: dict[str, object] = {
-        "type": _TYPES + problem.code.replace("_", "-"),
+        "type": TYPES + problem.code,
         "title": info.title,
         "status": info.status,
         "detail": problem.detail,
@@ -148,6 +148,6 @@ def responses(*statuses: int) -> dict[int, ResponseSpec]:
     """The problems that a route documents, by status."""
     titles = {info.status: info.title for info in CODES.values()}
     return {
-        status: ResponseSpec(ProblemDocument, generate_examples=False, description=titles[status], media_type=MEDIA_TYPE)  # type: ignore[arg-type]
+        status: ResponseSpec(ProblemDocument, generate_examples=False, description=titles[status], media_type=MEDIA_TYPE)
         for status in statuses
     }

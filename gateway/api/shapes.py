@@ -1,7 +1,7 @@
-"""What goes out: the answers' Structs, in the order of the contract's examples, and how each is made of what is stored.
+"""What goes out: the answers' Structs, in the contract's field order, and how each is made of what is stored.
 
 Not held here: what comes in (`gateway.api.wire`), errors (`gateway.api.problems`), headers and routes.
-Times are Unix seconds, whole ones everywhere but in the timeline. Nothing of a vendor's link or an image's bytes is shown.
+Times are Unix seconds, whole except in the timeline. No vendor's link and no image's bytes are shown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIZE_OF: Final = {shape: size for size, shape in SIZES.items()}
 
 
 class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The request as it was understood, defaults filled in; an image given as data is shown by its size and hash."""
+    """The request as understood, defaults filled in; an image given as data is shown by length and hash."""
 
     model: str
     prompt: str | None = None
@@ -49,14 +49,14 @@ class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueObject(msgspec.Struct, frozen=True):
-    """Where a waiting video stands; `position` 1 is next. The start is a guess, and null where nothing is known."""
+    """Where a waiting video stands; `position` 1 is next. The start is a guess, null where there is none."""
 
     position: int
     estimated_start_at: int | None
 
 
 class OutputObject(msgspec.Struct, frozen=True, kw_only=True):
-    """The finished video. `url` is this gateway's own; `bytes` and `sha256` are null until it is stored here."""
+    """The finished video. `url` is this gateway's own; `bytes` and `sha256` are null until it is stored."""
 
     url: str
     content_type: str = "video/mp4"
@@ -172,7 +172,7 @@ class PriceObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OfferingObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to get a model; `offering` is the vendor's own name. The first price that fits applies; none: unknown."""
+    """One way to get a model; `offering` is the vendor's slug. The first price that fits applies."""
 
     provider: str
     offering: str
@@ -211,7 +211,7 @@ def encode(answer: msgspec.Struct) -> bytes:
 
 
 def video_object(video: Video, queue: tuple[int, float | None] | None = None) -> VideoObject:
-    """A stored video as it is shown. `queue` is its place and estimated start; it counts only while the video waits."""
+    """A stored video as it is shown. `queue` is its place and estimated start, shown only while it waits."""
     task, request = video.task, _read_request(video.request)
     output = _output(task)
     place = None
@@ -219,11 +219,12 @@ def video_object(video: Video, queue: tuple[int, float | None] | None = None) ->
         place = QueueObject(queue[0], _whole(queue[1]))
     return VideoObject(
         id=task.id, model=task.model, status=task.status, stage=task.stage, progress=task.progress,
-        created_at=int(task.created_at), started_at=_whole(task.started_at), completed_at=_whole(task.completed_at),
-        expires_at=None if output is None else output.expires_at, prompt=request.prompt, seconds=str(request.duration),
-        size=_size(request), request=request, provider=task.provider, offering=task.offering,
-        vendor_task_id=task.vendor_task_id, attempts=task.attempts, queue=place, output=output, error=_error(task),
-        charged=task.charged, cost=_cost(task), metadata=video.metadata,
+        created_at=int(task.created_at), started_at=_whole(task.started_at),
+        completed_at=_whole(task.completed_at), expires_at=None if output is None else output.expires_at,
+        prompt=request.prompt, seconds=str(request.duration), size=_size(request), request=request,
+        provider=task.provider, offering=task.offering, vendor_task_id=task.vendor_task_id,
+        attempts=task.attempts, queue=place, output=output, error=_error(task), charged=task.charged,
+        cost=_cost(task), metadata=video.metadata,
     )  # fmt: skip
 
 
@@ -246,11 +247,13 @@ def timeline_list(events: Sequence[Event]) -> TimelineList:
     )
 
 
-def model_list(models: Mapping[str, Sequence[Listing]], prices: Callable[[Listing], Sequence[Price]]) -> ModelList:
+def model_list(
+    models: Mapping[str, Sequence[Listing]], prices: Callable[[Listing], Sequence[Price]]
+) -> ModelList:
     """The models with the listings that serve each, and each listing's configured prices."""
     return ModelList(
         data=[
-            ModelObject(id=model, offerings=[_offering_object(listing, prices(listing)) for listing in listings])
+            ModelObject(id=model, offerings=[_offering_object(each, prices(each)) for each in listings])
             for model, listings in models.items()
         ]
     )
@@ -259,8 +262,8 @@ def model_list(models: Mapping[str, Sequence[Listing]], prices: Callable[[Listin
 def _offering_object(listing: Listing, prices: Sequence[Price]) -> OfferingObject:
     offering = listing.offering
     return OfferingObject(
-        provider=listing.provider, offering=offering.slug, mode=offering.mode, resolutions=offering.resolutions,
-        aspect_ratios=offering.aspect_ratios, durations=offering.durations,
+        provider=listing.provider, offering=offering.slug, mode=offering.mode,
+        resolutions=offering.resolutions, aspect_ratios=offering.aspect_ratios, durations=offering.durations,
         features=msgspec.convert(offering, Features, from_attributes=True),
         price=[
             PriceObject(
@@ -278,7 +281,7 @@ def _whole(at: float | None) -> int | None:
 
 
 def _size(request: ShownRequest) -> Size | None:
-    """Null for any image: of one given by URL nothing is known, of one given as data only length and hash are kept."""
+    """Null with an image: of a URL nothing is known, of one given as data only length and hash are kept."""
     return None if request.aspect_ratio is None else _SIZE_OF[request.resolution, request.aspect_ratio]
 
 

@@ -17,11 +17,12 @@ from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.shapes import (
     Deleted,
-    Timeline,
+    TimelineList,
     VideoList,
     VideoObject,
     encode,
-    timeline_of,
+    timeline_list,
+    video_list,
     video_object,
 )
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
@@ -137,10 +138,7 @@ async def list_videos(
     page = Page(limit=limit, newest_first=order == "desc", after=position)
     videos = await gateway.store.video_list(owner, filters, page)
     data = [video_object(video, gateway.engine.queue_place(video.task)) for video in videos[:limit]]
-    ids = [video.id for video in data]
-    listed = VideoList(
-        data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=len(videos) > limit
-    )
+    listed = video_list(data, has_more=len(videos) > limit)
     return Response(content=encode(listed), media_type="application/json")  # type: ignore[arg-type]
 
 
@@ -148,11 +146,11 @@ async def list_videos(
     "/v1/videos/{video_id:str}/timeline", opt={"role": "viewer"}, responses=responses(401, 404),
     summary="What happened to a video, and when", tags=["videos"],
 )
-async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> Timeline:
+async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> TimelineList:
     """Every event of the video, oldest first."""
     gateway, owner = gateway_of(request), caller_of(request).id
     await _found(gateway, video_id, owner)
-    return timeline_of(await gateway.store.events_get(video_id, owner))
+    return timeline_list(await gateway.store.events_get(video_id, owner))
 
 
 @post(
@@ -306,7 +304,7 @@ def _headers(gateway: Gateway, video: Video) -> dict[str, str]:
     place = gateway.engine.queue_place(task)
     headers = {"ETag": f'"{task.version}"' if place is None else f'"{task.version}-{place[0]}"'}
     if not task.is_terminal:
-        seconds = gateway.engine.seconds_to_next(task.id)
+        seconds = gateway.engine.seconds_to_next(task)
         headers["Retry-After"] = str(max(1, round(seconds)))
         headers["openai-poll-after-ms"] = str(max(500, round(seconds * 1000)))
     return headers

@@ -1,34 +1,31 @@
 """What comes in: the body of a create, every rule of contract 2.1, and the request that follows from it.
 
-Held here: the body's fields and limits as the published document shows them (`CreateBody`), the rules between fields
-(`RULES`), aliases, the fingerprint for idempotency. Not held here: images (`images`), what an offering takes
-(`providers.spec.refusals`), headers and routes. Nothing raises but Problem, whatever the bytes.
+Held here: the fields and their limits as the published document shows them (`CreateBody`), aliases, the rules
+between fields (`RULES`), the fingerprint for idempotency. Not held here: bytes and types (`reading`),
+images (`images`), what an offering takes (`providers.spec.refusals`), headers and routes.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import itertools
-import json
 import re
-import types
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeAlias, Union, get_args, get_origin
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from gateway.api.images import Checked, check_image
+from gateway.api.reading import ERRORS_MAX, faults, nearest, read_object, refuse, shortened
 from gateway.api.shapes import SIZES, Size
-from gateway.errors import FieldError, Problem
+from gateway.errors import FieldError
 from providers.spec import AspectRatio, Resolution, Shot, VideoRequest
 
 DURATION_MIN_SECONDS: Final = 3
 DURATION_MAX_SECONDS: Final = 15
+DURATION_DEFAULT_SECONDS: Final = 5
 RATIO_TOLERANCE: Final = 0.02  # how far an image given as data may be off the ratio that `size` names
-ERRORS_MAX: Final = 100  # what one answer lists; also bounds the work on a body that is made of mistakes
-_ECHO_MAX_CHARS: Final = 64  # of what a caller wrote, in a message or pointer
 
 _Prompt: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2500)]
 _Name: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -52,7 +49,7 @@ class ImageReference(Struct, forbid_unknown_fields=True):
 
 
 class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A create. A field that is null is a field left out. `seconds`, `size`, `input_reference` are OpenAI's words."""
+    """A create. Null is the same as left out. `seconds`, `size` and `input_reference` are OpenAI's words."""
 
     model: str | None = None
     prompt: _Prompt | None = None
@@ -66,7 +63,7 @@ class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
     audio: bool | None = None
     voice_ids: Annotated[list[_VoiceId], Meta(min_length=1, max_length=2)] | None = None
     cfg_scale: Annotated[float, Meta(ge=0, le=1)] | None = None
-    provider: _Name | Annotated[list[_Name], Meta(min_length=1)] | None = None
+    provider: _Name | Annotated[list[_Name], Meta(min_length=1, max_length=100)] | None = None
     priority: Annotated[int, Meta(ge=-10, le=10)] | None = None
     metadata: Annotated[dict[_Label, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] | None = None
     webhook_url: str | None = None
@@ -77,7 +74,7 @@ class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Known(Struct, frozen=True):
-    """What a request may name: the models and providers that are enabled, and the model of a request that names none."""
+    """What a request may name: enabled models and providers; and the model of a request that names none."""
 
     models: tuple[str, ...]
     providers: tuple[str, ...]
@@ -96,153 +93,196 @@ class Asked(Struct, frozen=True):
 
 
 def read_create(body: bytes, known: Known) -> Asked:
-    """The request in `body`. Raises Problem invalid_request with every broken rule (at most ERRORS_MAX)."""
-    raw = _decode(body)
-    errors = list(itertools.islice(_faults("", raw, CreateBody), ERRORS_MAX))
+    """The request in `body`. Raises Problem with every broken rule (at most `reading.ERRORS_MAX`)."""
+    raw = read_object(body)
+    errors = faults(raw, CreateBody)
+    if len(errors) == ERRORS_MAX:  # there may be more, so it is not known which fields are fine
+        refuse(errors)
     broken = {error.pointer.split("/")[1] for error in errors}
-    given = msgspec.convert({name: value for name, value in raw.items() if name not in broken}, CreateBody)
-    asked, found = _fold(given, broken)
+    fine = {name: raw[name] for name in CreateBody.__struct_fields__ if name in raw and name not in broken}
+    given = msgspec.convert(fine, CreateBody)
+    folded, found = _fold(given, broken)
     errors += found
+    broken |= {native for alias, natives in ALIASES.items() if alias in broken for native in natives}
     for fields, rule in RULES:
         if broken.isdisjoint(fields):
-            errors += rule(asked, known)
-    images = {field: check_image(*image) for field, image in _images(given, asked)}
+            errors += rule(folded, known)
+    images = _images(given, folded)
     for image in images.values():
         errors += image.errors
-    errors += _size_faults(given, images.get("image"))
-    _refuse(errors)
-    return _asked(asked, known, images)
+    if "size" not in broken and "image" not in broken:
+        errors += _frame_faults(given, images.get("image"))
+    refuse(errors)
+    return _asked(folded, known, images)
 
 
-# --- from bytes to fields ---------------------------------------------------------------------------------------------
+# --- aliases ------------------------------------------------------------------------------------------------
 
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-
-
-class _Malformed(ValueError):
-    """Text that a JSON parser may take and that is still no JSON with one meaning."""
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _Malformed("a key stands twice in one object")
-    return found
+ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "seconds": ("duration",),
+    "size": ("resolution", "aspect_ratio"),
+    "input_reference": ("image",),
+}
 
 
-def _constant(word: str) -> NoReturn:
-    raise _Malformed(f"{word} is no JSON number")
+def _fold(given: CreateBody, broken: set[str]) -> tuple[CreateBody, list[FieldError]]:
+    """`given` in native fields only, and the aliases that contradict theirs."""
+    values: dict[str, int | str | None] = {}
+    if given.seconds is not None:
+        values["duration"] = int(given.seconds)
+    if given.size is not None:
+        values["resolution"], ratio = SIZES[given.size]
+        has_image = given.image is not None or given.input_reference is not None
+        if not has_image and broken.isdisjoint(("image", "input_reference")):
+            values["aspect_ratio"] = ratio
+    if given.input_reference is not None:
+        values["image"] = given.input_reference.image_url
+    errors: list[FieldError] = []
+    for name, value in values.items():
+        native = getattr(given, name)
+        if native is not None and native != value:
+            alias = next(alias for alias, natives in ALIASES.items() if name in natives)
+            errors.append(FieldError(f"/{alias}", f"Contradicts `{name}`; give one of the two."))
+    new = {name: value for name, value in values.items() if getattr(given, name) is None}
+    return replace(given, **new, seconds=None, size=None, input_reference=None), errors
 
 
-def _decode(body: bytes) -> dict[str, object]:
-    """The object in `body`. Not msgspec's decoder: that keeps the last of two equal keys without a word."""
-    try:
-        raw = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
-    except UnicodeDecodeError:
-        raise Problem("invalid_request", "The body is not UTF-8 text.") from None
-    except RecursionError:
-        raise Problem("invalid_request", "The body is nested too deeply.") from None
-    except (json.JSONDecodeError, _Malformed) as error:
-        raise Problem("invalid_request", f"The body is not valid JSON: {error}.") from None
-    except ValueError:  # int() refuses thousands of digits
-        raise Problem("invalid_request", "The body holds a number with too many digits.") from None
-    if not isinstance(raw, dict):
-        raise Problem("invalid_request", "The body must be a JSON object.")
-    if b"\\u" in body:  # neither NUL nor a lone surrogate can be written in another way
-        _refuse(list(itertools.islice(_unstorable(raw), ERRORS_MAX)))
-    return raw
+# --- rules between fields -----------------------------------------------------------------------------------
+
+_REFERENCE: Final = re.compile(r"<<<voice_([0-9]+)>>>")
 
 
-def _unstorable(raw: dict[str, object]) -> Iterator[FieldError]:
-    """Strings that no database keeps. By a stack: the parser may nest deeper than calls can."""
-    stack: list[tuple[str, object]] = [("", raw)]
-    while stack:
-        pointer, value = stack.pop()
-        if isinstance(value, str) and _UNSTORABLE.search(value):
-            yield FieldError(pointer, "Holds U+0000 or half of a surrogate pair, which is no text.")
-        elif isinstance(value, dict):
-            if any(_UNSTORABLE.search(key) for key in value):
-                yield FieldError(pointer, "Has a key with U+0000 or half of a surrogate pair, which is no text.")
-            stack += [(_under(pointer, key), inner) for key, inner in value.items() if not _UNSTORABLE.search(key)]
-        elif isinstance(value, list):
-            stack += [(f"{pointer}/{index}", inner) for index, inner in enumerate(value)]
+def _model(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    name = known.default_model if body.model is None else body.model
+    if name not in known.models:
+        what = "is unknown" if body.model is not None else "is the default, but no enabled provider serves it"
+        hint = f"{nearest(name, known.models)} Served here: {', '.join(known.models) or 'none'}."
+        yield FieldError("/model", f"The model `{shortened(name)}` {what}.{hint}")
 
 
-def _under(pointer: str, key: str) -> str:
-    return f"{pointer}/{key[:_ECHO_MAX_CHARS].replace('~', '~0').replace('/', '~1')}"
+def _text(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.image is not None and body.prompt is None:
+        yield FieldError("/prompt", "Image-to-video needs a prompt; `shots` may be added to it.")
+    if body.image is None and body.prompt is None and body.shots is None:
+        yield FieldError("/prompt", "Text-to-video needs one of `prompt` and `shots`.")
+    if body.image is None and body.prompt is not None and body.shots is not None:
+        yield FieldError("/shots", "Text-to-video takes either `prompt` or `shots`, not both.")
 
 
-def _faults(pointer: str, value: object, kind: Any) -> Iterator[FieldError]:  # noqa: ANN401 (a type, as msgspec takes it)
-    """Every way in which `value` is no `kind`. msgspec names only the first, so it is asked part by part."""
-    for member, limits in _members(kind):
-        inside = get_args(member)
-        match get_origin(member) or member, value:
-            case type() as struct, dict() if issubclass(struct, Struct):
-                yield from _struct_faults(pointer, value, struct)
-                return
-            case (builtin, dict()) if builtin is dict:
-                yield from _length_faults(pointer, len(value), limits)
-                for key, inner in value.items():
-                    yield from _faults(_under(pointer, key), key, inside[0])
-                    yield from _faults(_under(pointer, key), inner, inside[1])
-                return
-            case (builtin, list()) if builtin is list:
-                yield from _length_faults(pointer, len(value), limits)
-                for index, inner in enumerate(value[:ERRORS_MAX]):
-                    yield from _faults(f"{pointer}/{index}", inner, inside[0])
-                return
-            case _:
-                continue
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        words = [word for member, _ in _members(kind) if get_origin(member) is Literal for word in get_args(member)]
-        is_word = isinstance(value, str) and bool(words)
-        yield FieldError(pointer, f"Expected one of {', '.join(words)}." if is_word else f"{error}.")
+def _end_image(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.end_image is not None and body.image is None:
+        yield FieldError("/end_image", "An end image needs an `image` to begin with.")
 
 
-def _members(kind: Any) -> Iterator[tuple[Any, tuple[Meta, ...]]]:  # noqa: ANN401
-    """The alternatives of a type, each with its limits."""
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        for member in get_args(kind):
-            yield from _members(member)
-    elif origin is Annotated:
-        member, *limits = get_args(kind)
-        yield member, tuple(limits)
-    else:
-        yield kind, ()
+def _end_image_shots(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.end_image is not None and body.shots is not None:
+        yield FieldError("/end_image", "An end image excludes `shots`.")
 
 
-def _struct_faults(pointer: str, value: dict[str, object], struct: type[Struct]) -> Iterator[FieldError]:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    for name in value:
-        if name not in fields:
-            yield FieldError(_under(pointer, name), f"There is no such field.{_nearest(name, fields)}")
-    for name, field in fields.items():
-        if name in value:
-            yield from _faults(f"{pointer}/{name}", value[name], field.type)
-        elif field.required:
-            yield FieldError(f"{pointer}/{name}", "This field is required.")
+def _aspect_ratio(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.aspect_ratio is not None and body.image is not None:
+        yield FieldError("/aspect_ratio", "Leave it out: with an image its frame decides the ratio.")
 
 
-def _length_faults(pointer: str, length: int, limits: tuple[Meta, ...]) -> Iterator[FieldError]:
-    for limit in limits:
-        if limit.max_length is not None and length > limit.max_length:
-            yield FieldError(pointer, f"Has {length} entries; at most {limit.max_length} are taken.")
-        if limit.min_length is not None and length < limit.min_length:
-            yield FieldError(pointer, f"Has {length} entries; at least {limit.min_length} is needed.")
+def _shot_times(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.shots is None:
+        return
+    total = sum(shot.duration for shot in body.shots)
+    if body.duration is not None and total != body.duration:
+        yield FieldError("/shots", f"The shots add up to {total} s; `duration` is {body.duration} s.")
+    elif not DURATION_MIN_SECONDS <= total <= DURATION_MAX_SECONDS:
+        limits = f"{DURATION_MIN_SECONDS} to {DURATION_MAX_SECONDS}"
+        yield FieldError("/shots", f"The shots add up to {total} s; a video has {limits} s.")
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    """A hint, from a piece of the name: comparing is quadratic."""
-    near = difflib.get_close_matches(name[:_ECHO_MAX_CHARS], known)
-    return f" Did you mean {' or '.join(f'`{word}`' for word in near)}?" if near else ""
+def _voices(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.voice_ids is not None and body.audio is not True:
+        yield FieldError("/voice_ids", "Voices need `audio` to be true.")
 
 
-def _refuse(errors: list[FieldError]) -> None:
-    """Raises Problem when there are any."""
-    if errors:
-        first, more = errors[0], len(errors) - 1
-        detail = f"{first.pointer[1:] or 'body'}: {first.detail}" + (f" ({more} more in `errors`.)" if more else "")
-        raise Problem("invalid_request", detail, errors=tuple(errors[:ERRORS_MAX]))
+def _voice_references(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    names = {str(number) for number in range(1, len(body.voice_ids or ()) + 1)}
+    texts = [(f"/shots/{index}/prompt", shot.prompt) for index, shot in enumerate(body.shots or ())]
+    for pointer, text in (("/prompt", body.prompt or ""), *texts):
+        for name in sorted(set(_REFERENCE.findall(text)) - names):
+            yield FieldError(pointer, f"Refers to voice_{shortened(name)}, which `voice_ids` does not give.")
+
+
+def _pins(body: CreateBody) -> tuple[str, ...]:
+    asked = [body.provider] if isinstance(body.provider, str) else body.provider or []
+    return tuple(dict.fromkeys(asked))
+
+
+def _providers(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    for name in _pins(body):
+        if name not in known.providers:
+            hint = f"{nearest(name, known.providers)} Enabled here: {', '.join(known.providers) or 'none'}."
+            yield FieldError("/provider", f"There is no provider `{shortened(name)}`.{hint}")
+
+
+def _webhook(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    if body.webhook_url is not None:
+        yield FieldError("/webhook_url", "This version delivers no webhooks yet; leave it out and poll.")
+
+
+Rule: TypeAlias = Callable[[CreateBody, Known], Iterator[FieldError]]
+# Each rule with the fields it reads: it has nothing to say when one of them could not be read.
+RULES: Final[tuple[tuple[tuple[str, ...], Rule], ...]] = (
+    (("model",), _model),
+    (("prompt", "shots", "image"), _text),
+    (("end_image", "image"), _end_image),
+    (("end_image", "shots"), _end_image_shots),
+    (("aspect_ratio", "image"), _aspect_ratio),
+    (("shots", "duration"), _shot_times),
+    (("voice_ids", "audio"), _voices),
+    (("prompt", "shots", "voice_ids"), _voice_references),
+    (("provider",), _providers),
+    (("webhook_url",), _webhook),
+)
+
+
+def _images(given: CreateBody, folded: CreateBody) -> dict[str, Checked]:
+    """What was found of each image, by its native field; mistakes point to where it was given."""
+    where = "/image" if given.image is not None else "/input_reference/image_url"
+    named = (("image", where, folded.image), ("end_image", "/end_image", folded.end_image))
+    return {field: check_image(pointer, value) for field, pointer, value in named if value is not None}
+
+
+def _frame_faults(given: CreateBody, image: Checked | None) -> Iterator[FieldError]:
+    """`size` beside an image whose frame says otherwise, as far as the frame can be seen."""
+    if given.size is None or image is None or image.sides is None or image.errors:
+        return
+    width, height = (int(side) for side in given.size.split("x"))
+    if abs(image.sides[0] * height / (image.sides[1] * width) - 1) > RATIO_TOLERANCE:
+        sides = f"{image.sides[0]}x{image.sides[1]}"
+        yield FieldError("/size", f"The image is {sides}, more than 2 % off this ratio; its frame decides.")
+
+
+# --- the request --------------------------------------------------------------------------------------------
+
+
+def _asked(body: CreateBody, known: Known, images: Mapping[str, Checked]) -> Asked:
+    shots = None if body.shots is None else tuple(Shot(shot.prompt, shot.duration) for shot in body.shots)
+    duration = body.duration
+    if duration is None:
+        duration = DURATION_DEFAULT_SECONDS if shots is None else sum(shot.duration for shot in shots)
+    request = VideoRequest(
+        model=known.default_model if body.model is None else body.model, prompt=body.prompt,
+        negative_prompt=body.negative_prompt, image=body.image, end_image=body.end_image, shots=shots,
+        resolution=body.resolution or "720p", duration=duration, audio=body.audio or False,
+        aspect_ratio=None if body.image is not None else body.aspect_ratio or "16:9",
+        voice_ids=None if body.voice_ids is None else tuple(body.voice_ids), cfg_scale=body.cfg_scale,
+    )  # fmt: skip
+    pins, priority, metadata = _pins(body), body.priority or 0, body.metadata or {}
+    asked = Asked(request, pins, priority, metadata, body.deadline, "")
+    return replace(asked, fingerprint=_fingerprint(asked, body.model, images))
+
+
+def _fingerprint(asked: Asked, model: str | None, images: Mapping[str, Checked]) -> str:
+    """SHA-256 (hex) of what was asked for. The model as given: a new default must not break a replay."""
+    content = msgspec.to_builtins(asked.request)
+    content |= {"provider": asked.pins, "priority": asked.priority, "metadata": asked.metadata}
+    content |= {"model": model, "deadline": asked.deadline_seconds}
+    content |= {field: {"sha256": image.sha256} for field, image in images.items() if image.sha256}
+    known = {name: value for name, value in content.items() if value is not None}
+    return hashlib.sha256(msgspec.json.encode(known, order="sorted")).hexdigest()

@@ -241,7 +241,7 @@ def accepted_event(task: Task) -> Event:
     """The first line of a timeline: the gateway took the request and will answer for it."""
     return Event(
         type="accepted", at=task.created_at, status=task.status, stage=task.stage, provider=None, offering=None,
-        detail={"candidates": len(task.candidates)}, seq=1,
+        detail={"candidates": ", ".join(f"{some.provider}/{some.offering}" for some in task.candidates)}, seq=1,
     )
 
 

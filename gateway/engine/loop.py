@@ -100,7 +100,7 @@ class Engine:
             self._wake.clear()
             self._admit()
             while len(self._others) < POLLS_MAX and (task := self._next_due()) is not None:
-                self._begin(self._others, task.id, self._steps.due[task.state](self, task))
+                self._begin(self._others, task.id, partial(self._steps.due[task.state], self, task))
             now = self.now()
             next_at = self._timers[0][0] if self._timers and len(self._others) < POLLS_MAX else now + _IDLE_SECONDS
             try:
@@ -140,17 +140,17 @@ class Engine:
         if task.state == "submitting":
             await self.save(task, SubmitUnknown(Cause("broken", "the gateway ended while it was sending this")))
 
-    def _begin(self, group: set[asyncio.Task[None]], task_id: str, step: Awaitable[None]) -> None:
+    def _begin(self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]) -> None:
         self.watches[task_id].is_busy = True
         running = asyncio.create_task(self._run_step(task_id, step))
         group.add(running)
         running.add_done_callback(group.discard)
 
-    async def _run_step(self, task_id: str, step: Awaitable[None]) -> None:
+    async def _run_step(self, task_id: str, step: Callable[[], Awaitable[None]]) -> None:
         """Run one step; what goes wrong in it stays with that task, which is looked at again later."""
         watch = self.watches[task_id]
         try:
-            await step
+            await step()
         except Exception as error:  # noqa: BLE001 - a fault in one task's step must not end the others'
             watch.failures += 1
             self.telemetry.step_failed(task_id, error)
@@ -226,7 +226,7 @@ class Engine:
             if candidate is None or self.watches[task.id].is_busy:
                 continue
             gates[candidate.provider].enter(now)
-            self._begin(self._submits, task.id, self._steps.submit(self, task, candidate))
+            self._begin(self._submits, task.id, partial(self._steps.submit, self, task, candidate))
             if gates[candidate.provider].free_at(now) != now:
                 free.discard(candidate.provider)
         times = (gate.free_at(now) for gate in gates.values())
@@ -242,11 +242,12 @@ class Engine:
         times = [at for gate in gates if (at := gate.free_at(self.now())) is not None]
         return place + 1, min(times, default=None)
 
-    def seconds_to_next(self, task_id: str) -> float:
-        """How long until something may have changed for a caller: our own next look, between one second and a minute."""
-        watch = self.watches.get(task_id)
-        due = None if watch is None else watch.due
-        return 1.0 if due is None else min(60.0, max(1.0, due - self.now()))
+    def seconds_to_next(self, task: Task) -> float:
+        """How long until something may have changed for a caller: until the next poll, between a second and a minute."""
+        watch = self.watches.get(task.id)
+        if task.state != "rendering" or watch is None or watch.due is None:
+            return 1.0
+        return min(60.0, max(1.0, watch.due - self.now()))
 
     # --- saving -----------------------------------------------------------------------------------------------------
 
@@ -273,7 +274,7 @@ class Engine:
             if fresh is None or fresh.replica != self.replica:
                 self._forget(task.id)
                 return None
-            if (fresh.version, fresh.last_seq) == (task.version + 1, change.task.last_seq):
+            if fresh == msgspec.structs.replace(change.task, version=task.version + 1):
                 self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
                 return fresh
             task = fresh

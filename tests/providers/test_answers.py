@@ -6,7 +6,8 @@ Held here: answers that came whole. Not held here: those that did not (test_trut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import httpx
@@ -60,7 +61,8 @@ async def test_adapter_cannot_leave_its_origin_by_a_path(path: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["http://api.vendor.test/x", "https://api.vendor.test:444/x", "https://vendor.test/x",
-     "https://api.vendor.test.evil.test/x", "https://api.vendor.test@evil.test/x", "https://evil.test/api.vendor.test"],
+     "https://api.vendor.test.evil.test/x", "https://api.vendor.test@evil.test/x",
+     "https://evil.test/api.vendor.test"],
 )
 def test_key_is_refused_to_another_origin(url: str) -> None:
     account = Account(base_url="https://api.vendor.test/v1", api_key=KEY)
@@ -125,6 +127,17 @@ RETRY_AFTER: tuple[tuple[str, float | None], ...] = (
 )
 
 
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A time zone in which a date without one would be read wrongly."""
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
 @pytest.mark.parametrize(("header", "seconds"), RETRY_AFTER)
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_retry_after(header: str, seconds: float | None, operation: Operation) -> None:

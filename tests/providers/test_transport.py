@@ -6,6 +6,7 @@ Held here: what its callers rely on. Not held here: what an error proves about a
 from __future__ import annotations
 
 import asyncio
+import builtins
 import inspect
 import socket
 import ssl
@@ -47,7 +48,7 @@ def exceptions_of(module: object) -> set[type[Exception]]:
 FAILURES = sorted(
     exceptions_of(client_exceptions)
     | exceptions_of(http_exceptions)
-    | {OSError, *OSError.__subclasses__(), TimeoutError, asyncio.TimeoutError}
+    | {failure for failure in exceptions_of(builtins) if issubclass(failure, OSError)}
     | exceptions_of(ssl),
     key=repr,
 )

@@ -34,6 +34,8 @@ _UNIFIED_PAGE: Body = _UNIFIED | {
     "aspect_ratio": "16:9",
 }
 
+_VOICE: Body = {"voice_ids": ["voice_123456"], "generate_audio": True}
+
 # Every field of every page's example, with values of the kind it documents; (vendor, slug, body).
 ACCEPTED: list[tuple[str, str, Body]] = [
     ("highwayapi", "kling-v3.0-std-t2v", _T2V),
@@ -54,7 +56,7 @@ ACCEPTED: list[tuple[str, str, Body]] = [
     ("myrouter", "kling-v3.0-pro-i2v", _I2V),
     ("myrouter", "kling-v3.0-4k-i2v", _I2V),
     ("unified", "kling-v3-text-to-video", _UNIFIED_PAGE),
-    ("unified", "kling-v3-text-to-video", _UNIFIED_PAGE | {"voice_ids": ["voice_123456"], "generate_audio": True}),
+    ("unified", "kling-v3-text-to-video", _UNIFIED_PAGE | _VOICE),
     ("unified", "kling-v3-text-to-video", _UNIFIED_PAGE | {"voice_ids": None, "multi_prompt": None}),
     ("unified", "kling-v3-text-to-video", {"model": "kling-v3-text-to-video"} | _SHOTS),
     ("unified", "kling-v3-image-to-video", _UNIFIED | {
@@ -62,7 +64,10 @@ ACCEPTED: list[tuple[str, str, Body]] = [
         "image_url": "https://images.test/first.png",
         "image_tail_url": "https://images.test/last.png",
     }),
-    ("unified", "kling-o3-text-to-video", _UNIFIED | {"model": "kling-o3-text-to-video", "shot_type": "customize"}),
+    ("unified", "kling-o3-text-to-video", _UNIFIED | {
+        "model": "kling-o3-text-to-video",
+        "shot_type": "customize",
+    }),
     ("unified", "kling-o3-image-to-video", {
         "model": "kling-o3-image-to-video",
         "image_url": "https://images.test/first.png",

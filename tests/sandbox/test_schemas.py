@@ -1,9 +1,12 @@
-"""The vendors' schemas, and how strictly the simulators keep them: at each documented limit, and one beyond it.
+"""The vendors' schemas, and how strictly the simulators keep them: at each documented limit, and beyond it.
 
 Held here: what is a valid request. Not held here: what becomes of an accepted one (test_protocols).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -27,46 +30,35 @@ def shots(*seconds: int, prompt: str = "x") -> list[Body]:
 
 
 # vendor, slug, what every try has, the changes that are accepted, the changes that are refused.
-Limits = tuple[str, str, Body, list[Body], list[Body]]
+Limits: TypeAlias = tuple[str, str, Body, list[Body], list[Body]]
+Place: TypeAlias = tuple[str, str, Body]
+_T2V: list[Place] = [("highwayapi", _STD, {}), ("highwayapi", _4K, {}), ("myrouter", _PRO, {})]
+_V3: list[Place] = [*_T2V, ("highwayapi", _I2V, {"image": _FIRST})]
+_PAGES: list[Place] = [*_V3, ("unified", _UNIFIED, {"model": _UNIFIED})]
+_O3: Body = {"model": "kling-o3-text-to-video"}
+
+
+def everywhere(places: list[Place], base: Body, fine: list[Body], refused: list[Body]) -> list[Limits]:
+    return [(vendor, slug, base | own, fine, refused) for vendor, slug, own in places]
+
+
 LIMITS: list[Limits] = [
-    *(
-        (vendor, slug, base, [{"prompt": "x" * 2500}, {"prompt": "\U0001f98a" * 2500}], [{"prompt": "x" * 2501}])
-        for vendor, slug, base in [
-            ("highwayapi", _STD, {}), ("highwayapi", _4K, {}), ("highwayapi", _I2V, {"image": _FIRST}),
-            ("myrouter", _PRO, {}), ("unified", _UNIFIED, {"model": _UNIFIED}),
-        ]
+    *everywhere(
+        _PAGES, {}, [{"prompt": "x" * 2500}, {"prompt": "\U0001f98a" * 2500}], [{"prompt": "x" * 2501}],
     ),
-    *(
-        (vendor, slug, base, [{"negative_prompt": "x" * 2500}], [{"negative_prompt": "x" * 2501}])
-        for vendor, slug, base in [
-            ("highwayapi", _STD, {"prompt": "x"}), ("highwayapi", _4K, {"prompt": "x"}),
-            ("highwayapi", _I2V, {"image": _FIRST, "prompt": "x"}), ("myrouter", _PRO, {"prompt": "x"}),
-        ]
+    *everywhere(_V3, {"prompt": "x"}, [{"negative_prompt": "x" * 2500}], [{"negative_prompt": "x" * 2501}]),
+    *everywhere(
+        [*_V3, ("unified", "kling-o3-text-to-video", _O3)], {"prompt": "x"},
+        [{"duration": 3}, {"duration": 15}],
+        [{"duration": 2}, {"duration": 16}, {"duration": 5.5}, {"duration": "5"}, {"duration": None}],
     ),
-    *(
-        (vendor, slug, base, [{"duration": 3}, {"duration": 15}],
-         [{"duration": 2}, {"duration": 16}, {"duration": 5.5}, {"duration": "5"}, {"duration": None}])
-        for vendor, slug, base in [
-            ("highwayapi", _STD, {"prompt": "x"}), ("highwayapi", _4K, {"prompt": "x"}),
-            ("highwayapi", _I2V, {"image": _FIRST, "prompt": "x"}), ("myrouter", _PRO, {"prompt": "x"}),
-            ("unified", "kling-o3-text-to-video", {"model": "kling-o3-text-to-video", "prompt": "x"}),
-        ]
+    *everywhere(
+        _V3, {"prompt": "x"}, [{"cfg_scale": 0}, {"cfg_scale": 1}],
+        [{"cfg_scale": -0.01}, {"cfg_scale": 1.01}, {"cfg_scale": True}],
     ),
-    *(
-        (vendor, slug, {"prompt": "x"} | base, [{"cfg_scale": 0}, {"cfg_scale": 1}],
-         [{"cfg_scale": -0.01}, {"cfg_scale": 1.01}, {"cfg_scale": True}])
-        for vendor, slug, base in [
-            ("highwayapi", _STD, {}), ("highwayapi", _4K, {}), ("highwayapi", _I2V, {"image": _FIRST}),
-            ("myrouter", _PRO, {}),
-        ]
-    ),
-    *(
-        (vendor, slug, {"prompt": "x"} | base, [{"aspect_ratio": "9:16"}, {"aspect_ratio": "1:1"}],
-         [{"aspect_ratio": "4:3"}, {"aspect_ratio": ""}])
-        for vendor, slug, base in [
-            ("highwayapi", _STD, {}), ("highwayapi", _4K, {}), ("myrouter", _PRO, {}),
-            ("unified", _UNIFIED, {"model": _UNIFIED}),
-        ]
+    *everywhere(
+        [*_T2V, _PAGES[-1]], {"prompt": "x"}, [{"aspect_ratio": "9:16"}, {"aspect_ratio": "1:1"}],
+        [{"aspect_ratio": "4:3"}, {"aspect_ratio": ""}],
     ),
     ("highwayapi", _STD, {"prompt": "x"}, [{"sound": False}],
      [{"sound": "true"}, {"sound": 1}, {"multi_prompt": shots(5)}, {"image": _FIRST}, {"seed": 1}]),
@@ -80,7 +72,8 @@ LIMITS: list[Limits] = [
       {"multi_prompt": [{"prompt": "x", "duration": 6, "index": 1}]}]),
     ("highwayapi", _4K, {}, [{"multi_prompt": shots(5, prompt="x" * 512)}],
      [{"multi_prompt": shots(5, prompt="x" * 513)}]),
-    ("highwayapi", _I2V, {"image": _FIRST, "prompt": "x"}, [{"multi_prompt": shots(5)}, {"end_image": _FIRST}],
+    ("highwayapi", _I2V, {"image": _FIRST, "prompt": "x"},
+     [{"multi_prompt": shots(5)}, {"end_image": _FIRST}],
      [{"multi_prompt": shots(5), "end_image": _FIRST}, {"aspect_ratio": "1:1"}]),
     ("highwayapi", _I2V, {}, [{"image": _FIRST, "prompt": ""}], [{"image": _FIRST}, {"prompt": "x"}]),
     ("highwayapi", _I2V, {"prompt": "x"},
@@ -98,8 +91,13 @@ LIMITS: list[Limits] = [
       {"voice_ids": "a", "generate_audio": True}, {"multi_prompt": shots(2, 4)}, {"cfg_scale": 0.5},
       {"sound": True}, {"quality": "720p"}, {"image_url": _FIRST}, {"model": "kling-v9"}, {"model": None}]),
     ("unified", "kling-v3-image-to-video", {"model": "kling-v3-image-to-video", "prompt": "x"},
-     [{"image_url": _FIRST}], [{}, {"image_url": picture(300, 300)}, {"image_url": _FIRST, "aspect_ratio": "1:1"}]),
+     [{"image_url": _FIRST}],
+     [{}, {"image_url": picture(300, 300)}, {"image_url": _FIRST, "aspect_ratio": "1:1"}]),
 ]
+
+
+def numbered(rows: Sequence[tuple[str, str, *tuple[Any, ...]]]) -> list[str]:
+    return [f"{number}-{row[0]}-{row[1]}" for number, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -114,7 +112,7 @@ def test_every_slug_of_a_vendor_is_tried_here(vendor: str) -> None:
     assert {slug for name, slug, _ in ACCEPTED if name == vendor} == set(strictness.validators(vendor))
 
 
-@pytest.mark.parametrize(("vendor", "slug", "body"), ACCEPTED, ids=[f"{n}-{row[1]}" for n, row in enumerate(ACCEPTED)])
+@pytest.mark.parametrize(("vendor", "slug", "body"), ACCEPTED, ids=numbered(ACCEPTED))
 async def test_documented_bodies_are_accepted(
     client: httpx.AsyncClient, sandbox: Sandbox, vendor: str, slug: str, body: Body
 ) -> None:
@@ -123,7 +121,7 @@ async def test_documented_bodies_are_accepted(
     assert [(entry.vendor, entry.slug) for entry in sandbox.ledger] == [(vendor, slug)]
 
 
-@pytest.mark.parametrize("limits", LIMITS, ids=[f"{number}-{row[1]}" for number, row in enumerate(LIMITS)])
+@pytest.mark.parametrize("limits", LIMITS, ids=numbered(LIMITS))
 async def test_limits_hold_exactly(client: httpx.AsyncClient, sandbox: Sandbox, limits: Limits) -> None:
     vendor, slug, base, fine, refused = limits
     for change in fine:
@@ -146,6 +144,6 @@ async def test_limits_hold_exactly(client: httpx.AsyncClient, sandbox: Sandbox, 
     ],
     ids=["size", "bytes", "gif", "base64", "bare"],
 )
-async def test_unfit_images_have_their_own_reasons(client: httpx.AsyncClient, image: str, reason: str) -> None:
+async def test_unfit_images_have_reasons(client: httpx.AsyncClient, image: str, reason: str) -> None:
     answer = await client.post(create_path("highwayapi", _I2V), json={"image": image, "prompt": "x"})
     assert (answer.status_code, answer.json()["reason"]) == (400, reason)

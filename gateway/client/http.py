@@ -1,29 +1,30 @@
-"""The HTTP side of `reelgate videos ...`: calls to a running gateway, what is shown of them, and exit codes.
+"""Calls to a running gateway, and what their outcomes mean to a script: one table of exit codes.
 
-Held here: the client, one table from outcomes to exit codes, bars on stderr. Not held here: options and output
-(`gateway.__main__`), and any rule about a request: the service alone judges it.
+Not held here: options (`gateway.client.verbs`), how things look (`gateway.client.output`), and any rule about
+a request: the service alone judges it.
 """
 
 from __future__ import annotations
 
 import base64
 import enum
-import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import IO, Any, Final, Self, TypeAlias
+from typing import IO, Final, Self, TypeAlias
 from urllib.parse import quote
 
 import click
 import httpx
 
-Json: TypeAlias = dict[str, Any]
+from gateway.client.output import Json, printable
+
+Query: TypeAlias = Mapping[str, str | int | None]
 
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 _LOOK_SECONDS = 2  # of one long poll: the end is told at once, the bar moves this often
@@ -61,7 +62,7 @@ EXITS: Final[Mapping[tuple[str, str | int], Exit]] = {
 
 
 class ClientError(click.ClickException):
-    """A call that did not do what was asked; the message is for the person, `exit_code` for their script."""
+    """A call did not do what was asked; the message is for the person, `exit_code` for their script."""
 
     def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
         super().__init__(message)
@@ -102,9 +103,24 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, query: Mapping[str, object] | None = None, wait_seconds: int = 0) -> Json:
-        """The object at `path`; `wait_seconds` is how long it may hold its answer. Raises ClientError."""
-        return self._call("GET", path, query=query, wait_seconds=wait_seconds)
+    def call(
+        self, method: str, path: str, *, query: Query | None = None, body: Json | None = None,
+        headers: Mapping[str, str] | None = None, wait_seconds: int = 0,
+    ) -> Json:  # fmt: skip
+        """The object that answers; `wait_seconds` is how long it may be held. Raises ClientError."""
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        timeout = httpx.Timeout(_ANSWER_SECONDS + wait_seconds, connect=5)
+        request = self._http.build_request(
+            method, self._url + path, params=params, json=body, headers=headers, timeout=timeout,
+        )
+        with self._reaching():
+            answer = self._http.send(request)
+        if not answer.is_success:
+            raise _refused(answer)
+        found = _object(answer)
+        if found is None:
+            raise ClientError(f"{self._url} does not answer as Reelgate does. Is REELGATE_URL right?")
+        return found
 
     def create(self, body: Json, idempotency_key: str) -> Json:
         """Order a video. A broken connection is tried again once, which the idempotency key makes safe.
@@ -112,7 +128,7 @@ class Client:
         Raises ClientError; with `Exit.UNKNOWN` where the order may have arrived all the same.
         """
         headers = {"Idempotency-Key": idempotency_key}
-        send = partial(self._call, "POST", "/v1/videos", body=body, headers=headers)
+        send = partial(self.call, "POST", "/v1/videos", body=body, headers=headers)
         try:
             return send()
         except Unavailable as error:
@@ -125,18 +141,10 @@ class Client:
             message = f"{error.message}\nThe order may have arrived: {hint}."
             raise ClientError(message, Exit.UNKNOWN) from error
 
-    def plan(self, body: Json) -> Json:
-        """What `create` would do with `body`; spends nothing. Raises ClientError."""
-        return self._call("POST", "/v1/videos/plan", body=body)
-
     def video(self, video_id: str, wait_seconds: int = 0) -> Json:
         """The video, at its end or after `wait_seconds` (0..60). Raises ClientError."""
-        return self.get(path_of(video_id), {"wait": wait_seconds or None}, wait_seconds)
-
-    def cancel(self, video_id: str, detach: bool) -> Json:
-        """The video after the wish to cancel it. Raises ClientError."""
-        query = {"detach": "true" if detach else None}
-        return self._call("POST", path_of(video_id, "/cancel"), query=query)
+        query = {"wait": wait_seconds or None}
+        return self.call("GET", path_of(video_id), query=query, wait_seconds=wait_seconds)
 
     def follow(self, video_id: str, timeout_seconds: float | None = None) -> Iterator[Json]:
         """The video again and again, last in its terminal status, across restarts of the gateway.
@@ -184,24 +192,6 @@ class Client:
             part.unlink(missing_ok=True)
         return size
 
-    def _call(
-        self, method: str, path: str, *, query: Mapping[str, object] | None = None, body: Json | None = None,
-        headers: Mapping[str, str] | None = None, wait_seconds: int = 0,
-    ) -> Json:  # fmt: skip
-        params = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        timeout = httpx.Timeout(_ANSWER_SECONDS + wait_seconds, connect=5)
-        request = self._http.build_request(
-            method, self._url + path, params=params, json=body, headers=headers, timeout=timeout,
-        )
-        with self._reaching():
-            answer = self._http.send(request)
-        if not answer.is_success:
-            raise _refused(answer)
-        found = _object(answer)
-        if found is None:
-            raise ClientError(f"{self._url} does not answer as Reelgate does. Is REELGATE_URL right?")
-        return found
-
     @contextmanager
     def _opened(self, path: str) -> Iterator[httpx.Response]:
         headers = {"Accept-Encoding": "identity"}
@@ -230,15 +220,10 @@ def outcome(video: Json) -> Exit:
     return EXITS.get(("error", code), by_status) if by_status is Exit.FAILED else by_status
 
 
-def request_body(options: Mapping[str, Any]) -> Json:
+def request_body(options: Mapping[str, object]) -> Json:
     """The body of a create: what was given, by the API's names, files as data URIs. Raises ClientError."""
-    body = {name: value for name, value in options.items() if value is not None and value != ()}
-    for name in ("image", "end_image"):
-        if name in body:
-            body[name] = _image(body[name])
-    if "metadata" in body:
-        body["metadata"] = dict(body["metadata"])
-    return body
+    body: Json = {name: value for name, value in options.items() if value not in (None, (), {})}
+    return body | {name: _image(body[name]) for name in ("image", "end_image") if name in body}
 
 
 def _image(given: str) -> str:
@@ -251,11 +236,6 @@ def _image(given: str) -> str:
     kind = next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
     if kind is None:
         raise ClientError(f"{given} is neither PNG nor JPEG.")
-    return data_uri(kind, content)
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """`content` in the form that `image` takes; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -265,9 +245,7 @@ def path_of(video_id: str, rest: str = "") -> str:
 
 
 def _copy(answer: httpx.Response, file: IO[bytes], told: Callable[[int, int | None], None]) -> int:
-    length = answer.headers.get("content-length", "")
-    total = int(length) if length.isdecimal() else None
-    size = 0
+    size, total = 0, int(answer.headers.get("content-length", 0)) or None
     for chunk in answer.iter_bytes():
         file.write(chunk)
         size += len(chunk)
@@ -285,8 +263,8 @@ def _object(answer: httpx.Response) -> Json | None:
 
 def _refused(answer: httpx.Response) -> ClientError:
     """The problem document as lines: what is wrong, each field, each candidate, and the id to ask about."""
-    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-    problem = _object(answer) or {} if is_problem else {}
+    ours = answer.headers.get("content-type", "").startswith("application/problem+json")
+    problem = (_object(answer) if ours else None) or {}
     lines = [str(problem.get("detail") or f"{answer.request.url} answered with status {answer.status_code}")]
     lines += [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors") or ()]
     for candidate in problem.get("candidates") or ():
@@ -298,69 +276,3 @@ def _refused(answer: httpx.Response) -> ClientError:
     if answer.status_code in _TEMPORARY:
         return Unavailable(message, sent=False)
     return ClientError(message, EXITS.get(("http", answer.status_code), Exit.ERROR))
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal: it may come from a vendor."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def said(value: object) -> str:
-    """A value for a person: nothing for None, compact JSON for what has parts."""
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value or "")
-    return printable(text)
-
-
-def money(video: Json) -> str:
-    """`0.42 USD`, or nothing where no price is configured."""
-    cost = video.get("cost")
-    return f"{cost['amount']} {cost['currency']}" if cost else ""
-
-
-def state(video: Json) -> str:
-    """Status and stage in one."""
-    return " ".join(filter(None, (video["status"], video.get("stage"))))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns under a head, plain enough for `awk`."""
-    cells = [list(head), *([said(cell) or "-" for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
-
-
-class Board:
-    """Work on its way, on stderr: a bar each on a terminal, elsewhere a line per change. Heeds NO_COLOR."""
-
-    def __init__(self) -> None:
-        from rich import progress  # noqa: PLC0415 - only those who watch pay for it
-        from rich.console import Console  # noqa: PLC0415
-
-        console = Console(stderr=True)
-        live = console.is_terminal and not console.is_dumb_terminal
-        name = progress.TextColumn("{task.description}", markup=False)
-        state = progress.TextColumn("{task.fields[state]}", markup=False)
-        shown = (name, progress.BarColumn(), progress.TaskProgressColumn(), progress.TimeElapsedColumn(), state)
-        self._bars = progress.Progress(*shown, console=console) if live else None
-        self._rows: dict[str, tuple[progress.TaskID | None, str]] = {}
-
-    def __enter__(self) -> Self:
-        if self._bars is not None:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def show(self, name: str, state: str, done: int, total: int | None = 100) -> None:
-        """Where `name` stands: `done` of `total`, None where nobody knows."""
-        row, before = self._rows.get(name, (None, ""))
-        if self._bars is None:
-            if state != before:
-                click.echo(f"{name}: {state}", err=True)
-        elif row is None:
-            row = self._bars.add_task(name, completed=done, total=total, state=state)
-        else:
-            self._bars.update(row, completed=done, total=total, state=state)
-        self._rows[name] = (row, state)

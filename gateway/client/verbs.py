@@ -1,0 +1,256 @@
+"""`reelgate videos ...`: one function per verb, its options, and what it prints.
+
+Held here: names and help. Not held here: the calls (`gateway.client.http`), how things look
+(`gateway.client.output`).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from gateway.client.http import Client, outcome, path_of, request_body
+from gateway.client.output import (
+    Board, Json, Verb, clock, described, json_option, money, print_json, state, table,
+)  # fmt: skip
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def videos() -> None:
+    """Videos of a running gateway. REELGATE_URL and REELGATE_KEY save --url and --key."""
+
+
+def _options(verb: Verb, *options: Callable[[Verb], Verb]) -> Verb:
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
+
+
+def _service(verb: Verb) -> Verb:
+    """Give a verb --url, --key and --json, and as its first argument the client that they make."""
+
+    @functools.wraps(verb)
+    def call(url: str, key: str | None, **rest: object) -> None:
+        with Client(url, key) as client:
+            verb(client, **rest)
+
+    return _options(
+        call,
+        click.option("--url", envvar="REELGATE_URL", default="http://127.0.0.1:8080", show_default=True,
+                     help="Where the gateway is. [env: REELGATE_URL]"),
+        click.option("--key", envvar="REELGATE_KEY", help="An API key. [env: REELGATE_KEY]"),
+        json_option,
+    )  # fmt: skip
+
+
+def _pairs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE`, repeatable, as a dict."""
+    wrong = [text for text in given if "=" not in text]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE")
+    return {key: value for key, _, value in (text.partition("=") for text in given)}
+
+
+def _shots(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[Json, ...]:
+    """`SECONDS:PROMPT`, repeatable, as the API's shots."""
+    parts = [text.partition(":") for text in given]
+    wrong = ["".join(part) for part in parts if not part[0].isdecimal() or not part[2]]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not SECONDS:PROMPT, such as '5:a fox runs'")
+    return tuple({"prompt": prompt, "duration": int(seconds)} for seconds, _, prompt in parts)
+
+
+_METADATA = click.option("--metadata", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Repeatable.")
+_CREATE_OPTIONS = (
+    click.argument("prompt", required=False),
+    click.option("--model", help="[default: the gateway's]"),
+    click.option("--negative-prompt"),
+    click.option("--image", metavar="URL|FILE", help="The first frame; makes it image-to-video."),
+    click.option("--end-image", metavar="URL|FILE", help="The last frame."),
+    click.option("--shot", "shots", multiple=True, callback=_shots, metavar="SECONDS:PROMPT",
+                 help="Repeatable; the durations add up."),
+    click.option("--resolution", type=click.Choice(["720p", "1080p", "4k"])),
+    click.option("--aspect-ratio", type=click.Choice(["16:9", "9:16", "1:1"])),
+    click.option("--duration", type=int, metavar="SECONDS", help="3 to 15, as the offering takes."),
+    click.option("--audio/--no-audio", default=None),
+    click.option("--voice-id", "voice_ids", multiple=True, help="Repeatable; needs --audio."),
+    click.option("--cfg-scale", type=float, help="0 to 1."),
+    click.option("--provider", multiple=True, help="Only these, in this order. Repeatable."),
+    click.option("--priority", type=int, help="-10 to 10; more goes first."),
+    _METADATA,
+    click.option("--deadline", type=int, metavar="SECONDS", help="From acceptance to the end."),
+    click.option("--idempotency-key", help="Two orders with one key are one video. [default: a fresh one]"),
+    click.option("--plan", is_flag=True, help="Say what would be sent to whom; spends nothing."),
+    click.option("--watch", is_flag=True, help="Follow it to its end."),
+)
+
+
+def _create_options(verb: Verb) -> Verb:
+    return _options(verb, *_CREATE_OPTIONS)
+
+
+@videos.command("create")
+@_create_options
+@_service
+def videos_create(
+    client: Client, *, idempotency_key: str | None, plan: bool, watch: bool, as_json: bool, **fields: object,
+) -> None:
+    r"""Order a video of PROMPT, or of several --shot.
+
+    \b
+    reelgate videos create "a red fox in the snow" --watch
+    reelgate videos create "she turns around" --image first.png --resolution 1080p
+    reelgate videos create --shot "2:a fox runs" --shot "3:it jumps" --provider myrouter
+    reelgate videos create "a red fox" --plan
+    """
+    body = request_body(fields)
+    if plan:
+        print_json(client.call("POST", "/v1/videos/plan", body=body))
+        return
+    key = idempotency_key or str(uuid.uuid4())
+    click.echo(f"Idempotency key: {key}", err=True)
+    video = client.create(body, key)
+    if watch:
+        click.echo(video["id"], err=True)
+        _watch(client, video["id"], None, as_json)
+    _show(video, as_json)
+    click.echo(f"To follow it: reelgate videos watch {video['id']}", err=True)
+
+
+@videos.command("get")
+@click.argument("video_id", metavar="ID")
+@_service
+def videos_get(client: Client, video_id: str, as_json: bool) -> None:
+    r"""Show a video as it stands.
+
+    \b
+    reelgate videos get video_abc
+    reelgate videos get video_abc --json
+    """
+    _show(client.video(video_id), as_json)
+
+
+@videos.command("watch")
+@click.argument("video_id", metavar="ID")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Then stop, with exit code 3.")
+@_service
+def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: bool) -> None:
+    r"""Follow a video to its end; the exit code says how that was.
+
+    \b
+    reelgate videos watch video_abc && reelgate videos download video_abc
+    reelgate videos watch video_abc --timeout 600
+    """
+    _watch(client, video_id, timeout, as_json)
+
+
+@videos.command("list")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@click.option("--after", metavar="ID", help="Go on after this one.")
+@click.option("--order", type=click.Choice(["asc", "desc"]))
+@click.option("--status", type=click.Choice(["queued", "in_progress", "completed", "failed", "cancelled"]))
+@click.option("--stage")
+@click.option("--model")
+@click.option("--provider")
+@click.option("--created-after", type=int, metavar="UNIX")
+@click.option("--created-before", type=int, metavar="UNIX")
+@_METADATA
+@_service
+def videos_list(
+    client: Client, *, metadata: dict[str, str], as_json: bool, **filters: str | int | None,
+) -> None:
+    r"""List your videos, newest first.
+
+    \b
+    reelgate videos list --status failed
+    reelgate videos list --metadata project=fox --json
+    """
+    by_metadata = {f"metadata[{key}]": value for key, value in metadata.items()}
+    found = client.call("GET", "/v1/videos", query=filters | by_metadata)
+    if as_json:
+        print_json(found)
+        return
+    names = ("id", "status", "stage", "provider", "offering", "seconds", "size")
+    rows = [
+        [*(video.get(name) for name in names), money(video), clock(video["created_at"])]
+        for video in found["data"]
+    ]
+    click.echo(table([*map(str.upper, names), "COST", "CREATED"], rows))
+    if found["has_more"]:
+        click.echo(f"There are more: --after {found['last_id']}", err=True)
+
+
+@videos.command("download")
+@click.argument("video_id", metavar="ID")
+@click.option("-o", "--output", type=_FILE, help="File or folder. [default: ID.mp4 here]")
+@_service
+def videos_download(client: Client, video_id: str, output: Path | None, as_json: bool) -> None:
+    r"""Save a finished video; the file is there whole, or not at all.
+
+    \b
+    reelgate videos download video_abc -o fox.mp4
+    """
+    target = output or Path()
+    target = target / f"{Path(video_id).name}.mp4" if target.is_dir() else target
+    with Board() as board:
+        size = client.download(video_id, target, functools.partial(board.show, str(target), "downloading"))
+    print_json({"file": str(target), "bytes": size}) if as_json else click.echo(target)
+
+
+@videos.command("cancel")
+@click.argument("video_id", metavar="ID")
+@click.option("--detach", is_flag=True, help="Stop following it, though the vendor goes on and charges.")
+@_service
+def videos_cancel(client: Client, video_id: str, detach: bool, as_json: bool) -> None:
+    r"""Cancel a video that waits, or that its vendor can cancel.
+
+    \b
+    reelgate videos cancel video_abc
+    """
+    query = {"detach": "true"} if detach else None
+    _show(client.call("POST", path_of(video_id, "/cancel"), query=query), as_json)
+
+
+@videos.command("timeline")
+@click.argument("video_id", metavar="ID")
+@_service
+def videos_timeline(client: Client, video_id: str, as_json: bool) -> None:
+    r"""Show everything that happened to a video.
+
+    \b
+    reelgate videos timeline video_abc
+    """
+    found = client.call("GET", path_of(video_id, "/timeline"))
+    if as_json:
+        print_json(found)
+        return
+    names = ("type", "status", "stage", "provider", "offering")
+    rows = [
+        [event["seq"], clock(event["at"]), *(event.get(name) for name in names), event.get("detail") or None]
+        for event in found["data"]
+    ]
+    click.echo(table(["SEQ", "AT", *map(str.upper, names), "DETAIL"], rows))
+
+
+def _watch(client: Client, video_id: str, timeout_seconds: float | None, as_json: bool) -> None:
+    """Follow to the end, show the video, and leave with the exit code of its outcome."""
+    video: Json = {}
+    with Board() as board:
+        for video in client.follow(video_id, timeout_seconds):
+            board.show(video_id, state(video), video.get("progress") or 0)
+    _show(video, as_json)
+    sys.exit(outcome(video))
+
+
+def _show(video: Json, as_json: bool) -> None:
+    if as_json:
+        print_json(video)
+    else:
+        click.echo(described(video))
