@@ -1,4 +1,4 @@
-"""The command line: one function per verb, its options, and what it prints. Data on stdout, messages on stderr.
+"""The command line: one function per verb, its options, its output. Data on stdout, messages on stderr.
 
 Held here: names, help, output. Not held here: what a verb does (`gateway.app`, `gateway.sandbox`), `videos`
 (`gateway.client.verbs`). Each is imported only by the verb that needs it, so that the others start at once.
@@ -7,10 +7,9 @@ Held here: names, help, output. Not held here: what a verb does (`gateway.app`, 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -18,15 +17,15 @@ from typing import Any, Literal, TypeAlias, get_args
 import click
 
 from gateway import __version__
+from gateway.client.output import Group, Verb, json_option, print_json
 
-Verb: TypeAlias = Callable[..., None]
 Role: TypeAlias = Literal["caller", "viewer", "operator", "admin"]
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(path_type=Path)
 
 
-class _Root(click.Group):
+class _Root(Group):
     """Knows `videos` without importing it, and what Ctrl-C means to a shell."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -41,6 +40,16 @@ class _Root(click.Group):
             return videos
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str],
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with `videos` among the nearest names."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            names = self.list_commands(ctx)
+            raise click.NoSuchCommand(error.command_name, possibilities=names, ctx=ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         """Run the verb; Ctrl-C ends it with 130, not with click's 1."""
         try:
@@ -53,9 +62,8 @@ class _Root(click.Group):
 @click.group(cls=_Root, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="reelgate")
 def cli() -> None:
-    r"""One durable API over many vendors of AI video.
+    """One durable API over many vendors of AI video.
 
-    \b
     reelgate demo                                  see it work, without any account
     reelgate check reelgate.toml                   what is wrong with a configuration
     reelgate serve                                 run the gateway by ./reelgate.toml
@@ -85,20 +93,11 @@ def _config(verb: Verb) -> Verb:
     return click.option("--config", type=_FILE, default="reelgate.toml", show_default=True, help=text)(verb)
 
 
-def _json(verb: Verb) -> Verb:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(verb)
-
-
-def _print_json(found: object) -> None:
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-
-
 @cli.command()
 @_config
 def serve(config: Path) -> None:
-    r"""Run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the file.
+    """Run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the file.
 
-    \b
     reelgate serve
     reelgate serve --config /etc/reelgate.toml
     """
@@ -110,16 +109,15 @@ def serve(config: Path) -> None:
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one.")
-@click.option("--key", default="sandbox-key", show_default=True, help="The only key that the vendors accept.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: a free one.")
+@click.option("--key", default="sandbox-key", show_default=True, help="What the vendors accept.")
 @click.option("--render-seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="Median.")
 @click.option("--render-spread", type=click.FloatRange(0), default=0.35, show_default=True, help="0: none.")
 @click.option("--link-seconds", type=click.FloatRange(0), help="Life of a link. [default: the vendor's own]")
 @click.option("--seed", type=int, help="Makes two runs alike.")
 def sandbox(**chosen: object) -> None:
-    r"""Run simulators of all vendors, with a money ledger and faults; prints its URL on stdout.
+    """Run simulators of all vendors, with a money ledger and faults; prints its URL on stdout.
 
-    \b
     reelgate sandbox
     reelgate sandbox --port 0 --render-seconds 0.5
     curl -s http://127.0.0.1:8090/admin/ledger
@@ -144,9 +142,8 @@ def sandbox(**chosen: object) -> None:
 @click.option("--keep", is_flag=True, help="Leave it running, to play with, until Ctrl-C.")
 @click.option("--out", type=_FILE, default="demo", show_default=True, help="Folder for the videos.")
 def demo(keep: bool, out: Path) -> None:
-    r"""See it work: simulated vendors, a gateway, and a video from each of five vendor endpoints.
+    """See it work: simulated vendors, a gateway, and a video from each of five vendor endpoints.
 
-    \b
     reelgate demo
     reelgate demo --keep
     """
@@ -157,11 +154,10 @@ def demo(keep: bool, out: Path) -> None:
 
 @cli.command()
 @click.argument("file", type=_FILE)
-@_json
+@json_option
 def check(file: Path, as_json: bool) -> None:
-    r"""Say everything that is wrong with a configuration FILE, or what it configures.
+    """Say everything that is wrong with a configuration FILE, or what it configures.
 
-    \b
     reelgate check reelgate.toml
     """
     with _plainly():
@@ -174,7 +170,7 @@ def check(file: Path, as_json: bool) -> None:
             if not as_json:
                 raise
             problems = [{"path": problem.path, "message": problem.message} for problem in error.problems]
-            _print_json({"ok": False, "problems": problems})
+            print_json({"ok": False, "problems": problems})
             sys.exit(1)
     facts = {
         "listen": str(settings.server.listen),
@@ -189,10 +185,12 @@ def check(file: Path, as_json: bool) -> None:
         for entry in settings.providers.values()
     }  # fmt: skip
     if as_json:
-        _print_json({"ok": True, "problems": [], **facts, "providers": on})
+        print_json({"ok": True, "problems": [], **facts, "providers": on})
         return
-    providers = {f"providers.{name}": f"{entry['adapter']} at {entry['base_url']}: {', '.join(entry['offerings'])}"
-                 for name, entry in on.items()}  # fmt: skip
+    providers = {
+        f"providers.{name}": f"{entry['adapter']} at {entry['base_url']}: {', '.join(entry['offerings'])}"
+        for name, entry in on.items()
+    }
     width = max(map(len, [*facts, *providers])) + 2
     for name, value in (facts | providers).items():
         click.echo(f"{name:<{width}}{value}")
@@ -201,9 +199,8 @@ def check(file: Path, as_json: bool) -> None:
 
 @cli.command()
 def openapi() -> None:
-    r"""Print the API's description as OpenAPI 3.1 in YAML.
+    """Print the API's description as OpenAPI 3.1 in YAML.
 
-    \b
     reelgate openapi > reelgate.yaml
     """
     from gateway import app  # noqa: PLC0415
@@ -211,7 +208,7 @@ def openapi() -> None:
     click.echo(app.openapi_yaml(), nl=False)
 
 
-@cli.group()
+@cli.group(cls=Group)
 def keys() -> None:
     """API keys; acts on the store, also beside a running `serve`."""
 
@@ -220,11 +217,10 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(get_args(Role)), default="caller", show_default=True)
 @_config
-@_json
+@json_option
 def keys_create(name: str, role: Role, config: Path, as_json: bool) -> None:
-    r"""Make an API key called NAME and show it, this once.
+    """Make an API key called NAME and show it, this once.
 
-    \b
     reelgate keys create alice
     export REELGATE_KEY=$(reelgate keys create alice)
     """
@@ -233,7 +229,7 @@ def keys_create(name: str, role: Role, config: Path, as_json: bool) -> None:
 
         made = app.create_key(config, name, role)
     if as_json:
-        _print_json(made)
+        print_json(made)
         return
     click.echo(f"Key {made['name']} ({made['role']}), shown this once:", err=True)
     click.echo(made["key"])

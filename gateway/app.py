@@ -12,13 +12,12 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import httpx
 import yaml
 from granian.constants import Interfaces
 from granian.server.embed import Server
@@ -58,9 +57,7 @@ class Wires:
         proxy = None if egress.proxy is None else egress.proxy.reveal()
         make = partial(Transport, proxy=proxy, tls=tls_context(egress.ca_file), max_connections=0)
         self.fresh, self.pooled = make(fresh=True), make()
-        files: Mapping[Reach, httpx.AsyncBaseTransport] = {
-            reach: make(guard=None if proxy else guard(policy, reach)) for reach in _REACHES
-        }
+        files = {reach: make(guard=None if proxy else guard(policy, reach)) for reach in _REACHES}
         self.links = Links(policy, files)
         self._all = (self.fresh, self.pooled, *files.values())
 

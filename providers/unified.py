@@ -35,7 +35,6 @@ T = TypeVar("T")
 CREATE_PATH: Final = "/v1/videos/generations"
 TASK_PATH: Final = "/v1/tasks/"
 
-
 _RATIOS: Final[tuple[spec.AspectRatio, ...]] = ("16:9", "9:16", "1:1")
 _BY_URL: Final = spec.ImageLimits(forms=("url",))
 _THREE_TO_15: Final = tuple(range(3, 16))
@@ -71,8 +70,8 @@ OFFERINGS: Final[tuple[UnifiedOffering, ...]] = (
     ),
     UnifiedOffering(
         slug="kling-o3-image-to-video", model="kling-o3", mode="image-to-video", durations=_THREE_TO_15,
-        negative_prompt_max_chars=None, image=_BY_URL, end_image=True,
-        end_image_field="end_image_url", source=f"{_CATALOGUE}kling-o3-image-to-video",
+        negative_prompt_max_chars=None, image=_BY_URL, end_image=True, end_image_field="end_image_url",
+        source=f"{_CATALOGUE}kling-o3-image-to-video",
     ),
 )
 
@@ -163,9 +162,8 @@ class UnifiedTask:
             raise spec.VendorError("junk", "unknown", "success without a usable task id", status=reply.status)
         raw_status = self._door.redact(_hint(created.status, str) or "") or None
         estimate = (_hint(created.task_info, _Info) or _Info()).estimated_time
-        return spec.Submitted(
-            vendor_task_id=task_id, ref={"task_id": task_id}, raw_status=raw_status, estimate_seconds=estimate,
-        )
+        return spec.Submitted(vendor_task_id=task_id, ref={"task_id": task_id},
+                              raw_status=raw_status, estimate_seconds=estimate)
 
     async def poll(self, ref: spec.Ref) -> spec.Progress:
         """Ask for the task. Raises VendorError when no readable answer came."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Litestar
 
+from gateway.api.query import list_parameters
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
 
@@ -39,6 +40,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
         document["paths"][path]["post"]["requestBody"] = {
             "required": True, "content": {"application/json": {"schema": reference}},
         }  # fmt: skip
+    document["paths"]["/v1/videos"]["get"]["parameters"] = list_parameters()
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path in _PUBLIC else [{"key": []}]
@@ -67,7 +69,7 @@ def docs_page(document: dict[str, Any]) -> str:
 
 def _codes() -> list[str]:
     """A line on each code; a problem document's `type` points here."""
-    lines = [
+    lines: list[tuple[str, str]] = [
         (code, f"{info.status}. {info.title}. {'May succeed later.' if info.retryable else 'Change the request first.'}")
         for code, info in CODES.items()
     ]

@@ -32,7 +32,7 @@ _SIGNATURES: Final = {
 _NAMES: Final = {"data:image/png;base64": "PNG", "data:image/jpeg;base64": "JPEG"}
 _BASE64_MAX_CHARS: Final = -(-IMAGE_MAX_BYTES // 3) * 4
 # The frame header of a JPEG may stand behind megabytes of metadata, but the search for it must end.
-_SIDES_MAX_BYTES: Final = 4_000_000
+_SIDES_MAX_BYTES: Final = 2_000_000
 _NO_HOST: Final = "The URL has no valid host and port."
 _FORMS: Final = "Give an http or https URL, data:image/png;base64,... or data:image/jpeg;base64,..."
 

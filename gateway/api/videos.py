@@ -7,7 +7,7 @@ task (`gateway.core.tasks`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from litestar import Request, Response, delete, get, post
 from litestar.params import Parameter
@@ -15,6 +15,7 @@ from litestar.params import Parameter
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
+from gateway.api.query import read_list_query
 from gateway.api.shapes import (
     Deleted,
     TimelineList,
@@ -32,16 +33,11 @@ from gateway.core.tasks import Event, IllegalTransition, Task, accepted_event, a
 from gateway.engine.request import split_request
 from gateway.errors import Problem, invalid
 from gateway.storage.db import GuardFailed
-from gateway.storage.rows import Filters, Idempotency, NewVideo, Page, Video
+from gateway.storage.rows import Idempotency, NewVideo, Page, Video
 
 CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
 KEY_MAX_CHARS: Final = 255
-_STATUSES = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
-_LABEL = re.compile(r"metadata\[(.{1,64})\]")
-_LIST_PARAMS: Final = frozenset(
-    {"limit", "after", "order", "status", "stage", "model", "provider", "created_after", "created_before"}
-)
 
 
 @post(
@@ -110,35 +106,20 @@ async def get_video(
 @get(
     "/v1/videos", opt={"role": "viewer"}, responses=responses(400, 401), summary="List your videos", tags=["videos"]
 )
-async def list_videos(
-    request: Request[Any, Any, Any],
-    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
-    after: str | None = None,
-    order: Literal["asc", "desc"] = "desc",
-    status: _STATUSES | None = None,
-    stage: str | None = None,
-    model: str | None = None,
-    provider: str | None = None,
-    created_after: Annotated[int | None, Parameter(ge=0, le=2**53)] = None,
-    created_before: Annotated[int | None, Parameter(ge=0, le=2**53)] = None,
-) -> Response[VideoList]:
+async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     """The caller's videos, newest first, by keyset; also filtered by `metadata[key]=value`."""
     gateway, owner = gateway_of(request), caller_of(request).id
-    filters = Filters(
-        status=status, stage=stage, model=model, provider=provider, metadata=_labels(request),
-        created_after=None if created_after is None else float(created_after),
-        created_before=None if created_before is None else float(created_before) + 0.999999,
-    )
+    query, filters = read_list_query(request.query_params.multi_items())
     position = None
-    if after is not None:
-        last = await gateway.store.video_get(after, owner)
+    if query.after is not None:
+        last = await gateway.store.video_get(query.after, owner)
         if last is None:
             raise invalid("?after", "is not the id of one of your videos")
         position = (last.task.created_at, last.task.id)
-    page = Page(limit=limit, newest_first=order == "desc", after=position)
+    page = Page(limit=query.limit, newest_first=query.order == "desc", after=position)
     videos = await gateway.store.video_list(owner, filters, page)
-    data = [video_object(video, gateway.engine.queue_place(video.task)) for video in videos[:limit]]
-    listed = video_list(data, has_more=len(videos) > limit)
+    data = [video_object(video, gateway.engine.queue_place(video.task)) for video in videos[: query.limit]]
+    listed = video_list(data, has_more=len(videos) > query.limit)
     return Response(content=encode(listed), media_type="application/json")  # type: ignore[arg-type]
 
 
@@ -284,18 +265,6 @@ def _key_name(value: str | None) -> str | None:
     if not 0 < len(name) <= KEY_MAX_CHARS or not name.isprintable():
         raise invalid("Idempotency-Key", f"must have 1 to {KEY_MAX_CHARS} printable characters")
     return name
-
-
-def _labels(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """The `metadata[key]=value` filters. Raises Problem for a parameter nobody knows: ignoring it would list too much."""
-    found: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        label = _LABEL.fullmatch(name)
-        if label is not None:
-            found[label.group(1)] = value
-        elif name not in _LIST_PARAMS:
-            raise invalid(f"?{name}", f"is no filter; known are {', '.join(sorted(_LIST_PARAMS))}, metadata[key]")
-    return found
 
 
 def _headers(gateway: Gateway, video: Video) -> dict[str, str]:

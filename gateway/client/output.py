@@ -1,21 +1,38 @@
 """What the command line shows: JSON or text on stdout, work on its way on stderr.
 
-Held here: cells, tables, a video for people, bars. Not held here: when any of it is shown.
+Held here: help, cells, tables, a video for people, bars. Not held here: when any of it is shown.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
 
 import click
-from rich import progress
-from rich.console import Console
 
 Json: TypeAlias = dict[str, Any]
 Verb: TypeAlias = Callable[..., None]
+
+
+_EXAMPLES = re.compile(r"\n\n(?=( *)reelgate )")
+
+
+class Command(click.Command):
+    """A verb whose docstring has its examples, lines beginning with `reelgate`, shown as they are written."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Click's own, told not to wrap the examples."""
+        self.help = _EXAMPLES.sub("\n\n\\1\b\n", self.help or "")
+        super().format_help_text(ctx, formatter)
+
+
+class Group(Command, click.Group):
+    """A group of such verbs."""
+
+    command_class = Command
 
 
 def json_option(verb: Verb) -> Verb:
@@ -81,6 +98,9 @@ class Board:
     """Work on its way, on stderr: a bar each on a terminal, elsewhere a line per change. Heeds NO_COLOR."""
 
     def __init__(self) -> None:
+        from rich import progress  # noqa: PLC0415 - only those who watch pay for it
+        from rich.console import Console  # noqa: PLC0415
+
         console = Console(stderr=True)
         live = console.is_terminal and not console.is_dumb_terminal
         name = progress.TextColumn("{task.description}", markup=False)

@@ -16,13 +16,23 @@ import click
 
 from gateway.client.http import Client, outcome, path_of, request_body
 from gateway.client.output import (
-    Board, Json, Verb, clock, described, json_option, money, print_json, state, table,
+    Board,
+    Group,
+    Json,
+    Verb,
+    clock,
+    described,
+    json_option,
+    money,
+    print_json,
+    state,
+    table,
 )  # fmt: skip
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def videos() -> None:
     """Videos of a running gateway. REELGATE_URL and REELGATE_KEY save --url and --key."""
 
@@ -67,7 +77,8 @@ def _shots(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
     return tuple({"prompt": prompt, "duration": int(seconds)} for seconds, _, prompt in parts)
 
 
-_METADATA = click.option("--metadata", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Repeatable.")
+_METADATA = click.option("--metadata", multiple=True, callback=_pairs, metavar="KEY=VALUE",
+                         help="Repeatable.")  # fmt: skip
 _CREATE_OPTIONS = (
     click.argument("prompt", required=False),
     click.option("--model", help="[default: the gateway's]"),
@@ -102,9 +113,8 @@ def _create_options(verb: Verb) -> Verb:
 def videos_create(
     client: Client, *, idempotency_key: str | None, plan: bool, watch: bool, as_json: bool, **fields: object,
 ) -> None:
-    r"""Order a video of PROMPT, or of several --shot.
+    """Order a video of PROMPT, or of several --shot.
 
-    \b
     reelgate videos create "a red fox in the snow" --watch
     reelgate videos create "she turns around" --image first.png --resolution 1080p
     reelgate videos create --shot "2:a fox runs" --shot "3:it jumps" --provider myrouter
@@ -128,9 +138,8 @@ def videos_create(
 @click.argument("video_id", metavar="ID")
 @_service
 def videos_get(client: Client, video_id: str, as_json: bool) -> None:
-    r"""Show a video as it stands.
+    """Show a video as it stands.
 
-    \b
     reelgate videos get video_abc
     reelgate videos get video_abc --json
     """
@@ -142,9 +151,8 @@ def videos_get(client: Client, video_id: str, as_json: bool) -> None:
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Then stop, with exit code 3.")
 @_service
 def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: bool) -> None:
-    r"""Follow a video to its end; the exit code says how that was.
+    """Follow a video to its end; the exit code says how that was.
 
-    \b
     reelgate videos watch video_abc && reelgate videos download video_abc
     reelgate videos watch video_abc --timeout 600
     """
@@ -166,9 +174,8 @@ def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: 
 def videos_list(
     client: Client, *, metadata: dict[str, str], as_json: bool, **filters: str | int | None,
 ) -> None:
-    r"""List your videos, newest first.
+    """List your videos, newest first.
 
-    \b
     reelgate videos list --status failed
     reelgate videos list --metadata project=fox --json
     """
@@ -192,9 +199,8 @@ def videos_list(
 @click.option("-o", "--output", type=_FILE, help="File or folder. [default: ID.mp4 here]")
 @_service
 def videos_download(client: Client, video_id: str, output: Path | None, as_json: bool) -> None:
-    r"""Save a finished video; the file is there whole, or not at all.
+    """Save a finished video; the file is there whole, or not at all.
 
-    \b
     reelgate videos download video_abc -o fox.mp4
     """
     target = output or Path()
@@ -209,9 +215,8 @@ def videos_download(client: Client, video_id: str, output: Path | None, as_json:
 @click.option("--detach", is_flag=True, help="Stop following it, though the vendor goes on and charges.")
 @_service
 def videos_cancel(client: Client, video_id: str, detach: bool, as_json: bool) -> None:
-    r"""Cancel a video that waits, or that its vendor can cancel.
+    """Cancel a video that waits, or that its vendor can cancel.
 
-    \b
     reelgate videos cancel video_abc
     """
     query = {"detach": "true"} if detach else None
@@ -222,9 +227,8 @@ def videos_cancel(client: Client, video_id: str, detach: bool, as_json: bool) ->
 @click.argument("video_id", metavar="ID")
 @_service
 def videos_timeline(client: Client, video_id: str, as_json: bool) -> None:
-    r"""Show everything that happened to a video.
+    """Show everything that happened to a video.
 
-    \b
     reelgate videos timeline video_abc
     """
     found = client.call("GET", path_of(video_id, "/timeline"))

@@ -167,7 +167,8 @@ async def running(
 ) -> AsyncIterator[Sandbox]:
     """A sandbox for as long as the context lasts, on a free port unless the settings say otherwise."""
     settings = SandboxSettings(port=0) if settings is None else settings
-    sandbox = Sandbox(settings, clock or SystemClock(), random or Random(settings.seed))  # noqa: S311 - dice, no secrets
+    dice = random or Random(settings.seed)  # noqa: S311 - dice, no secrets
+    sandbox = Sandbox(settings, clock or SystemClock(), dice)
     async with sandbox.listening():
         yield sandbox
 
