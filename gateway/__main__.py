@@ -109,7 +109,7 @@ def serve(config: Path) -> None:
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free.")
 @click.option("--key", default="sandbox-key", show_default=True, help="What the vendors accept.")
 @click.option("--render-seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="Median.")
 @click.option("--render-spread", type=click.FloatRange(0), default=0.35, show_default=True, help="0: none.")

@@ -1,7 +1,7 @@
 """The configuration (contract section 3): one strict TOML file in, one frozen tree of Structs out.
 
 Held here: every section and key with its default and range, and the one pass over a file that collects *all*
-its problems. Not held here: single values (`gateway.durations`), when to load, which adapters exist.
+its problems. Not held here: single values (`gateway.values`), when to load, which adapters exist.
 
 How a field is read stands in its type: `Annotated[T, reader]` names the function that makes a T of what TOML
 gave, or raises ValueError; a text after it is the default as a file would spell it. The rest is msgspec's.
@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
-from gateway import durations as read
-from gateway.durations import Address, FilesUrl, Network, Secret, StoreUrl, is_loopback_host, join, unknown
+from gateway import values as read
+from gateway.values import Address, FilesUrl, Network, Secret, StoreUrl, is_loopback_host, join, unknown
 from providers.spec import AdapterInfo, Charged, Offering, Resolution
 
 __all__ = [

@@ -258,7 +258,8 @@ def _ready(stack: ExitStack, gateway: subprocess.Popen[str], url: str, config: P
         time.sleep(_LOOK_SECONDS / 5)
     command = [sys.executable, "-m", "gateway", "keys", "create", "demo", "--json", "--config", str(config)]
     made = subprocess.run(  # noqa: S603 - our own verb
-        command, env=os.environ | {_KEY_VARIABLE: _KEY}, capture_output=True, text=True, check=False, timeout=30,
+        command, env=os.environ | {_KEY_VARIABLE: _KEY}, capture_output=True, text=True, check=False,
+        timeout=_START_SECONDS,
     )
     if made.returncode:
         raise DemoError(f"No API key could be made: {made.stderr.strip()}")
@@ -291,7 +292,7 @@ def _follow(client: Client, wanted: Sequence[Job]) -> list[Json]:
 
 
 def _collected(client: Client, job: Job, video: Json, out: Path) -> list[object]:
-    """Download and probe one video; its row of the table. Raises DemoError where it is not what was asked for."""
+    """Download and probe one video; its row of the table. Raises DemoError where it is not as asked."""
     file = out / f"{job.provider}-{job.slug}.mp4"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,72 +1,17 @@
-"""Every rule of a create at its limit and one beyond, all mistakes at once, images, fingerprints, and any bytes at all.
+"""Every rule of a create at its limit and one beyond, all mistakes at once, aliases, and the fingerprint.
 
-Not held here: what an offering takes (tests/providers), the route around it, answers (test_shapes).
+Not held here: bytes that are no such body (test_reading), images (test_images), what an offering takes.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import struct
-import zlib
 from typing import Final
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from gateway.api.reading import ERRORS_MAX
-from gateway.api.wire import Asked, CreateBody, Known, read_create
-from gateway.errors import Problem
+from gateway.api.wire import CreateBody, Known
 from providers.spec import Shot, VideoRequest
-
-KNOWN: Final = Known(("kling-v3", "kling-v3-turbo"), ("highway", "myrouter"), "kling-v3")
-URL: Final = "https://files.example/first.png"
-Body = dict[str, object]
-
-
-def png(width: int, height: int, size: int = 33) -> bytes:
-    """A file that begins as a PNG of these sides, `size` bytes long."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return head.ljust(size, b"\0")
-
-
-def jpeg(width: int, height: int, before: bytes = b"") -> bytes:
-    """A file that begins as a JPEG of these sides, with segments `before` its frame header."""
-    return b"\xff\xd8" + before + b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03" + bytes(9)
-
-
-def data_uri(content: bytes, media_type: str = "image/png") -> str:
-    """`content` as a data URI."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def read(body: Body | bytes, known: Known = KNOWN) -> Asked:
-    """Read a body given as values or as bytes."""
-    return read_create(body if isinstance(body, bytes) else json.dumps(body).encode(), known)
-
-
-def mistakes(body: Body | bytes, known: Known = KNOWN) -> dict[str, str]:
-    """The pointers and sentences of the problem that `body` is; fails when it is taken."""
-    with pytest.raises(Problem) as caught:
-        read(body, known)
-    assert caught.value.code == "invalid_request"
-    assert caught.value.status == 400
-    assert caught.value.detail
-    msgspec.json.encode(caught.value.errors)  # whatever a caller wrote can be said back
-    return {error.pointer: error.detail for error in caught.value.errors}
-
-
-def shots(*seconds: int, prompt: str = "a") -> list[Body]:
-    """Shots of these lengths."""
-    return [{"prompt": prompt, "duration": each} for each in seconds]
-
-
-T2V: Final[Body] = {"prompt": "a"}
-I2V: Final[Body] = {"prompt": "a", "image": URL}
-VOICED: Final[Body] = {"prompt": "a", "audio": True}
+from tests.api.bodies import I2V, KNOWN, T2V, URL, VOICED, Body, data_uri, mistakes, png, read, shots
 
 TAKEN: Final[dict[str, Body]] = {
     "prompt of 1": {"prompt": "a"},
@@ -104,7 +49,8 @@ TAKEN: Final[dict[str, Body]] = {
     "size with an image": I2V | {"size": "720x1280"},
     "input_reference": {"prompt": "a", "input_reference": {"image_url": URL}},
     "aliases that agree": I2V | {
-        "input_reference": {"image_url": URL}, "duration": 4, "seconds": "4", "size": "720x720", "resolution": "720p",
+        "input_reference": {"image_url": URL}, "duration": 4, "seconds": "4", "size": "720x720",
+        "resolution": "720p",
     },
     "nulls": {**dict.fromkeys(CreateBody.__struct_fields__), "prompt": "a"},
 }  # fmt: skip
@@ -187,7 +133,7 @@ REFUSED: Final[dict[str, tuple[Body, str]]] = {
     "unknown size": (T2V | {"size": "1024x1792"}, "/size"),
     "size against resolution": (T2V | {"size": "1280x720", "resolution": "1080p"}, "/size"),
     "size against aspect ratio": (T2V | {"size": "1280x720", "aspect_ratio": "1:1"}, "/size"),
-    "input_reference against image": (I2V | {"input_reference": {"image_url": URL + "?"}}, "/input_reference"),
+    "input_reference against image": (I2V | {"input_reference": {"image_url": "x"}}, "/input_reference"),
     "input_reference as text": (T2V | {"input_reference": URL}, "/input_reference"),
     "input_reference empty": (T2V | {"input_reference": {}}, "/input_reference/image_url"),
     "input_reference no image": (
@@ -219,12 +165,14 @@ def test_every_field_arrives() -> None:
     body: Body = {
         "model": "kling-v3-turbo", "prompt": "p", "negative_prompt": "n", "image": URL, "resolution": "4k",
         "shots": shots(4, 5, prompt="s"), "audio": True, "voice_ids": ["x", "y"], "cfg_scale": 0.5,
-        "provider": ["myrouter", "highway", "myrouter"], "priority": 3, "metadata": {"k": "v"}, "deadline": 60,
+        "provider": ["myrouter", "highway", "myrouter"], "priority": 3, "metadata": {"k": "v"},
+        "deadline": 60,
     }  # fmt: skip
     asked = read(body)
     assert asked.request == VideoRequest(
-        model="kling-v3-turbo", prompt="p", negative_prompt="n", image=URL, shots=(Shot("s", 4), Shot("s", 5)),
-        resolution="4k", aspect_ratio=None, duration=9, audio=True, voice_ids=("x", "y"), cfg_scale=0.5,
+        model="kling-v3-turbo", prompt="p", negative_prompt="n", image=URL,
+        shots=(Shot("s", 4), Shot("s", 5)), resolution="4k",
+        aspect_ratio=None, duration=9, audio=True, voice_ids=("x", "y"), cfg_scale=0.5,
     )  # fmt: skip
     assert asked.pins == ("myrouter", "highway")
     assert (asked.priority, asked.metadata, asked.deadline_seconds) == (3, {"k": "v"}, 60)
@@ -239,7 +187,7 @@ def test_every_field_arrives() -> None:
         ("3840x2160", "4k", "16:9"), ("2160x3840", "4k", "9:16"), ("2160x2160", "4k", "1:1"),
     ],
 )  # fmt: skip
-def test_size_is_resolution_and_ratio_or_with_an_image_resolution(size: str, resolution: str, ratio: str) -> None:
+def test_size_is_resolution_and_without_an_image_ratio(size: str, resolution: str, ratio: str) -> None:
     plain = read(T2V | {"size": size}).request
     assert (plain.resolution, plain.aspect_ratio) == (resolution, ratio)
     framed = read(I2V | {"size": size}).request
@@ -248,15 +196,17 @@ def test_size_is_resolution_and_ratio_or_with_an_image_resolution(size: str, res
 
 def test_every_mistake_is_named_at_once() -> None:
     body: Body = {
-        "model": "kling", "prompt": "<<<voice_2>>>", "shots": [{"promt": "a", "duration": 0}, *shots(1, prompt="")],
-        "resolution": "8k", "end_image": "ftp://x", "voice_ids": ["x", 5], "metadata": {"a": 1, "b": "v" * 513},
+        "model": "kling", "prompt": "<<<voice_2>>>",
+        "shots": [{"promt": "a", "duration": 0}, *shots(1, prompt="")],
+        "resolution": "8k", "end_image": "ftp://x", "voice_ids": ["x", 5],
+        "metadata": {"a": 1, "b": "v" * 513},
         "provider": ["highwy", "nobody"], "seconds": 1, "priority": 99, "webhook_url": "x", "Size": 1,
     }  # fmt: skip
     found = mistakes(body)
     assert set(found) == {
         "/Size", "/shots/0/promt", "/shots/0/prompt", "/shots/0/duration", "/shots/1/prompt", "/resolution",
-        "/voice_ids/1", "/priority", "/metadata/a", "/metadata/b", "/seconds", "/model", "/provider", "/webhook_url",
-        "/end_image",
+        "/voice_ids/1", "/priority", "/metadata/a", "/metadata/b", "/seconds", "/model", "/provider",
+        "/webhook_url", "/end_image",
     }  # fmt: skip
 
 
@@ -273,7 +223,7 @@ def test_what_follows_from_a_mistake_is_no_second_one() -> None:
         (T2V | {"model": "klng-v3"}, "/model", "Did you mean `kling-v3`"),
         (T2V | {"model": "wholly else"}, "/model", "Served here: kling-v3, kling-v3-turbo."),
         (T2V | {"provider": "higway"}, "/provider", "Did you mean `highway`?"),
-        (T2V | {"promt": "a"}, "/promt", "Did you mean `prompt`?"),
+        (T2V | {"promt": "a"}, "/promt", "Did you mean `prompt`"),
         (T2V | {"resolution": "8k"}, "/resolution", "Expected one of 720p, 1080p, 4k."),
     ],
 )
@@ -288,173 +238,11 @@ def test_a_default_model_that_nobody_serves_is_said_to_be_that() -> None:
 
 def test_a_caller_is_never_quoted_at_length() -> None:
     long = "x" * 100_000
-    body: Body = {long: 1, "model": long, "provider": long, "metadata": {long: 1}, "resolution": long, "prompt": "a"}
-    found = mistakes(body)
+    body: Body = {long: 1, "model": long, "provider": long, "metadata": {long: 1}, "resolution": long}
+    found = mistakes(T2V | body)
     assert len(found) == 5
     assert max(len(text) for text in (*found, *found.values())) < 200
 
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {f"field{number}": 1 for number in range(10_000)} | {"duration": "x"},
-        {"shots": [5] * 10_000},
-        {"metadata": {str(number): 1 for number in range(10_000)}},
-        {"provider": [5] * 10_000},
-    ],
-    ids=["fields", "shots", "labels", "providers"],
-)
-def test_the_mistakes_of_one_answer_are_bounded(body: Body) -> None:
-    assert len(mistakes(body)) == ERRORS_MAX
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (b"", "not valid JSON"),
-        (b"{", "not valid JSON"),
-        (b"{} {}", "not valid JSON"),
-        (b"null", "must be a JSON object"),
-        (b"[]", "must be a JSON object"),
-        (b'"prompt"', "must be a JSON object"),
-        (b'{"prompt": "a", "prompt": "b"}', "a key stands twice"),
-        (b'{"shots": [{"prompt": "a", "prompt": "a", "duration": 3}]}', "a key stands twice"),
-        (b'{"prompt": "a", "cfg_scale": NaN}', "NaN is no JSON number"),
-        (b'{"prompt": "a", "cfg_scale": -Infinity}', "-Infinity is no JSON number"),
-        (b'{"prompt": "a", "duration": ' + b"1" * 5000 + b"}", "too many digits"),
-        (b'{"prompt": "\xff"}', "not UTF-8"),
-        (b'{"prompt": "\xed\xa0\x80"}', "not UTF-8"),
-        ('{"prompt": "a"}'.encode("utf-16"), "not UTF-8"),
-        (b'\xef\xbb\xbf{"prompt": "a"}', "not valid JSON"),
-        (b'{"prompt": "a\tb"}', "not valid JSON"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"a":' * 100_000, "nested too deeply"),
-    ],
-    ids=range(18),
-)
-def test_a_body_that_is_no_json_object(body: bytes, words: str) -> None:
-    with pytest.raises(Problem, match=words) as caught:
-        read(body)
-    assert caught.value.status == 400
-
-
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
-        (rb'{"prompt": "a\ud800"}', "/prompt"),
-        (rb'{"prompt": "a\udc00\ud800"}', "/prompt"),
-        (rb'{"prompt": "\u0000"}', "/prompt"),
-        (rb'{"shots": [{"prompt": "\uDFFF", "duration": 5}]}', "/shots/0/prompt"),
-        (rb'{"prompt": "a", "metadata": {"\ud800": "v"}}', "/metadata"),
-        (rb'{"prompt": "a", "\ud800": 1}', ""),
-        (rb'{"prompt": "a", "x": [[["\ud800"]]]}', "/x/0/0/0"),
-    ],
-)
-def test_text_that_cannot_be_stored(body: bytes, pointer: str) -> None:
-    assert list(mistakes(body)) == [pointer]
-
-
-def test_a_whole_surrogate_pair_and_other_escapes_are_text() -> None:
-    assert read(rb'{"prompt": "\ud83d\ude00 \u00e9 \\ud800"}').request.prompt == "\U0001f600 \xe9 \\ud800"
-
-
-def test_numbers_beyond_the_range_are_refused_by_their_field() -> None:
-    assert list(mistakes(b'{"prompt": "a", "cfg_scale": 1e999}')) == ["/cfg_scale"]
-    assert list(mistakes(b'{"prompt": "a", "priority": -' + b"9" * 40 + b"}")) == ["/priority"]
-
-
-# --- images ---------------------------------------------------------------------------------------------------
-
-BIG: Final = 10_000_000
-IMAGES: Final[dict[str, str]] = {
-    "http": "http://files.example/a.png",
-    "https with port, path and query": "https://files.example:8443/a%20b.png?x=1&y=@#z",
-    "address": "http://192.0.2.1/a.png",
-    "ipv6": "http://[2001:db8::1]/a.png",
-    "upper case scheme": "HTTPS://files.example/a.png",
-    "2048 characters": "https://files.example/".ljust(2048, "a"),
-    "png": data_uri(png(300, 300)),
-    "jpeg": data_uri(jpeg(640, 480), "image/jpeg"),
-    "jpeg behind metadata": data_uri(jpeg(640, 480, b"\xff\xe2\xff\xff" + bytes(65_533)), "image/jpeg"),
-    "1:2.5": data_uri(png(400, 1000)),
-    "2.5:1": data_uri(png(1000, 400)),
-    "10 MB": data_uri(png(300, 300, BIG)),
-}
-NO_IMAGES: Final[dict[str, tuple[str, str]]] = {
-    "empty": ("", "Give an http or https URL"),
-    "ftp": ("ftp://files.example/a.png", "Give an http or https URL"),
-    "relative": ("/a.png", "Give an http or https URL"),
-    "file": ("file:///etc/passwd", "Give an http or https URL"),
-    "no host": ("https:///a.png", "no valid host"),
-    "only a port": ("https://:80/a.png", "no valid host"),
-    "port too large": ("https://files.example:65536/", "no valid host"),
-    "port no number": ("https://files.example:x/", "no valid host"),
-    "bad brackets": ("https://[files.example/", "no valid host"),
-    "user": ("https://me@files.example/", "user name or password"),
-    "user and password": ("https://me:secret@files.example/", "user name or password"),
-    "space": ("https://files.example/a b.png", "percent-encode"),
-    "line break": ("https://files.example/\n", "percent-encode"),
-    "tab in the scheme": ("ht\ttps://files.example/", "Give an http or https URL"),
-    "backslash": ("https://files.example\\@evil.example/", "percent-encode"),
-    "zero width space": ("https://files.example/\u200b", "percent-encode"),
-    "2049 characters": ("https://files.example/".ljust(2049, "a"), "longer than 2048"),
-    "gif": (data_uri(b"GIF89a", "image/gif"), "Give an http or https URL"),
-    "jpg": (data_uri(jpeg(640, 480), "image/jpg"), "Give an http or https URL"),
-    "svg": (data_uri(b"<svg/>", "image/svg+xml"), "Give an http or https URL"),
-    "no base64": ("data:image/png,abc", "Give an http or https URL"),
-    "no comma": ("data:image/png;base64", "are not those of a PNG"),
-    "with a parameter": ("data:image/png;name=a;base64,aaaa", "Give an http or https URL"),
-    "empty data": ("data:image/png;base64,", "are not those of a PNG"),
-    "url-safe alphabet": ("data:image/png;base64,_-__", "strict base64"),
-    "padding missing": ("data:image/png;base64,aaa", "strict base64"),
-    "padding in the middle": ("data:image/png;base64,aa==aaaa", "strict base64"),
-    "line break in data": ("data:image/png;base64,aaaa\naaaa", "strict base64"),
-    "beyond ASCII": ("data:image/png;base64,\xe4aaa", "strict base64"),
-    "png said to be jpeg": (data_uri(png(300, 300), "image/jpeg"), "are not those of a JPEG"),
-    "jpeg said to be png": (data_uri(jpeg(300, 300)), "are not those of a PNG"),
-    "png cut short": (data_uri(png(300, 300)[:20]), "broken"),
-    "png without a header": (data_uri(b"\x89PNG\r\n\x1a\n" + bytes(99)), "broken"),
-    "jpeg cut short": (data_uri(jpeg(300, 300)[:9], "image/jpeg"), "broken"),
-    "jpeg without a frame": (data_uri(b"\xff\xd8\xff\xd9", "image/jpeg"), "broken"),
-    "jpeg of nothing": (data_uri(b"\xff\xd8\xff" + bytes(9999), "image/jpeg"), "broken"),
-    "no width": (data_uri(png(0, 300)), "broken"),
-    "299 wide": (data_uri(png(299, 300)), "at least 300"),
-    "299 high": (data_uri(jpeg(300, 299), "image/jpeg"), "at least 300"),
-    "beyond 1:2.5": (data_uri(png(400, 1001)), "ratio"),
-    "beyond 2.5:1": (data_uri(png(1001, 400)), "ratio"),
-    "10 MB and a byte": (data_uri(png(300, 300, BIG + 1)), "larger than 10000000 bytes"),
-    "10 MB and a group": (data_uri(png(300, 300, BIG + 3)), "larger than 10000000 bytes"),
-}
-
-
-@pytest.mark.parametrize("name", IMAGES)
-def test_image_is_taken_and_passed_on_as_it_is(name: str) -> None:
-    assert read(T2V | {"image": IMAGES[name]}).request.image == IMAGES[name]
-
-
-@pytest.mark.parametrize("name", NO_IMAGES)
-def test_image_is_refused_with_the_reason(name: str) -> None:
-    value, words = NO_IMAGES[name]
-    found = mistakes(T2V | {"image": value})
-    assert list(found) == ["/image"]
-    assert words in found["/image"]
-
-
-def test_both_images_are_checked_where_they_stand() -> None:
-    found = mistakes({"prompt": "a", "input_reference": {"image_url": data_uri(png(9, 300))}, "end_image": "x"})
-    assert list(found) == ["/input_reference/image_url", "/end_image"]
-
-
-@pytest.mark.parametrize(("width", "fits"), [(979, False), (981, True), (1000, True), (1019, True), (1021, False)])
-def test_size_may_be_two_percent_off_an_image_that_can_be_seen(width: int, fits: bool) -> None:
-    body: Body = T2V | {"image": data_uri(png(width, 1000)), "size": "720x720"}
-    if fits:
-        assert read(body).request.aspect_ratio is None
-    else:
-        assert list(mistakes(body)) == ["/size"]
-
-
-# --- the fingerprint ------------------------------------------------------------------------------------------
 
 SAME: Final[dict[str, tuple[Body | bytes, Body | bytes]]] = {
     "order and spaces": (b'{"prompt":"a","audio":true}', b' { "audio" : true, "prompt" : "\\u0061" } '),
@@ -462,7 +250,8 @@ SAME: Final[dict[str, tuple[Body | bytes, Body | bytes]]] = {
     "seconds as text": (T2V, T2V | {"seconds": "5"}),
     "seconds": (T2V | {"seconds": 7}, T2V | {"duration": 7}),
     "defaults": (T2V, T2V | {
-        "resolution": "720p", "aspect_ratio": "16:9", "duration": 5, "audio": False, "priority": 0, "metadata": {},
+        "resolution": "720p", "aspect_ratio": "16:9", "duration": 5, "audio": False, "priority": 0,
+        "metadata": {},
     }),
     "nulls": (T2V, T2V | {"model": None, "image": None, "provider": None, "deadline": None}),
     "size": (T2V | {"size": "1080x1080"}, T2V | {"resolution": "1080p", "aspect_ratio": "1:1"}),
@@ -517,52 +306,5 @@ def test_a_new_default_model_breaks_no_replay() -> None:
 
 
 def test_the_fingerprint_holds_from_one_release_to_the_next() -> None:
-    """Keys live for a day and longer: if this fails, replays of requests from before an update would be refused."""
+    """Keys live for days: if this fails, replays of requests from before an update would be refused."""
     assert read(T2V).fingerprint == "750f64743f6ee06d0ce874ea3215fb9f8c0aa4696fc2bb076d36542ea87b49a9"
-
-
-# --- anything at all ------------------------------------------------------------------------------------------
-
-JSON: Final = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8)
-    | st.sampled_from(["720p", "5", "1280x720", "highway", URL, "data:image/png;base64,iVBORw0KGgo=", "<<<voice_1>>>"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-        st.sampled_from(["prompt", "duration", "image_url", "", "a/b~"]) | st.text(max_size=3), inner, max_size=4
-    ),
-    max_leaves=6,
-)  # fmt: skip
-BODIES: Final = st.dictionaries(st.sampled_from(CreateBody.__struct_fields__) | st.text(max_size=3), JSON, max_size=8)
-
-
-def answered(body: bytes) -> None:
-    """Taken or refused with a problem that can be written; anything else is an error of ours."""
-    try:
-        asked = read_create(body, KNOWN)
-    except Problem as problem:
-        assert problem.code == "invalid_request"
-        msgspec.json.encode([problem.detail, problem.errors])
-    else:
-        assert msgspec.convert(msgspec.to_builtins(asked.request), VideoRequest) == asked.request
-        msgspec.json.encode(asked)
-
-
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(BODIES, st.booleans())
-def test_any_object_is_taken_or_refused(body: Body, with_prompt: bool) -> None:
-    answered(json.dumps(body | T2V if with_prompt else body).encode())
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.binary(max_size=64) | st.text(max_size=64).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_taken_or_refused(body: bytes) -> None:
-    answered(body)
-    answered(b'{"prompt": "' + body + b'"}')
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.sampled_from([png(640, 480), jpeg(640, 480, b"\xff\xe0\x00\x04ab")]), st.data())
-def test_any_damaged_image_is_taken_or_refused(content: bytes, data: st.DataObject) -> None:
-    cut = data.draw(st.integers(0, len(content)))
-    damaged = content[:cut] + data.draw(st.binary(max_size=8)) + content[cut + data.draw(st.integers(0, 8)) :]
-    media_type = data.draw(st.sampled_from(["image/png", "image/jpeg"]))
-    answered(json.dumps(T2V | {"image": data_uri(damaged, media_type)}).encode())

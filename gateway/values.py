@@ -1,4 +1,4 @@
-"""Durations, and the other values a configuration writes as text: addresses, URLs, secrets, amounts of money.
+"""The values that a configuration writes as text: durations, addresses, URLs, secrets, amounts of money.
 
 Held here: their types, and one reader each: `reader(source, raw)` takes what TOML gave and returns the value,
 or raises ReadError with a message for the operator. Not held here: sections and keys (`gateway.settings`).

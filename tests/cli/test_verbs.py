@@ -1,0 +1,126 @@
+"""The verbs that call no service, what a verb costs to start, and what Ctrl-C does.
+
+Not held here: `videos` against a service (`test_videos`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway import __version__
+from gateway.__main__ import cli
+from tests.cli.stub import say, stubbed, video
+
+GOOD = """
+[server]
+listen = "127.0.0.1:8181"
+[providers.highway]
+adapter = "highwayapi"
+api_key = { env = "SOME_KEY" }
+"""
+
+
+def reelgate(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments), env={"SOME_KEY": "secret-of-the-vendor"})
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    file = tmp_path / "good.toml"
+    file.write_text(GOOD, "utf-8")
+    return file
+
+
+def test_version() -> None:
+    assert reelgate("--version").stdout == f"reelgate, version {__version__}\n"
+
+
+def test_a_wrong_verb_exits_with_2_and_the_nearest_right_one() -> None:
+    result = reelgate("vidoes")
+    assert result.exit_code == 2
+    assert "'videos'" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["serve", "sandbox", "demo", "check", "openapi", "keys create", "videos create"])
+def test_help_shows_an_example_first(verb: str) -> None:
+    result = reelgate(*verb.split(), "--help")
+    assert result.exit_code == 0
+    _, _, after = result.stdout.partition("\n\n")
+    assert after.split("\n\n")[1].startswith(f"  reelgate {verb}")
+
+
+def test_check_says_what_is_configured_and_no_secret(good: Path) -> None:
+    result = reelgate("check", str(good))
+    assert result.exit_code == 0
+    assert "127.0.0.1:8181" in result.stdout
+    assert "kling-v3.0-std-t2v" in result.stdout
+    assert "secret-of-the-vendor" not in result.output
+    assert json.loads(reelgate("check", str(good), "--json").stdout)["ok"] is True
+
+
+def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(GOOD.replace("listen", "lisen").replace("highwayapi", "highwayap"), "utf-8")
+    result = reelgate("check", str(file))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    for hint in ("server.lisen", "listen", "providers.highway.adapter", "highwayapi"):
+        assert hint in result.stderr
+    told = json.loads(reelgate("check", str(file), "--json").stdout)
+    assert told["ok"] is False
+    assert {problem["path"] for problem in told["problems"]} >= {"server.lisen", "providers.highway.adapter"}
+
+
+@pytest.mark.parametrize("verb", [["serve"], ["keys", "create", "x"]])
+def test_without_a_usable_file_the_other_verbs_exit_with_1(tmp_path: Path, verb: list[str]) -> None:
+    result = reelgate(*verb, "--config", str(tmp_path / "none.toml"))
+    assert result.exit_code == 1
+    assert "none.toml" in result.stderr
+
+
+def test_keys_create_prints_the_key_alone_on_stdout(good: Path) -> None:
+    plain = reelgate("keys", "create", "alice", "--config", str(good))
+    assert plain.exit_code == 0
+    assert len(plain.stdout.split()) == 1
+    made = json.loads(reelgate("keys", "create", "bob", "--role", "viewer", "--config", str(good), "--json").stdout)
+    assert (made["name"], made["role"]) == ("bob", "viewer")
+    assert made["key"] != plain.stdout.strip()
+
+
+LOADED = "import sys; sys.argv[0] = 'x'\nfrom gateway.__main__ import main\ntry:\n  main()\nexcept SystemExit:\n  " \
+         "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
+
+
+def loaded(*arguments: str, **environ: str) -> set[str]:
+    command = [sys.executable, "-c", LOADED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environ)
+    return set(done.stderr.split())
+
+
+def test_quick_verbs_load_no_more_than_they_need() -> None:
+    heavy = {"litestar", "aiohttp", "granian", "av", "structlog"}
+    assert not loaded("--version") & (heavy | {"httpx", "rich"})
+    with stubbed() as stub:
+        stub.script = [say(video())]
+        modules = loaded("videos", "get", "video_1", REELGATE_URL=stub.url)
+    assert "httpx" in modules
+    assert not modules & (heavy | {"rich"})
+
+
+def test_interrupted_exits_with_130() -> None:
+    with stubbed() as stub:
+        command = [sys.executable, "-m", "gateway", "videos", "watch", "video_1", "--url", stub.url]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert stub.arrived.wait(20)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert told == "Interrupted.\n"
