@@ -1,4 +1,4 @@
-"""The composition root: settings -> storage -> engine -> routes, in the order of a request, and the life of the process.
+"""The composition root: settings -> storage -> engine -> routes, and the life of the process.
 
 Not held here: anything that decides. Each part is built from what stands below it, and let go in reverse.
 """
@@ -113,8 +113,9 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Gateway, Wires]]:
         engine = Engine(store, fleet, telemetry, Outside(time.time, chance, secrets.token_hex(8)), STEPS)
         telemetry.ages(engine.oldest_unfinished_seconds)
         gateway = Gateway(
-            store=store, engine=engine, fleet=fleet, telemetry=telemetry, waiters=Waiters(store), links=wires.links,
-            door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"), now=time.time, chance=chance,
+            store=store, engine=engine, fleet=fleet, telemetry=telemetry, waiters=Waiters(store),
+            links=wires.links, now=time.time, chance=chance,
+            door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"),
         )
         following = asyncio.create_task(engine.run())
         try:
@@ -127,7 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Gateway, Wires]]:
 
 
 async def _drain(engine: Engine, following: asyncio.Task[None]) -> None:
-    """Let the submits under way end, within the time an orchestrator gives; the rest resumes at the next start."""
+    """Let submits under way end, within the time an orchestrator gives; the rest resumes at the next start."""
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             await engine.stop()
@@ -138,7 +139,10 @@ async def _drain(engine: Engine, following: asyncio.Task[None]) -> None:
 
 
 def run(settings_path: Path) -> int:
-    """Serve by this file until SIGTERM or SIGINT; the exit code. Raises SettingsError, StorageError before serving."""
+    """Serve by this file until SIGTERM or SIGINT; the exit code.
+
+    Raises SettingsError and StorageError before serving.
+    """
     settings = load(settings_path, adapters(), os.environ)
     configure_logging(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings, settings_path))
@@ -157,7 +161,8 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
         serving = [asyncio.create_task(server.serve()) for server in servers]
         await asyncio.sleep(0)  # lets the servers bind
         gateway.is_ready = True
-        gateway.telemetry.log.info("ready", listen=str(settings.server.listen), providers=len(settings.providers))
+        listen, count = str(settings.server.listen), len(settings.providers)
+        gateway.telemetry.log.info("ready", listen=listen, providers=count)
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
         gateway.is_ready = False
@@ -175,8 +180,8 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
 def _server(app: ASGIApp, address: Address) -> Server:
     logging.getLogger("_granian").setLevel(logging.ERROR)
     return Server(
-        app, address=address.host, port=address.port, interface=Interfaces.ASGINL, log_access=False, log_enabled=False,
-        websockets=False, backpressure=_BACKPRESSURE,
+        app, address=address.host, port=address.port, interface=Interfaces.ASGINL, websockets=False,
+        log_access=False, log_enabled=False, backpressure=_BACKPRESSURE,
     )
 
 
@@ -206,11 +211,12 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
 
 def openapi_yaml() -> str:
     """The API's description, as committed in openapi/reelgate.yaml."""
-    return yaml.safe_dump(openapi_document(make_litestar(None)), sort_keys=False, allow_unicode=True, width=110)
+    document = openapi_document(make_litestar(None))
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
 
 
 def create_key(settings_path: Path, name: str, role: Role) -> dict[str, str | float]:
-    """Make and store a caller's key, also beside a running `serve`; the only time that the key itself is told."""
+    """Make and store a caller's key, also beside a running `serve`. Only now is the key itself told."""
     settings = load(settings_path, adapters(), os.environ)
     row, key = make_key(name, role, time.time())
 

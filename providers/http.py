@@ -257,6 +257,26 @@ def read(body: bytes, shape: type[T]) -> T:
         raise VendorError("junk", "unknown", f"the answer cannot be read: {why}") from None
 
 
+def hint(raw: msgspec.Raw, shape: type[T], *, strict: bool = True) -> T | None:
+    """A part of a reply as a `shape`, None where it is not one: an oddity must not spoil a paid answer.
+
+    Not `strict`: a number may also be written as text.
+    """
+    try:
+        return msgspec.json.decode(raw, type=shape, strict=strict)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def check_same_task(said: msgspec.Raw, asked: str) -> None:
+    """Raises VendorError (junk, unknown) when an answer names another task than the one `asked` for.
+
+    An answer left over on a pooled connection would be taken for the next question's.
+    """
+    if (hint(said, str) or asked) != asked:
+        raise VendorError("junk", "unknown", "the answer is about another task")
+
+
 # What the status of a complete refusal means, for a submit and for a poll. No other status proves a refusal.
 _REFUSED: Final[Mapping[int, ErrorKind]] = MappingProxyType({
     400: "invalid_request", 401: "auth", 402: "insufficient_credit", 403: "permission",

@@ -29,7 +29,7 @@ from urllib.parse import quote
 import msgspec
 
 from providers import spec
-from providers.http import poll_error, read, refusal
+from providers.http import check_same_task, hint, poll_error, read, refusal
 
 T = TypeVar("T")
 CREATE_PATH: Final = "/v1/videos/generations"
@@ -132,6 +132,7 @@ class _Task(msgspec.Struct, frozen=True):
     """Raw where dialects differ, or where an oddity must not spoil the rest."""
 
     status: str
+    id: msgspec.Raw = msgspec.Raw()
     progress: msgspec.Raw = msgspec.Raw()
     results: msgspec.Raw = msgspec.Raw()
     result_data: msgspec.Raw = msgspec.Raw()
@@ -157,11 +158,11 @@ class UnifiedTask:
         if not 200 <= reply.status < 300:
             raise _blocked(reply) or refusal(reply, self._door, ERRORS)
         created = read(reply.body, _Created)
-        task_id = spec.usable_task_id(_hint(created.id, str))
+        task_id = spec.usable_task_id(hint(created.id, str))
         if task_id is None:
             raise spec.VendorError("junk", "unknown", "success without a usable task id", status=reply.status)
-        raw_status = self._door.redact(_hint(created.status, str) or "") or None
-        estimate = (_hint(created.task_info, _Info) or _Info()).estimated_time
+        raw_status = self._door.redact(hint(created.status, str) or "") or None
+        estimate = (hint(created.task_info, _Info) or _Info()).estimated_time
         return spec.Submitted(vendor_task_id=task_id, ref={"task_id": task_id},
                               raw_status=raw_status, estimate_seconds=estimate)
 
@@ -170,7 +171,9 @@ class UnifiedTask:
         reply = await self._door.ask(TASK_PATH + quote(ref["task_id"], safe=""))
         if not 200 <= reply.status < 300:
             raise poll_error(reply, self._door, ERRORS)
-        return _progress(read(reply.body, _Task), self._door)
+        task = read(reply.body, _Task)
+        check_same_task(task.id, ref["task_id"])
+        return _progress(task, self._door)
 
 
 INFO: Final = spec.AdapterInfo(
@@ -208,7 +211,7 @@ def _blocked(reply: spec.Reply) -> spec.VendorError | None:
 
 def _progress(task: _Task, door: spec.VendorDoor) -> spec.Progress:
     state = STATES.get(task.status)
-    percent = _hint(task.progress, float)
+    percent = hint(task.progress, float)
     progress = None if percent is None else round(min(100.0, max(0.0, percent)))
     if state == "pending":
         return spec.Pending(raw_status=task.status, progress=progress)
@@ -216,7 +219,7 @@ def _progress(task: _Task, door: spec.VendorDoor) -> spec.Progress:
         return spec.Succeeded(raw_status=task.status, url=_url(task))
     if state is None:
         return spec.Unrecognised(raw_status=door.redact(task.status), progress=progress)
-    reason = _hint(task.error, _Reason) or _Reason(message=_hint(task.error, str))
+    reason = hint(task.error, _Reason) or _Reason(message=hint(task.error, str))
     code = FAILURES.get(str(reason.code)) or FAILURES.get(str(reason.type)) or "vendor_failed"
     message = door.redact(reason.message or "") or "the vendor gave no reason"
     if state == "cancelled":
@@ -227,15 +230,8 @@ def _progress(task: _Task, door: spec.VendorDoor) -> spec.Progress:
 def _url(task: _Task) -> str | None:
     """The first link, wherever a dialect puts it: an object or a string, in a list or alone."""
     for raw in (task.results, task.result_data):
-        for entry in _hint(raw, list[msgspec.Raw]) or [raw]:
-            link = _hint(entry, _Link) or _Link(url=_hint(entry, str))
+        for entry in hint(raw, list[msgspec.Raw]) or [raw]:
+            link = hint(entry, _Link) or _Link(url=hint(entry, str))
             if link.url or link.video_url:
                 return link.url or link.video_url
     return None
-
-
-def _hint(raw: msgspec.Raw, shape: type[T]) -> T | None:
-    try:
-        return msgspec.json.decode(raw, type=shape)
-    except msgspec.MsgspecError:
-        return None

@@ -27,7 +27,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from providers import spec
-from providers.http import poll_error, read, refusal
+from providers.http import check_same_task, hint, poll_error, read, refusal
 
 T = TypeVar("T")
 
@@ -115,6 +115,7 @@ class _Task(msgspec.Struct, frozen=True):
     """Hints are raw: a bad one must not make the whole answer unreadable."""
 
     status: str
+    task_id: msgspec.Raw = msgspec.Raw()
     reason: str | None = None
     eta: msgspec.Raw = msgspec.Raw()
     progress_percent: msgspec.Raw = msgspec.Raw()
@@ -149,8 +150,8 @@ class V3Async:
         if not 200 <= reply.status < 300:
             raise refusal(reply, self._door, ERRORS)
         created = read(reply.body, _Created)
-        nested = _hint(created.data, _Created) or _Created()
-        first, second = (spec.usable_task_id(_hint(raw, str)) for raw in (created.task_id, nested.task_id))
+        nested = hint(created.data, _Created) or _Created()
+        first, second = (spec.usable_task_id(hint(raw, str)) for raw in (created.task_id, nested.task_id))
         task_id = first or second
         if task_id is None:
             raise spec.VendorError("junk", "unknown", "success without a usable task id", status=reply.status)
@@ -161,7 +162,9 @@ class V3Async:
         reply = await self._door.ask(RESULT_PATH, {"task_id": ref["task_id"]})
         if not 200 <= reply.status < 300:
             raise poll_error(reply, self._door, ERRORS)
-        return _progress(read(reply.body, _Result), self._door)
+        result = read(reply.body, _Result)
+        check_same_task(result.task.task_id, ref["task_id"])
+        return _progress(result, self._door)
 
 
 def _body(request: spec.VideoRequest, offering: V3Offering) -> dict[str, object]:
@@ -190,7 +193,7 @@ def _progress(result: _Result, door: spec.VendorDoor) -> spec.Progress:
     """Percent and eta are hints: 0 was seen on success, and an eta of 0 before the end says nothing."""
     task = result.task
     state = STATES.get(task.status)
-    percent = _hint(task.progress_percent, float)
+    percent = hint(task.progress_percent, float, strict=False)
     progress = None if percent is None else round(min(100.0, max(0.0, percent)))
     if state == "pending":
         return spec.Pending(raw_status=task.status, progress=progress, eta_seconds=_seconds(task.eta))
@@ -207,13 +210,5 @@ def _progress(result: _Result, door: spec.VendorDoor) -> spec.Progress:
 
 
 def _seconds(raw: msgspec.Raw) -> float | None:
-    seconds = _hint(raw, float)
+    seconds = hint(raw, float, strict=False)
     return seconds if seconds is not None and 0 < seconds < math.inf else None
-
-
-def _hint(raw: msgspec.Raw, shape: type[T]) -> T | None:
-    """None where it is not one. Not strict: this platform writes seconds as a number or as a string."""
-    try:
-        return msgspec.json.decode(raw, type=shape, strict=False)
-    except msgspec.MsgspecError:
-        return None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from litestar import Request, Response, route
 from litestar.enums import HttpMethod
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 from litestar.response import Stream
 
 from gateway.api.gateway import Gateway, caller_of, gateway_of
@@ -32,9 +32,9 @@ async def get_content(
     request: Request[Any, Any, Any],
     video_id: str,
     variant: str = "video",
-    range_header: Annotated[str | None, Parameter(header="Range")] = None,
-    if_range: Annotated[str | None, Parameter(header="If-Range")] = None,
-    if_none_match: Annotated[str | None, Parameter(header="If-None-Match")] = None,
+    range_header: Annotated[str | None, HeaderParameter(name="Range")] = None,
+    if_range: Annotated[str | None, HeaderParameter(name="If-Range")] = None,
+    if_none_match: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,
 ) -> Response[Any]:
     """The MP4. 409 while there is none, 410 when its link has died."""
     gateway = gateway_of(request)

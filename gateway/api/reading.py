@@ -109,7 +109,7 @@ def _under(pointer: str, key: str) -> str:
     return f"{pointer}/{shortened(key).replace('~', '~0').replace('/', '~1')}"
 
 
-def _faults(pointer: str, value: object, kind: Any) -> Iterator[FieldError]:  # noqa: ANN401 (a type, for msgspec)
+def _faults(pointer: str, value: object, kind: Any) -> Iterator[FieldError]:  # noqa: ANN401 (a type)
     """Part by part, since msgspec names the first fault only."""
     for member, limits in _members(kind):
         origin = get_origin(member) or member
@@ -128,7 +128,7 @@ def _faults(pointer: str, value: object, kind: Any) -> Iterator[FieldError]:  # 
         yield FieldError(pointer, f"Expected one of {', '.join(words)}." if words else f"{error}.")
 
 
-def _members(kind: Any) -> Iterator[tuple[Any, tuple[Meta, ...]]]:  # noqa: ANN401
+def _members(kind: Any) -> Iterator[tuple[Any, tuple[Meta, ...]]]:  # noqa: ANN401 (likewise)
     """The alternatives of a type, each with its limits."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):

@@ -1,7 +1,7 @@
 """The life of a video over HTTP: create, plan, get, list, timeline, cancel, delete.
 
-Not held here: what a body may say (`wire`), what an answer looks like (`shapes`), the file (`content`), what happens to a
-task (`gateway.core.tasks`).
+Not held here: what a body may say (`wire`), what an answer looks like (`shapes`), the file (`content`), what
+happens to a task (`gateway.core.tasks`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gateway.api.shapes import (
     video_object,
 )
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
-from gateway.api.wire import Asked, CreateBody, Known, read_create
+from gateway.api.wire import Asked, Known, read_create
 from gateway.core.facts import Cancelled
 from gateway.core.tasks import Event, IllegalTransition, Task, accepted_event, apply
 from gateway.engine.request import split_request
@@ -47,8 +47,12 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 )
 async def create_video(
     request: Request[Any, Any, Any],
-    idempotency_key: Annotated[str | None, Parameter(header="Idempotency-Key", description="<= 255 characters")] = None,
-    prefer: Annotated[str | None, Parameter(header="Prefer", description="wait=N holds the answer up to N seconds")] = None,
+    idempotency_key: Annotated[
+        str | None, Parameter(header="Idempotency-Key", description="<= 255 characters")
+    ] = None,
+    prefer: Annotated[
+        str | None, Parameter(header="Prefer", description="wait=N holds the answer up to N seconds")
+    ] = None,
 ) -> Response[VideoObject]:
     """Accept a video. The task is durable before the answer leaves; the vendor is called afterwards, at once."""
     gateway, caller = gateway_of(request), caller_of(request)
@@ -72,23 +76,28 @@ async def create_video(
     tags=["videos"],
 )
 async def plan_video(request: Request[Any, Any, Any]) -> Plan:
-    """A dry run: candidates in order, why each other one was refused, the exact vendor request, the estimated cost."""
+    """A dry run: candidates in order, why each other was refused, the exact vendor request, estimated cost."""
     gateway = gateway_of(request)
     return plan_of(gateway, read_create(await request.body(), known(gateway)))
 
 
 @get(
-    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=responses(400, 401, 404), summary="Get a video",
-    tags=["videos"],
+    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=responses(400, 401, 404),
+    summary="Get a video", tags=["videos"],
 )
 async def get_video(
     request: Request[Any, Any, Any],
     video_id: str,
-    wait: Annotated[int | None, Parameter(ge=0, le=WAIT_MAX_SECONDS, description="seconds to wait for the end")] = None,
+    wait: Annotated[
+        int | None, Parameter(ge=0, le=WAIT_MAX_SECONDS, description="seconds to wait for the end")
+    ] = None,
     prefer: Annotated[str | None, Parameter(header="Prefer")] = None,
     if_none_match: Annotated[str | None, Parameter(header="If-None-Match")] = None,
 ) -> Response[VideoObject]:
-    """The video as stored; the vendor is never called for it. Long-polls until terminal with `wait`, or `Prefer: wait=N`."""
+    """The video as stored; the vendor is never called for it.
+
+    Long-polls until terminal with `wait`, or `Prefer: wait=N`.
+    """
     gateway, owner = gateway_of(request), caller_of(request).id
     asked = _prefer_wait(prefer)
     seconds = wait if wait is not None else asked
@@ -98,13 +107,15 @@ async def get_video(
     headers = _headers(gateway, video)
     if asked is not None and wait is None:
         headers["Preference-Applied"] = f"wait={asked}"
-    if if_none_match is not None and headers["ETag"] in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+    known_tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    if headers["ETag"] in known_tags:
         return Response(content=b"", status_code=304, headers=headers)  # type: ignore[arg-type]
     return _video_response(gateway, video, 200, headers)
 
 
 @get(
-    "/v1/videos", opt={"role": "viewer"}, responses=responses(400, 401), summary="List your videos", tags=["videos"]
+    "/v1/videos", opt={"role": "viewer"}, responses=responses(400, 401),
+    summary="List your videos", tags=["videos"],
 )
 async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     """The caller's videos, newest first, by keyset; also filtered by `metadata[key]=value`."""
@@ -135,10 +146,12 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> Timeli
 
 
 @post(
-    "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller"}, responses=responses(401, 403, 404, 409),
-    summary="Cancel a video", tags=["videos"],
+    "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller"},
+    responses=responses(401, 403, 404, 409), summary="Cancel a video", tags=["videos"],
 )
-async def cancel_video(request: Request[Any, Any, Any], video_id: str, detach: bool = False) -> Response[VideoObject]:
+async def cancel_video(
+    request: Request[Any, Any, Any], video_id: str, *, detach: bool = False
+) -> Response[VideoObject]:
     """A waiting video is cancelled free of charge; any other only stops being followed, with `detach=true`."""
     gateway, owner = gateway_of(request), caller_of(request).id
     while True:
@@ -155,8 +168,8 @@ async def cancel_video(request: Request[Any, Any, Any], video_id: str, detach: b
 
 
 @delete(
-    "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller"}, responses=responses(401, 403, 404, 409),
-    summary="Delete a finished video", tags=["videos"],
+    "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller"},
+    responses=responses(401, 403, 404, 409), summary="Delete a finished video", tags=["videos"],
 )
 async def delete_video(request: Request[Any, Any, Any], video_id: str) -> Deleted:
     """Remove the record of a terminal video. A replay of its idempotency key is answered 410 from then on."""
@@ -183,8 +196,8 @@ def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
     now = gateway.now()
     deadline = asked.deadline_seconds
     task = Task(
-        id=f"video_{gateway.chance.getrandbits(128):032x}", owner=owner, model=asked.request.model, state="waiting",
-        stage="waiting", candidates=route.candidates, created_at=now, priority=asked.priority,
+        id=f"video_{gateway.chance.getrandbits(128):032x}", owner=owner, model=asked.request.model,
+        state="waiting", stage="waiting", candidates=route.candidates, created_at=now, priority=asked.priority,
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
         replica=gateway.engine.replica, last_seq=1 + len(route.refused),
     )
@@ -212,7 +225,8 @@ async def _replay(
 
 
 async def _answer(
-    request: Request[Any, Any, Any], video_id: str, prefer: str | None, *, replayed: bool = False, created: Video | None = None
+    request: Request[Any, Any, Any], video_id: str, prefer: str | None, *,
+    replayed: bool = False, created: Video | None = None,
 ) -> Response[VideoObject]:
     """The 202, held until the end or for as long as the caller prefers."""
     gateway, owner = gateway_of(request), caller_of(request).id
@@ -279,13 +293,21 @@ def _headers(gateway: Gateway, video: Video) -> dict[str, str]:
     return headers
 
 
-def _video_response(gateway: Gateway, video: Video, status: int, headers: dict[str, str]) -> Response[VideoObject]:
+def _video_response(
+    gateway: Gateway, video: Video, status: int, headers: dict[str, str]
+) -> Response[VideoObject]:
     content = encode(video_object(video, gateway.engine.queue_place(video.task)))
-    return Response(content=content, status_code=status, headers=headers, media_type="application/json")  # type: ignore[arg-type]
+    return Response(
+        content=content,  # type: ignore[arg-type]
+        status_code=status, headers=headers, media_type="application/json",
+    )
 
 
 def _not_cancellable(task: Task) -> Problem:
     if task.is_terminal:
         return Problem("not_cancellable", f"The video is {task.status} already.")
-    detail = f"The video is {task.stage}, and its vendor has no way to cancel. With ?detach=true it is only no longer followed."
+    detail = (
+        f"The video is {task.stage}, and its vendor has no way to cancel. "
+        "With ?detach=true it is only no longer followed."
+    )
     return Problem("not_cancellable", detail, extra={"charged": task.charged})

@@ -270,7 +270,7 @@ def _refused(answer: httpx.Response) -> ClientError:
     for candidate in problem.get("candidates") or ():
         lines.append(f"  {candidate['provider']} {candidate['offering']}: {'; '.join(candidate['reasons'])}")
     if answer.status_code == 401:
-        lines.append("  --key or REELGATE_KEY gives the key; `reelgate keys create NAME` makes one")
+        lines.append("  REELGATE_KEY or --key gives it from here")
     request_id = problem.get("request_id") or answer.headers.get("x-request-id")
     message = "\n".join(map(printable, [*lines, f"  request id: {request_id or 'none given'}"]))
     if answer.status_code in _TEMPORARY:

@@ -1,1 +1,1 @@
-"""The loops that carry tasks to their end: one shape (claim, step, interpret, save), one file per kind of step."""
+"""The loops that carry tasks to their end: claim, step, interpret, save; one file per kind of step."""

@@ -1,6 +1,7 @@
-"""Vendors' files: opening a result link, carefully. Every hop is judged by the egress policy; no key travels here.
+"""Vendors' files: opening a result link, carefully.
 
-Not held here: storing files (a later part of the product), HTTP towards callers (`gateway.api.content`).
+Every hop is judged by the egress policy; no key travels here. Not held here: storing files (a later part of
+the product), HTTP towards callers (`gateway.api.content`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class LinkUnreachable(Exception):
 
 
 class Links:
-    """How links are opened: a policy that judges each URL, and for each of its rules a transport that connects within it."""
+    """How links are opened: a policy that judges each URL, and a transport for each of its rules."""
 
     def __init__(self, policy: AddressPolicy, transports: Mapping[Reach, httpx.AsyncBaseTransport]) -> None:
         self.policy, self._transports = policy, transports
@@ -44,7 +45,7 @@ class Links:
 
 
 class Piece(msgspec.Struct):
-    """An open answer: its bytes from `start` to `end` (inclusive) of `total`. Close it by `close`, or read it to its end."""
+    """An open answer: its bytes from `start` to `end` (inclusive) of `total`. Close it, or read it to its end."""
 
     start: int
     end: int

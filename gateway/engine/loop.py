@@ -1,8 +1,8 @@
-"""The engine: it owns the unfinished tasks, knows when each is due, runs one step of it, and saves what followed.
+"""The engine: it owns the unfinished tasks, knows when each is due, runs one step, and saves what followed.
 
-Timers live in memory; only transitions are written. Every saved task comes back through the store's listener, whoever
-saved it, so there is one place that schedules. Clock, randomness, store and providers are passed in. Not held here:
-what a step does (`submit`, `poll`), what follows from a fact (`gateway.core.tasks`).
+Timers live in memory; only transitions are written. Every saved task comes back through the store's listener,
+whoever saved it, so there is one place that schedules. Clock, randomness, store and providers are passed in.
+Not held here: what a step does (`submit`, `poll`), what follows from a fact (`gateway.core.tasks`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Watch(msgspec.Struct):
 
 
 class Outside(msgspec.Struct, frozen=True):
-    """What the engine takes from outside: Unix time in seconds, randomness, and the name of this process's ownership."""
+    """What the engine takes from outside: Unix time in seconds, randomness, the name this process owns by."""
 
     now: Callable[[], float]
     chance: random.Random
@@ -67,7 +67,7 @@ class Outside(msgspec.Struct, frozen=True):
 
 
 class Steps(msgspec.Struct, frozen=True):
-    """What to do with a task: `submit` for one that was admitted, `due` for one whose time has come, by its state."""
+    """What to do with a task: `submit` for an admitted one, `due` (by state) for one whose time has come."""
 
     submit: SubmitStep
     due: Mapping[str, Step]
@@ -76,7 +76,9 @@ class Steps(msgspec.Struct, frozen=True):
 class Engine:
     """All unfinished tasks of this process, each run when it is due."""
 
-    def __init__(self, store: Store, fleet: Fleet, telemetry: Telemetry, outside: Outside, steps: Steps) -> None:
+    def __init__(
+        self, store: Store, fleet: Fleet, telemetry: Telemetry, outside: Outside, steps: Steps
+    ) -> None:
         self.store, self.fleet, self.telemetry = store, fleet, telemetry
         self.now, self.chance, self.replica = outside.now, outside.chance, outside.replica
         self.tasks: dict[str, Task] = {}
@@ -91,7 +93,7 @@ class Engine:
         self._others: set[asyncio.Task[None]] = set()
         store.listen(self._saved)
 
-    # --- its life ---------------------------------------------------------------------------------------------------
+    # --- its life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Take over what a dead process left, then run every task when it is due, until stopped or cancelled."""
@@ -102,7 +104,8 @@ class Engine:
             while len(self._others) < POLLS_MAX and (task := self._next_due()) is not None:
                 self._begin(self._others, task.id, partial(self._steps.due[task.state], self, task))
             now = self.now()
-            next_at = self._timers[0][0] if self._timers and len(self._others) < POLLS_MAX else now + _IDLE_SECONDS
+            has_room = len(self._others) < POLLS_MAX
+            next_at = self._timers[0][0] if self._timers and has_room else now + _IDLE_SECONDS
             try:
                 async with asyncio.timeout(max(0.0, min(next_at, self._gates_at) - now)):
                     await self._wake.wait()
@@ -114,7 +117,7 @@ class Engine:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Begin nothing new, and return when the submits under way have their answers saved. Polls are dropped."""
+        """Begin nothing new, and return when the answers of submits under way are saved. Polls are dropped."""
         self._is_stopping = True
         self._wake.set()
         while self._submits:
@@ -135,12 +138,15 @@ class Engine:
                     await self._adopt(task)
 
     async def _adopt(self, task: Task) -> None:
-        """Go on with a task of an earlier process. One that was being sent may have been bought: nobody can know."""
+        """Go on with a task of an earlier process. One that was being sent may have been bought."""
         self._saved(task, ())
         if task.state == "submitting":
-            await self.save(task, SubmitUnknown(Cause("broken", "the gateway ended while it was sending this")))
+            cause = Cause("broken", "the gateway ended while it was sending this")
+            await self.save(task, SubmitUnknown(cause))
 
-    def _begin(self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]) -> None:
+    def _begin(
+        self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]
+    ) -> None:
         self.watches[task_id].is_busy = True
         running = asyncio.create_task(self._run_step(task_id, step))
         group.add(running)
@@ -162,7 +168,7 @@ class Engine:
                 self._schedule(task)
             self._wake.set()
 
-    # --- timers -----------------------------------------------------------------------------------------------------
+    # --- timers -------------------------------------------------------------------------------------
 
     def due_at(self, task_id: str, at: float) -> None:
         """Make a task due at `at`, whatever was planned; nothing happens when it is not followed any more."""
@@ -192,14 +198,15 @@ class Engine:
             case "waiting":
                 self.due_at(task.id, min(task.deadline_at, self.queue_ends_at(task)))
             case "rendering":
-                self.due_at(task.id, min(task.deadline_at, self.now() if watch.plan is None else watch.plan.at))
+                planned_at = self.now() if watch.plan is None else watch.plan.at
+                self.due_at(task.id, min(task.deadline_at, planned_at))
             case "submission_unknown":
                 self.due_at(task.id, self.now())
             case _:  # submitting: its own step is under way, or `_adopt` ends it
                 watch.due = None
 
     def queue_ends_at(self, task: Task) -> float:
-        """When a waiting task has waited long enough at every candidate; infinity when one of them has no limit."""
+        """When a waiting task has waited long enough at every candidate; infinity when one has no limit."""
         limits = []
         for candidate in task.open_candidates:
             provider = self.fleet.providers.get(candidate.provider)
@@ -207,10 +214,10 @@ class Engine:
             limits.append(float("inf") if limit is None else limit)
         return task.created_at + max(limits, default=float("inf"))
 
-    # --- admission --------------------------------------------------------------------------------------------------
+    # --- admission ----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Let waiting tasks through: highest priority first, then oldest, each to its first candidate that is free now."""
+        """Let waiting tasks through: highest priority, then oldest, each to its first candidate that is free."""
         self._gates_at = float("inf")
         if self._is_stopping or not self._queue:
             return
@@ -233,7 +240,7 @@ class Engine:
         self._gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
 
     def queue_place(self, task: Task) -> tuple[int, float | None] | None:
-        """A waiting task's place from 1, and when it may start if that can be told; None when it is not waiting here."""
+        """A waiting task's place from 1, and when it may start if that can be told; None when not waiting here."""
         place = bisect_left(self._queue, _place(task))
         if task.id not in self.tasks or self._queue[place : place + 1] != [_place(task)]:
             return None
@@ -243,19 +250,19 @@ class Engine:
         return place + 1, min(times, default=None)
 
     def seconds_to_next(self, task: Task) -> float:
-        """How long until something may have changed for a caller: until the next poll, between a second and a minute."""
+        """How long until something may have changed for a caller: until the next poll, 1 to 60 seconds."""
         watch = self.watches.get(task.id)
         if task.state != "rendering" or watch is None or watch.due is None:
             return 1.0
         return min(60.0, max(1.0, watch.due - self.now()))
 
-    # --- saving -----------------------------------------------------------------------------------------------------
+    # --- saving -------------------------------------------------------------------------------------
 
     async def save(self, task: Task, fact: Fact) -> Task | None:
-        """Apply `fact` and save what follows, again and again until it is stored: what is known of money must not be lost.
+        """Apply `fact` and save what follows, until it is stored: what is known of money must not be lost.
 
-        Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer counts.
-        Raises Duplicate when the vendor's id already belongs to another video.
+        Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer
+        counts. Raises Duplicate when the vendor's id already belongs to another video.
         """
         while True:
             try:
@@ -293,10 +300,12 @@ class Engine:
                 await asyncio.sleep(min(SAVE_PAUSE_MAX_SECONDS, pause_seconds(failures, None, self.chance)))
 
     def _with_plan(self, change: Change, fact: Fact) -> Change:
-        """Plan the next poll of a task that is rendering; where a change is written anyway, the plan is written with it."""
+        """Plan the next poll of a rendering task; the plan is written only where a change is written anyway."""
         task, watch = change.task, self.watches.get(change.task.id)
         provider = self.fleet.providers.get(task.provider or "")
-        if task.state != "rendering" or provider is None or watch is None or not isinstance(fact, Accepted | Polled):
+        if task.state != "rendering" or not isinstance(fact, Accepted | Polled):
+            return change
+        if provider is None or watch is None:
             return change
         eta = task.estimate_seconds
         if isinstance(fact, Polled):
@@ -333,7 +342,7 @@ class Engine:
         self._wake.set()
 
     def _count(self, before: Task | None, after: Task) -> None:
-        """Keep the queue and the providers' gates in step. Entering a gate counts at admission, or at taking over."""
+        """Keep the queue and the providers' gates in step. A gate is entered at admission, or at taking over."""
         if before is not None and before.state == "waiting":
             self._queue.remove(_place(before))
         was = before is not None and before.state in IN_FLIGHT
@@ -345,7 +354,8 @@ class Engine:
         elif before is None and after.state in IN_FLIGHT:
             provider.gate.in_flight += 1
         if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
-            self.fleet.learn(Candidate(provider.name, after.offering or ""), after.completed_at - after.started_at)
+            candidate = Candidate(provider.name, after.offering or "")
+            self.fleet.learn(candidate, after.completed_at - after.started_at)
 
     def _forget(self, task_id: str) -> None:
         task = self.tasks.pop(task_id, None)
@@ -361,7 +371,8 @@ class Engine:
 
     def oldest_unfinished_seconds(self) -> float:
         """The age of the oldest unfinished task, 0 when there is none."""
-        return max(0.0, self.now() - min((task.created_at for task in self.tasks.values()), default=self.now()))
+        oldest_at = min((task.created_at for task in self.tasks.values()), default=self.now())
+        return max(0.0, self.now() - oldest_at)
 
 
 def _place(task: Task) -> tuple[int, float, str]:

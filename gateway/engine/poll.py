@@ -12,12 +12,14 @@ from gateway.engine.loop import Engine, Watch
 from gateway.engine.provider import Provider
 from providers.spec import Failed, Progress, Succeeded, VendorError
 
-_OUTCOMES = {"Pending": "pending", "Succeeded": "succeeded", "Failed": "failed", "Unrecognised": "unrecognised"}
+_OUTCOMES = {
+    "Pending": "pending", "Succeeded": "succeeded", "Failed": "failed", "Unrecognised": "unrecognised",
+}
 _UNCONFIGURED_SECONDS = 60.0
 
 
 async def poll(engine: Engine, task: Task) -> None:
-    """Ask once for a task that a vendor has. A task of a provider that is gone from the configuration waits for it."""
+    """Ask once for a task that a vendor has. Where its provider is no longer configured, it waits for it."""
     now = engine.now()
     if now >= task.deadline_at:
         await engine.save(task, DeadlinePassed())
@@ -44,7 +46,7 @@ async def poll(engine: Engine, task: Task) -> None:
 
 
 async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: VendorError) -> None:
-    """It says nothing of the task. Only a vendor that keeps denying its own id, for long enough, has forgotten it."""
+    """It says nothing of the task. Only a vendor that keeps denying its own id has forgotten it."""
     now, watch = engine.now(), engine.watches.get(task.id)
     if watch is None:
         return
@@ -66,10 +68,11 @@ async def _answered(engine: Engine, task: Task, provider: Provider, progress: Pr
     if isinstance(progress, Succeeded | Failed):
         engine.telemetry.detected(provider.name, now - (watch.polled_at or task.started_at or now))
     watch.polled_at = now
-    if isinstance(progress, Succeeded) and progress.url is None and task.raw_status == progress.raw_status:
-        if now - (task.raw_status_at or now) >= GRACE_SECONDS and task.state == "rendering":
-            await engine.save(task, OutputMissing())
-            return
+    is_empty = isinstance(progress, Succeeded) and progress.url is None
+    is_same = task.state == "rendering" and task.raw_status == progress.raw_status
+    if is_empty and is_same and now - (task.raw_status_at or now) >= GRACE_SECONDS:
+        await engine.save(task, OutputMissing())
+        return
     offering = provider.offering(task.offering or "")
     link_seconds = 3600.0 if offering is None else float(offering.result_link_seconds)
     charged = "unknown" if offering is None else provider.failed_is_charged(offering)

@@ -1,6 +1,7 @@
 """A configured provider at run time: its settings, its adapter, its gate and its budget of polls.
 
-Not held here: who may submit when (`gateway.core.admission`), HTTP (`providers.http`), what a provider offers (data).
+Not held here: who may submit when (`gateway.core.admission`), HTTP (`providers.http`), what a provider offers
+(data).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from providers.spec import Adapter, Charged, Offering, VideoRequest
 
 
 class Provider(msgspec.Struct, kw_only=True):
-    """One provider in use. `offerings` are those that are on; a slug that was switched off is still followed."""
+    """One provider in use. `known` holds every offering: a slug that was switched off is still followed."""
 
     settings: ProviderSettings
     adapter: Adapter
@@ -49,7 +50,7 @@ class Provider(msgspec.Struct, kw_only=True):
 
 
 def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider | None = None) -> Provider:
-    """A provider by its settings; at a reload the gate of the one `before` it goes on, with what it counts."""
+    """A provider by its settings; at a reload it keeps the gate of the one `before` it, with what it counts."""
     gate = Gate(rate=Bucket(settings.requests_per_minute)) if before is None else before.gate
     gate.max_in_flight = settings.max_in_flight
     gate.rate.per_minute = settings.requests_per_minute
@@ -61,7 +62,7 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
 
 
 class Fleet:
-    """All providers in use, and the routing over them. A removed one stays, draining, for its tasks in flight."""
+    """All providers in use, and the routing over them. A removed one stays, draining, for its tasks."""
 
     def __init__(self, chance: random.Random) -> None:
         self.providers: dict[str, Provider] = {}
@@ -116,7 +117,7 @@ class Fleet:
         return choose(request, self.listings, pins, self.settings.routing.strategy, known)
 
     def find(self, candidate: Candidate) -> tuple[Provider, Offering] | None:
-        """The provider and offering of a candidate; None when the configuration or the adapter no longer has it."""
+        """The provider and offering of a candidate; None when configuration or adapter no longer has it."""
         provider = self.providers.get(candidate.provider)
         offering = None if provider is None else provider.offering(candidate.offering)
         return None if provider is None or offering is None else (provider, offering)

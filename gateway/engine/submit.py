@@ -1,6 +1,7 @@
-"""The paid step: commit the intent, send once, save what came of it. And what to do while nobody knows what did.
+"""The paid step: commit the intent, send once, save what came of it. And what to do while nobody knows.
 
-Not held here: who may be sent (`gateway.core.admission`), what an answer proves (`providers.http`, the adapters).
+Not held here: who may be sent (`gateway.core.admission`), what an answer proves (`providers.http`, the
+adapters).
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ async def _send(engine: Engine, provider: Provider, offering: Offering, request:
         cause = Cause(error.kind, error.message, error.status, error.reason)
         if error.outcome == "unknown":
             return SubmitUnknown(cause, cost)
-        later = REFUSALS.get(error.kind, ("later", ""))[0] == "later"  # not_sent is in no table: the provider is away
-        if later:
+        # A kind that is in no table was not sent at all: the provider is away.
+        if REFUSALS.get(error.kind, ("later", ""))[0] == "later":
             provider.gate.close(engine.now(), error.kind, error.retry_after_seconds, engine.chance)
         return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause)
     except TimeoutError:

@@ -215,6 +215,8 @@ def test_what_follows_from_a_mistake_is_no_second_one() -> None:
     assert list(mistakes({"prompt": 5})) == ["/prompt"]
     assert list(mistakes({"image": 5, "prompt": "a", "end_image": URL, "aspect_ratio": "1:1"})) == ["/image"]
     assert list(mistakes({"shots": shots(0, 4), "seconds": 4})) == ["/shots/0/duration"]
+    assert list(mistakes({"shots": shots(1, 1), "seconds": 99})) == ["/seconds"]
+    assert list(mistakes({"prompt": "a", "input_reference": 5, "end_image": URL})) == ["/input_reference"]
 
 
 @pytest.mark.parametrize(

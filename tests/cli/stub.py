@@ -43,13 +43,14 @@ def problem(status: int, **members: object) -> Answer:
 DROP = Answer(drop=True)
 
 
-def video(status: str = "in_progress", **members: Any) -> dict[str, Any]:
+def video(status: str = "in_progress", **members: object) -> dict[str, Any]:
     """A video object with the fields that the client reads."""
     return {
-        "id": "video_1", "object": "video", "model": "kling-v3", "status": status, "stage": None, "progress": 40,
-        "created_at": 1795247503, "completed_at": None, "seconds": "5", "size": "1280x720", "provider": "highway",
-        "offering": "kling-v3.0-std-t2v", "vendor_task_id": "t-1", "queue": None, "output": None, "error": None,
-        "charged": "yes", "cost": {"amount": "0.42", "currency": "USD", "kind": "estimate"}, "metadata": {},
+        "id": "video_1", "object": "video", "model": "kling-v3", "status": status, "stage": None,
+        "progress": 40, "created_at": 1795247503, "completed_at": None, "seconds": "5", "size": "1280x720",
+        "provider": "highway", "offering": "kling-v3.0-std-t2v", "vendor_task_id": "t-1", "queue": None,
+        "output": None, "error": None, "charged": "yes", "metadata": {},
+        "cost": {"amount": "0.42", "currency": "USD", "kind": "estimate"},
         **members,
     }  # fmt: skip
 

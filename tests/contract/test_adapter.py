@@ -257,7 +257,8 @@ async def test_a_poll_asks_for_the_very_task(subject: Subject) -> None:
     created, still = subject.answers.created[0], next(iter(subject.answers.polls.values())).answer
     for task_id in GOOD_IDS:
         result = await submitted(subject, json.dumps(filled(created, ID=task_id)).encode())
-        async with vendor(subject.info, json.dumps(still).encode()) as (adapter, wire):
+        same = json.dumps(still).replace('"c0ffee"', json.dumps(task_id)).encode()
+        async with vendor(subject.info, same) as (adapter, wire):
             await adapter.poll(msgspec.to_builtins(result)["ref"])
         method, target, _ = wire.requests[0].partition(b"\r\n")[0].decode("ascii").split(" ")
         url = urlsplit(target)

@@ -1,0 +1,364 @@
+"""The state table and `apply`: which edges there are, and what holds on every way through them.
+
+Held here: examples of single transitions, and properties over random facts. Not held here: whole lives with an
+engine and vendors (`tests/engine`).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.core import tasks as module
+from gateway.core.facts import (
+    Accepted,
+    Cancelled,
+    Cause,
+    DeadlinePassed,
+    Fact,
+    Forgotten,
+    NotSent,
+    OutputMissing,
+    Polled,
+    QueueTimedOut,
+    Rejected,
+    ResubmitAllowed,
+    SubmitStarted,
+    SubmitUnknown,
+    UnknownTimedOut,
+)
+from gateway.core.tasks import (
+    EDGES,
+    REFUSALS,
+    STATUS_OF,
+    TERMINAL,
+    Change,
+    IllegalTransition,
+    InvariantViolation,
+    Task,
+    accepted_event,
+    apply,
+    with_event,
+)
+from gateway.errors import TASK_ERRORS
+from providers.spec import Charged, Failed, Pending, Submitted, Succeeded, Unrecognised
+from tests.core.made import CAUSE, FACTS, NOW, ONE, TWO, facts, make_task, tasks
+
+SUBMITTED = Submitted(vendor_task_id="v-1", ref={"id": "v-1"}, raw_status="QUEUED", estimate_seconds=60)
+# What the table has beside the drawing: a task can be stopped, or turn out to be at its end, from everywhere.
+NOT_DRAWN = {
+    ("waiting", "failed"), ("waiting", "cancelled"), ("submitting", "failed"), ("submitting", "cancelled"),
+    ("rendering", "rendering"), ("submission_unknown", "completed"), ("submission_unknown", "cancelled"),
+}
+
+
+def life(*happened: Fact, task: Task | None = None) -> Task:
+    """The task after these facts, a second apart."""
+    task = task or make_task()
+    for number, fact in enumerate(happened):
+        task = apply(task, fact, NOW + number).task
+    return task
+
+
+def polled(raw_status: str = "PROCESSING", progress: int | None = None) -> Polled:
+    return Polled(Pending(raw_status=raw_status, progress=progress), 3600, "unknown")
+
+
+RENDERING = (SubmitStarted(ONE), Accepted(SUBMITTED, ("0.42", "USD")))
+UNKNOWN = (SubmitStarted(ONE), SubmitUnknown(CAUSE))
+FAILED = Failed(raw_status="FAILED", code="vendor_failed", message="no")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+def test_the_table_is_what_the_docstring_draws() -> None:
+    drawn: set[tuple[str, str]] = set()
+    for line in (module.__doc__ or "").splitlines():
+        arrows = re.match(r" {4}(\w+(?: -> \w+(?: \| \w+)*)+)", line)
+        steps = [re.split(r" \| ", part) for part in arrows.group(1).split(" -> ")] if arrows else []
+        drawn.update((start, end) for starts, ends in pairwise(steps) for start in starts for end in ends)
+    table = {(start, end) for (start, _), ends in EDGES.items() for end in ends}
+    assert drawn | NOT_DRAWN == table
+    assert not drawn & NOT_DRAWN
+
+
+def test_every_state_has_a_status_and_every_kind_of_fact_a_place() -> None:
+    assert not {state for state, _ in EDGES} & TERMINAL
+    assert {state for state, _ in EDGES} | TERMINAL == set(STATUS_OF)
+    assert {kind for _, kind in EDGES} == set(FACTS) == set(Fact.__subclasses__())
+
+
+def test_a_way_back_to_waiting_needs_proof_or_a_permission() -> None:
+    back = {kind for (_, kind), ends in EDGES.items() if "waiting" in ends}
+    assert back == {NotSent, Rejected, ResubmitAllowed}
+
+
+# --- single transitions -----------------------------------------------------------------------------------------------
+
+def test_a_task_on_its_way_to_a_video() -> None:
+    task = life(*RENDERING, polled(progress=30))
+    assert (task.state, task.status, task.stage, task.progress) == ("rendering", "in_progress", "rendering", 30)
+    assert (task.provider, task.offering, task.vendor_task_id, task.ref) == (*msgspec.structs.astuple(ONE), "v-1", {"id": "v-1"})
+    assert (task.attempts, task.submitted_at, task.started_at, task.estimate_seconds) == (1, NOW, NOW + 1, 60)
+    assert (task.charged, task.cost_amount, task.cost_currency) == ("yes", "0.42", "USD")
+    done = apply(task, Polled(Succeeded(raw_status="SUCCEED", url="https://x/v.mp4"), 600, "unknown"), NOW + 9).task
+    assert (done.status, done.stage, done.progress, done.completed_at) == ("completed", "linked", 100, NOW + 9)
+    assert (done.result_url, done.result_expires_at, done.error_code) == ("https://x/v.mp4", NOW + 609, None)
+
+
+@pytest.mark.parametrize(("said", "expires"), [(None, 600), (30.0, 30), (0.0, 0)])
+def test_a_link_lives_as_long_as_the_vendor_says_else_as_its_offering_does(said: float | None, expires: float) -> None:
+    got = Succeeded(raw_status="SUCCEED", url="https://x/v.mp4", expires_in_seconds=said)
+    assert apply(life(*RENDERING), Polled(got, 600, "no"), NOW).task.result_expires_at == NOW + expires
+
+
+@pytest.mark.parametrize(("kind", "scope", "code"), [(kind, *what) for kind, what in REFUSALS.items()])
+def test_what_a_refusal_means_for_the_other_candidates(kind: str, scope: str, code: str) -> None:
+    refusal = Rejected(Cause(kind, "no", 400, "1001"))  # type: ignore[arg-type]
+    once = life(SubmitStarted(ONE), refusal)
+    assert once.state == ("failed" if scope == "final" else "waiting")
+    assert once.open_candidates == ((ONE, TWO) if scope == "later" else (TWO,))
+    assert (once.charged, once.error_code) == ("no", code if scope == "final" else None)
+    if scope == "elsewhere":
+        twice = life(SubmitStarted(TWO), refusal, task=once)
+        assert (twice.state, twice.error_code, twice.error_message) == ("failed", code, "no")
+
+
+def test_a_refusal_of_a_kind_that_is_in_no_table_is_final() -> None:
+    assert life(SubmitStarted(ONE), Rejected(CAUSE)).error_code == "vendor_rejected"
+
+
+def test_a_task_that_came_back_is_as_free_as_a_new_one() -> None:
+    task = life(SubmitStarted(ONE), NotSent(CAUSE))
+    assert (task.status, task.provider, task.offering, task.submitted_at) == ("queued", None, None, None)
+    assert (task.attempts, task.charged, task.open_candidates) == (1, "no", (ONE, TWO))
+
+
+@pytest.mark.parametrize("hint", [0, 24, None, -3])
+def test_a_poll_that_brings_nothing_new_writes_nothing(hint: int | None) -> None:
+    change = apply(life(*RENDERING), polled("QUEUED", hint), NOW + 5)
+    assert not change.is_saved
+    assert change.task == change.before
+
+
+@pytest.mark.parametrize(("hint", "shown"), [(25, 25), (99, 99), (100, 99), (4000, 99)])
+def test_progress_is_written_in_steps_and_is_whole_only_at_the_end(hint: int, shown: int) -> None:
+    assert apply(life(*RENDERING), polled("QUEUED", hint), NOW).task.progress == shown
+
+
+@pytest.mark.parametrize("hint", [None, 0, 10, 59, 70])
+def test_progress_never_falls(hint: int | None) -> None:
+    assert life(*RENDERING, polled(progress=60), polled("BACK", hint)).progress == 60
+
+
+def test_done_without_a_link_is_noted_and_asked_again() -> None:
+    change = apply(life(*RENDERING), Polled(Succeeded(raw_status="SUCCEED", url=None), 600, "no"), NOW + 5)
+    assert (change.task.state, change.task.raw_status, change.task.raw_status_at) == ("rendering", "SUCCEED", NOW + 5)
+    missing = apply(change.task, OutputMissing(), NOW + 200).task
+    assert (missing.status, missing.error_code, missing.charged) == ("failed", "no_output", "yes")
+
+
+def test_a_word_in_no_table_is_kept_and_followed() -> None:
+    change = apply(life(*RENDERING), Polled(Unrecognised(raw_status="PAUSED"), 600, "no"), NOW)
+    assert (change.task.state, change.task.raw_status) == ("rendering", "PAUSED")
+    assert [event.type for event in change.events] == ["status_unrecognised"]
+
+
+@pytest.mark.parametrize("charged", ["yes", "no", "unknown"])
+def test_a_failed_render_costs_what_its_offering_says(charged: Charged) -> None:
+    task = apply(life(*RENDERING), Polled(FAILED, 600, charged), NOW).task
+    assert (task.status, task.error_code, task.error_message, task.charged) == ("failed", "vendor_failed", "no", charged)
+
+
+def test_what_the_vendor_forgot_is_unknown_but_paid_until_it_remembers() -> None:
+    lost = life(*RENDERING, Forgotten(CAUSE))
+    assert (lost.state, lost.charged, lost.unknown_at, lost.vendor_task_id) == ("submission_unknown", "yes", NOW + 2, "v-1")
+    back = apply(lost, polled("QUEUED"), NOW + 3)
+    assert (back.task.state, back.task.unknown_at, back.is_saved) == ("rendering", None, True)
+
+
+@pytest.mark.parametrize(
+    ("happened", "fact", "code", "charged"),
+    [
+        ((), QueueTimedOut(), "queue_timeout", "no"),
+        ((), DeadlinePassed(), "deadline_exceeded", "no"),
+        (RENDERING, DeadlinePassed(), "deadline_exceeded", "yes"),
+        (UNKNOWN, DeadlinePassed(), "deadline_exceeded", "unknown"),
+        (UNKNOWN, UnknownTimedOut(), "submission_unknown", "unknown"),
+    ],
+)
+def test_how_time_ends_a_task(happened: tuple[Fact, ...], fact: Fact, code: str, charged: str) -> None:
+    task = life(*happened, fact)
+    assert (task.status, task.stage, task.error_code, task.charged) == ("failed", None, code, charged)
+    assert task.completed_at == NOW + len(happened)
+
+
+@pytest.mark.parametrize(
+    ("happened", "charged"),
+    [((SubmitStarted(ONE),), "unknown"), (RENDERING, "yes"), (UNKNOWN, "unknown"), ((), "no")],
+)
+def test_who_stops_following_is_told_what_is_known_of_the_money(happened: tuple[Fact, ...], charged: str) -> None:
+    task = life(*happened, Cancelled(detach=True))
+    assert (task.status, task.error_code, task.charged) == ("cancelled", "cancelled", charged)
+
+
+@pytest.mark.parametrize("happened", [(SubmitStarted(ONE),), RENDERING, UNKNOWN])
+def test_what_may_have_been_bought_cannot_just_be_cancelled(happened: tuple[Fact, ...]) -> None:
+    task = life(*happened)
+    with pytest.raises(IllegalTransition, match=f"Cancelled cannot happen to a task that is {task.state}"):
+        apply(task, Cancelled(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("fact", "event", "charged"),
+    [
+        (Accepted(SUBMITTED), "accepted_after_end", "yes"),
+        (Rejected(CAUSE), "refused_after_end", "no"),
+        (NotSent(CAUSE), "refused_after_end", "no"),
+    ],
+)
+def test_an_answer_after_the_end_says_what_was_bought_and_changes_no_status(fact: Fact, event: str, charged: str) -> None:
+    ended = life(SubmitStarted(ONE), Cancelled(detach=True))
+    change = apply(ended, fact, NOW + 5)
+    assert ([some.type for some in change.events], change.task.charged) == ([event], charged)
+    assert (change.task.state, change.task.completed_at) == (ended.state, ended.completed_at)
+
+
+def test_a_task_that_may_have_been_bought_needs_a_permission_to_be_sent_again() -> None:
+    unknown = life(*UNKNOWN)
+    with pytest.raises(IllegalTransition):
+        apply(unknown, SubmitStarted(TWO), NOW)
+    with pytest.raises(InvariantViolation, match="without a permission"):
+        apply(make_task(charged="unknown"), SubmitStarted(TWO), NOW)
+    again = life(ResubmitAllowed("an operator"), SubmitStarted(TWO), task=unknown)
+    assert (again.state, again.provider, again.resubmits, again.attempts) == ("submitting", "two", 1, 2)
+
+
+def test_the_first_line_of_a_timeline() -> None:
+    event = accepted_event(make_task())
+    assert (event.seq, event.type, event.at, event.status, event.provider) == (1, "accepted", NOW, "queued", None)
+    assert event.detail == {"candidates": "one/kling-v3.0-pro-t2v, two/kling-v3.0-std-t2v"}
+
+
+def test_an_event_added_to_a_change_has_the_next_number() -> None:
+    change = with_event(apply(make_task(), SubmitStarted(ONE), NOW), "next_poll", {"at": 1.0})
+    assert [(event.seq, event.type) for event in change.events] == [(2, "submitting"), (3, "next_poll")]
+    assert change.task.last_seq == 3
+
+
+# --- whatever happens -------------------------------------------------------------------------------------------------
+
+@settings(max_examples=300, deadline=None)
+@given(tasks, facts)
+def test_from_anywhere_a_fact_is_illegal_or_leads_where_the_table_says(task: Task, fact: Fact) -> None:
+    allowed = EDGES.get((task.state, type(fact)))
+    assume(task.progress <= 100)
+    try:
+        change = apply(task, fact, NOW)
+    except IllegalTransition:
+        assert allowed is None or isinstance(fact, Cancelled)
+        return
+    except InvariantViolation:
+        assert task.charged != "no"
+        assert isinstance(fact, SubmitStarted)
+        return
+    if task.is_terminal:
+        assert change.task.state == task.state
+    else:
+        assert allowed is not None
+        assert change.task.state in allowed
+    assert change.task.version == task.version
+
+
+_WORST: tuple[Charged, ...] = ("no", "unknown", "yes")
+
+
+class Life(RuleBasedStateMachine):
+    """One task from its acceptance, to which anything happens. `bought` says of each sending what is known of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task = make_task()
+        self.now = NOW
+        self.bought: list[Charged] = []
+        self.may_send = True
+
+    @precondition(lambda self: not self.task.is_terminal)
+    @rule(data=st.data())
+    def what_the_table_allows(self, data: st.DataObject) -> None:
+        kinds = [kind for state, kind in EDGES if state == self.task.state]
+        if self.task.ref is None:  # nobody can ask a vendor for a job without its reference
+            kinds = [kind for kind in kinds if kind is not Polled]
+        self._happens(data.draw(FACTS[data.draw(st.sampled_from(kinds))]))
+
+    @rule(fact=facts.filter(lambda fact: not isinstance(fact, Polled)))
+    def anything(self, fact: Fact) -> None:
+        if not (self.task.is_terminal and isinstance(fact, Accepted) and self.task.charged != "unknown"):
+            self._happens(fact)
+
+    def _happens(self, fact: Fact) -> None:
+        before, self.now = self.task, self.now + 1
+        try:
+            change = apply(before, fact, self.now)
+        except IllegalTransition:
+            return
+        self._sendings(before, fact)
+        self._holds(before, change)
+        self.task = msgspec.structs.replace(change.task, version=before.version + 1) if change.is_saved else change.task
+
+    def _sendings(self, before: Task, fact: Fact) -> None:
+        match fact:
+            case SubmitStarted():
+                assert self.may_send, "sent again without proof or permission"
+                self.may_send = False
+                self.bought.append("no")
+            case Accepted():
+                self.bought[-1] = "yes"
+            case NotSent() | Rejected():
+                self.may_send = True
+                self.bought[-1] = "no"
+            case SubmitUnknown():
+                self.bought[-1] = "unknown"
+            case Cancelled() if before.state == "submitting":
+                self.bought[-1] = "unknown"
+            case Polled(progress=Failed()):
+                self.bought[-1] = fact.failed_is_charged
+            case ResubmitAllowed():
+                self.may_send = True
+
+    def _holds(self, before: Task, change: Change) -> None:
+        after = change.task
+        assert change.is_saved or after == before
+        assert after.progress >= before.progress
+        assert after.version == before.version
+        assert [event.seq for event in change.events] == list(range(before.last_seq + 1, after.last_seq + 1))
+        if change.events:
+            last = change.events[-1]
+            assert (last.at, last.status, last.stage) == (self.now, after.status, after.stage)
+        if before.is_terminal:
+            ends = ("state", "progress", "completed_at", "error_code", "error_message", "result_url")
+            assert [getattr(after, name) for name in ends] == [getattr(before, name) for name in ends]
+
+    @invariant()
+    def charged_is_what_is_known(self) -> None:
+        assert self.task.charged == max(self.bought, key=_WORST.index, default="no")
+
+    @invariant()
+    def its_fields_agree_with_its_state(self) -> None:
+        task = self.task
+        assert task.is_terminal == (task.completed_at is not None)
+        assert (task.state in ("failed", "cancelled")) == (task.error_code is not None) == (task.stage is None)
+        assert (task.state == "completed") == (task.result_url is not None) == (task.progress == 100)
+        assert task.error_code is None or task.error_code in TASK_ERRORS
+        assert 0 <= task.progress <= 100
+        assert task.state not in ("submitting", "rendering", "submission_unknown") or task.provider is not None
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)

@@ -1,0 +1,105 @@
+"""Starts gateways for the kill tests: imports the program once, then forks a process for each that is asked for.
+
+Held here: the fork, and what makes a process stop at each commit until the test has said whether it dies there. Only
+`sqlite3.connect` is replaced, in that process alone; the program itself knows nothing of it. Not held here: what is
+asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, and spoken to over its own pipes:
+
+    stdin    `run 0 CONFIG` or `run 1 CONFIG` (1: stop at commits), then one byte for each point: g (go on) or d (die)
+    stdout   `pid N`, `point LABEL`, what the gateway logs as lines of JSON, `exit CODE` (negative: by that signal)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+import traceback
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from gateway.app import openapi_yaml, run
+
+# How a statement begins, and what the commit that it is part of is called; None: by the event that it writes.
+_NAMES: Final[Mapping[str, str | None]] = {
+    "create table if not exists schema_version": "schema",
+    "insert into schema_version": "migration",
+    "update videos set replica": "claim",
+    "insert into events": None,
+}
+_EVENT_TYPE: Final = "4"  # the parameter of that statement
+
+
+class WatchedConnection(sqlite3.Connection):
+    """A connection that stops before and after every commit, those that a lone statement makes by itself too."""
+
+    _name = ""
+
+    def execute(self, sql: str, parameters: Mapping[str, object] | None = None, /) -> sqlite3.Cursor:  # type: ignore[override]
+        """As sqlite3's."""
+        begins = next((begin for begin in _NAMES if sql.startswith(begin)), None)
+        if begins is not None and not self._name:
+            self._name = _NAMES[begins] or str((parameters or {}).get(_EVENT_TYPE))
+        if sql != "commit" and (self.in_transaction or begins is None):
+            return super().execute(sql, parameters or {})
+        name, self._name = self._name, ""
+        _stop(f"commit {name} before")
+        done = super().execute(sql, parameters or {})
+        _stop(f"commit {name} after")
+        return done
+
+
+def _stop(label: str) -> None:
+    """Wait for the test's word, and die on the spot if that is it. A test that has gone says nothing: die too."""
+    _tell(f"point {label}")
+    if os.read(0, 1) != b"g":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tell(line: str) -> None:
+    # One write of less than PIPE_BUF, on a line of its own even if a log line's own end is still to come.
+    os.write(1, f"\n{line}\n".encode())
+
+
+def _gateway(config: Path, *, watched: bool) -> int:
+    """The life of one gateway; its exit code."""
+    _tell(f"pid {os.getpid()}")
+    if watched:
+        sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)
+    try:
+        return run(config)
+    except BaseException:  # noqa: BLE001 - the last thing before the process ends, told on stderr
+        traceback.print_exc()
+        return 1
+
+
+def _asked() -> str:
+    """The next line of stdin, read byte by byte: what follows it is for the gateway. Empty when the test has gone."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return ""
+        line += byte
+    return line.decode().rstrip("\n")
+
+
+def main() -> None:
+    """Start gateways, one after the other, until stdin ends."""
+    openapi_yaml()  # what else the program imports or builds at its first start is there for every fork
+    while asked := _asked():
+        _, watched, config = asked.split(" ", 2)
+        child = os.fork()
+        if child == 0:
+            code = _gateway(Path(config), watched=watched == "1")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        _tell(f"exit {os.waitstatus_to_exitcode(status)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The points of a life at which it may end, in the order in which they are crossed: one enumeration for all of them.
+
+Held here: their names, and who counts. Not held here: who stops there (`launcher` at commits, `proxy` on the wire).
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Final
+
+EXCHANGES: Final = ("submit", "poll", "content")
+PLACES: Final = ("before", "first", "amid", "last")  # of the bytes of one message
+WIRE: Final = frozenset(
+    f"{exchange} {message} {place}"
+    for exchange, message, place in product(EXCHANGES, ("request", "answer"), PLACES)
+)
+# What a life commits that nothing goes wrong in; and what is added when it goes on after a death while sending.
+LIFE: Final = ("schema", "migration", "claim", "accepted", "submitting", "accepted_by_vendor", "vendor_status", "completed")
+RECOVERY: Final = ("schema", "claim", "submission_unknown", "failed")
+
+
+def commits(names: tuple[str, ...]) -> frozenset[str]:
+    """The two points of each of these commits."""
+    return frozenset(f"commit {name} {side}" for name, side in product(names, ("before", "after")))
+
+
+class Points:
+    """Counts what one process crosses, by label. `deadly` is the number, from 1, of the point where it dies."""
+
+    def __init__(self, deadly: int | None = None) -> None:
+        self._deadly = deadly
+        self.crossed: list[str] = []
+
+    def cross(self, label: str) -> bool:
+        """Count one; whether the process dies here."""
+        self.crossed.append(label)
+        return self.is_reached and len(self.crossed) == self._deadly
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the process had to die."""
+        return self._deadly is not None and len(self.crossed) >= self._deadly
+
+    @property
+    def watches(self) -> bool:
+        """Whether anybody wants to know."""
+        return self._deadly is not None

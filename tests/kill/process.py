@@ -1,0 +1,175 @@
+"""Gateways as real processes: started by the launcher, or by the command that a user types; killed, and waited for.
+
+Not held here: what is asked of them, and when they die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.kill.points import Points
+
+ROOT: Final = Path(__file__).parents[2]
+KEY: Final = "sandbox-key"
+_ENVIRONMENT: Final = os.environ | {"REELGATE_SANDBOX_KEY": KEY}
+PATIENCE_SECONDS: Final = 60.0  # only a broken gateway takes that long
+
+
+class Log:
+    """What a gateway said on stdout: an event can be waited for, whether it has come already or not."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._came = asyncio.Condition()
+        self._has_ended = False
+
+    async def take(self, line: str) -> None:
+        """Note one line of JSON."""
+        async with self._came:
+            self.lines.append(json.loads(line))
+            self._came.notify_all()
+
+    async def end(self) -> None:
+        """Nothing more will come."""
+        async with self._came:
+            self._has_ended = True
+            self._came.notify_all()
+
+    def has(self, event: str) -> bool:
+        """Whether that event was logged."""
+        return any(line.get("event") == event for line in self.lines)
+
+    async def wait(self, event: str) -> bool:
+        """Wait for an event; False when the process ended without it."""
+        async with self._came:
+            await self._came.wait_for(lambda: self.has(event) or self._has_ended)
+        return self.has(event)
+
+
+class Gateway:
+    """One process: its log, the points it crosses, and its exit code once it has one (negative: that signal)."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self.log = Log()
+        self.pid = 0
+        self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; harmless when it has ended."""
+        if not self.code.done():
+            os.kill(self.pid, number)
+
+    async def ended(self) -> int:
+        """Wait for the end; the exit code. After that, all that the process held is free."""
+        return await asyncio.wait_for(asyncio.shield(self.code), PATIENCE_SECONDS)
+
+    async def kill(self) -> None:
+        """`kill -9`, and wait until it is dead."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
+
+class Launcher:
+    """Starts gateways one after the other, each a fork of a process that has imported the program already."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._gateway: Gateway | None = None
+
+    async def start(self, config: Path, points: Points) -> Gateway:
+        """Start one; it is ready, or has died at a point before that. Raises AssertionError for any other end."""
+        assert self._process.stdin is not None
+        self._gateway = gateway = Gateway(points)
+        self._process.stdin.write(f"run {int(points.watches)} {config}\n".encode())
+        if not await asyncio.wait_for(gateway.log.wait("ready"), PATIENCE_SECONDS):
+            assert points.is_reached, f"the gateway ended by itself: {await gateway.ended()}, {gateway.log.lines}"
+        return gateway
+
+    async def read(self) -> None:
+        """Take what the gateways say, until the launcher ends."""
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        async for line in self._process.stdout:
+            word, _, rest = line.decode().rstrip("\n").partition(" ")
+            gateway = self._gateway
+            if gateway is None or not word:
+                continue
+            if word == "pid":
+                gateway.pid = int(rest)
+            elif word == "point":
+                self._process.stdin.write(b"d" if gateway.points.cross(rest) else b"g")
+            elif word == "exit":
+                gateway.code.set_result(int(rest))
+                await gateway.log.end()
+            else:
+                await gateway.log.take(f"{word} {rest}")
+
+    async def stop(self) -> None:
+        """End the gateway that runs, and the launcher."""
+        if self._gateway is not None:
+            await self._gateway.kill()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+
+
+@asynccontextmanager
+async def launcher() -> AsyncIterator[Launcher]:
+    """A launcher for as long as the context lasts."""
+    command = [sys.executable, "-m", "tests.kill.launcher"]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT, env=_ENVIRONMENT)
+    started = Launcher(process)
+    reading = asyncio.create_task(started.read())
+    try:
+        yield started
+    finally:
+        await started.stop()
+        await reading
+
+
+def reelgate(*arguments: str) -> Sequence[str]:
+    """The command line of a verb, as a user types it."""
+    return (sys.executable, "-m", "gateway", *arguments)
+
+
+@asynccontextmanager
+async def serving(config: Path) -> AsyncIterator[Gateway]:
+    """`reelgate serve`, ready; killed at the end of the context if it is alive then."""
+    command = reelgate("serve", "--config", str(config))
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, cwd=ROOT, env=_ENVIRONMENT)
+    gateway = Gateway(Points())
+    gateway.pid = process.pid
+    reading = asyncio.create_task(_read(process, gateway))
+    try:
+        assert await asyncio.wait_for(gateway.log.wait("ready"), PATIENCE_SECONDS), "the gateway did not start"
+        yield gateway
+    finally:
+        await gateway.kill()
+        await reading
+
+
+async def _read(process: Process, gateway: Gateway) -> None:
+    assert process.stdout is not None
+    async for line in process.stdout:
+        await gateway.log.take(line.decode())
+    gateway.code.set_result(await process.wait())
+    await gateway.log.end()
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    """Run a verb to its end: exit code, stdout, stderr."""
+    command = reelgate(*arguments)
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, cwd=ROOT, env=_ENVIRONMENT)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()

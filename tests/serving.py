@@ -1,0 +1,258 @@
+"""A whole gateway behind a real socket, with the real simulators behind it, in a thread of its own.
+
+Held here: the harness of the API tests, and a client that knows the way of a video. Not held here: any expectation.
+The simulators' clock stands still until a test moves it, so that "still rendering" is a state and not a race.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import httpx
+import msgspec
+import structlog
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from gateway.api.application import make_application
+from gateway.api.auth import Role, make_key
+from gateway.api.gateway import Gateway
+from gateway.api.problems import MEDIA_TYPE
+from gateway.app import running
+from gateway.core.tasks import Event, Task
+from gateway.sandbox.server import Sandbox, SandboxSettings
+from gateway.sandbox.server import running as sandbox_running
+from gateway.settings import Address, Settings, parse
+from gateway.telemetry import configure_logging
+from providers import adapters
+
+T = TypeVar("T")
+Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
+
+VENDOR_KEY: Final = "vendor-key-canary"
+RENDER_SECONDS: Final = 100.0
+TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+PATIENCE_SECONDS: Final = 30.0  # only a broken gateway takes that long
+
+_CONFIGURATION: Final = """
+[server]
+listen = "127.0.0.1:{port}"
+[auth]
+mode = "{auth}"
+[store]
+url = "sqlite:reelgate.db"
+[providers.highway]
+adapter = "highwayapi"
+base_url = "{sandbox}/highwayapi"
+api_key = {{ env = "KEY" }}
+poll_min = "10ms"
+poll_max = "20ms"
+[providers.highway.prices]
+"kling-v3.0-std-t2v" = {{ per_second = "0.084" }}
+[providers.narrow]
+adapter = "myrouter"
+base_url = "{sandbox}/myrouter"
+api_key = {{ env = "KEY" }}
+max_in_flight = 1
+poll_min = "10ms"
+poll_max = "20ms"
+[providers.unified]
+adapter = "unified"
+base_url = "{sandbox}/unified"
+api_key = {{ env = "KEY" }}
+poll_min = "10ms"
+poll_max = "20ms"
+{more}
+"""
+
+
+class StillClock:
+    """The simulators' time: it stands until somebody moves it."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def time(self) -> float:
+        """Unix seconds."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others run; the clock does not move by it."""
+        await asyncio.sleep(0)
+
+
+class Served:
+    """A gateway that is being served: `client` calls it by HTTP, without a key; the other fields are its parts."""
+
+    def __init__(self, gateway: Gateway, settings: Settings, sandbox: Sandbox, clock: StillClock) -> None:
+        self.gateway, self.settings, self.sandbox, self.clock = gateway, settings, sandbox, clock
+        self.url = f"http://{settings.server.listen}"
+        self.client = self.client_with({})
+        self.portal: BlockingPortal
+        self._saves = 0
+        self._saved = threading.Condition()
+        gateway.store.listen(self._on_save)
+
+    def run(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        """Call something asynchronous in the gateway's own loop."""
+        return self.portal.call(work, *arguments)
+
+    def client_with(self, headers: dict[str, str]) -> httpx.Client:
+        """A client that sends these headers each time."""
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+
+    def as_caller(self, name: str, role: Role = "caller") -> httpx.Client:
+        """A client with a new key."""
+        return self.client_with({"Authorization": f"Bearer {self.new_key(name, role)}"})
+
+    def new_key(self, name: str, role: Role = "caller") -> str:
+        """A new key, as `reelgate keys create` makes it."""
+        row, key = make_key(name, role, time.time())
+        self.run(self.gateway.store.key_add, row)
+        return key
+
+    def create(self, client: httpx.Client | None = None, **body: object) -> Json:
+        """A new video, as the 202 shows it."""
+        answer = (client or self.client).post("/v1/videos", json={"prompt": "a fox"} | body)
+        assert answer.status_code == 202, answer.text
+        return read(answer)
+
+    def rendering(self, client: httpx.Client | None = None, **body: object) -> Json:
+        """A new video that its vendor has accepted; it renders until `finish`."""
+        return self.until(self.create(client, **body)["id"], lambda video: video["status"] != "queued", client)
+
+    def completed(self, client: httpx.Client | None = None, **body: object) -> Json:
+        """A new video, all the way to its file."""
+        video = self.finish(self.create(client, **body)["id"], client)
+        assert video["status"] == "completed", video
+        return video
+
+    def finish(self, video_id: str, client: httpx.Client | None = None) -> Json:
+        """Let every render end, and return this video when it is terminal."""
+        self.until(video_id, lambda video: video["status"] != "queued", client)
+        self.clock.now += RENDER_SECONDS
+        return self.until(video_id, lambda video: video["status"] in TERMINAL, client)
+
+    def until(
+        self, video_id: str, is_reached: Callable[[Json], bool], client: httpx.Client | None = None
+    ) -> Json:
+        """The video once it `is_reached`: looked at again after each save, without a pause."""
+        while True:
+            seen = self._saves
+            video = read((client or self.client).get(f"/v1/videos/{video_id}"))
+            if is_reached(video):
+                return video
+            with self._saved:
+                assert self._saved.wait_for(lambda: self._saves != seen, PATIENCE_SECONDS), video  # noqa: B023
+
+    def _on_save(self, task: Task, events: tuple[Event, ...]) -> None:
+        with self._saved:
+            self._saves += 1
+            self._saved.notify_all()
+
+
+def read(answer: httpx.Response) -> Json:
+    """The JSON object in an answer."""
+    return msgspec.json.decode(answer.content, type=dict[str, Any])
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> Json:
+    """The problem document in an answer, which must be whole and agree with the answer around it."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, MEDIA_TYPE), answer.text
+    found = read(answer)
+    assert (found["status"], found["code"]) == (status, code), found
+    assert all(isinstance(found[name], str) and found[name] for name in ("type", "title", "detail")), found
+    assert found["instance"] == answer.request.url.path
+    assert found["request_id"] == answer.headers["x-request-id"] != ""
+    assert isinstance(found["retryable"], bool)
+    assert found["charged"] in {"yes", "no", "unknown"}
+    assert all(set(entry) == {"pointer", "detail"} for entry in found["errors"]), found
+    assert found["param"] == (found["errors"][0]["pointer"].lstrip("/?") if found["errors"] else None)
+    return found
+
+
+def together(work: Callable[[], T], count: int) -> list[T]:
+    """What `count` threads come to that do `work` at the same moment."""
+    gate = threading.Barrier(count)
+
+    def one() -> T:
+        gate.wait(PATIENCE_SECONDS)
+        return work()
+
+    with ThreadPoolExecutor(count) as pool:
+        return [each.result(PATIENCE_SECONDS) for each in [pool.submit(one) for _ in range(count)]]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def serving(folder: Path, *, auth: str = "off", more: str = "") -> Iterator[Served]:
+    """A gateway with its data in `folder`; `more` is added to its configuration."""
+    kept = structlog.get_config()
+    configure_logging("info", "json")
+    try:
+        with start_blocking_portal("asyncio") as portal:
+            with portal.wrap_async_context_manager(_living(folder, auth, more)) as served:
+                served.portal = portal
+                with served.client:
+                    yield served
+    finally:
+        structlog.configure(**kept)
+
+
+@asynccontextmanager
+async def _living(folder: Path, auth: str, more: str) -> AsyncIterator[Served]:
+    clock = StillClock()
+    vendors = SandboxSettings(
+        port=0, key=VENDOR_KEY, render_seconds=RENDER_SECONDS, render_spread=0, draw_words=False, link_seconds=1e7
+    )
+    async with sandbox_running(vendors, clock=clock) as sandbox:
+        text = _CONFIGURATION.format(port=free_port(), auth=auth, sandbox=sandbox.url, more=more)
+        settings = parse(text, folder, adapters(), {"KEY": VENDOR_KEY})
+        async with running(settings) as (gateway, _), _bound(gateway, settings.server.listen):
+            gateway.is_ready = True
+            yield Served(gateway, settings, sandbox, clock)
+            gateway.waiters.release()
+
+
+@asynccontextmanager
+async def _bound(gateway: Gateway, listen: Address) -> AsyncIterator[None]:
+    """The server that `gateway.app` uses, with its options."""
+    logging.getLogger("_granian").setLevel(logging.ERROR)
+    server = Server(
+        make_application(gateway), address=listen.host, port=listen.port, interface=Interfaces.ASGINL,
+        log_access=False, log_enabled=False, websockets=False,
+    )
+    task = asyncio.create_task(server.serve())
+    try:
+        while not await _is_listening(listen):  # each look gives the server a turn
+            assert not task.done(), task.result()
+        yield
+    finally:
+        server.stop()  # type: ignore[no-untyped-call]  # the server has no types
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+
+
+async def _is_listening(listen: Address) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(listen.host, listen.port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
