@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import yaml
 from granian.constants import Interfaces
 from granian.server.embed import Server
@@ -42,7 +43,7 @@ from providers.egress import AddressPolicy, Reach, guard, origin
 from providers.http import Account, Limits, VendorHTTP
 from providers.transport import Transport, tls_context
 
-DRAIN_SECONDS: Final = 25.0
+DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its time too
 _BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
 _NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
 _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
@@ -99,8 +100,16 @@ def open_database(settings: Settings, *, exclusive: bool) -> SqliteDatabase:
     return SqliteDatabase(settings.store.url.path, exclusive=exclusive)
 
 
+class Running(msgspec.Struct):
+    """A started gateway. `following` is the engine's loop: when it ends by itself, something is badly wrong."""
+
+    gateway: Gateway
+    wires: Wires
+    following: asyncio.Task[None]
+
+
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Gateway, Wires]]:
+async def running(settings: Settings) -> AsyncIterator[Running]:
     """All parts of a gateway, started; the engine runs until the context ends. Raises StorageError."""
     chance = random.SystemRandom()
     telemetry = Telemetry({})
@@ -117,25 +126,16 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Gateway, Wires]]:
             links=wires.links, now=time.time, chance=chance,
             door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"),
         )
+        telemetry.videos_are(await store.counts())
         following = asyncio.create_task(engine.run())
         try:
-            yield gateway, wires
+            yield Running(gateway, wires, following)
         finally:
-            await _drain(engine, following)
+            following.cancel()
+            await asyncio.wait([following])
     finally:
         await wires.close()
         await database.close()
-
-
-async def _drain(engine: Engine, following: asyncio.Task[None]) -> None:
-    """Let submits under way end, within the time an orchestrator gives; the rest resumes at the next start."""
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            await engine.stop()
-    except TimeoutError:
-        engine.telemetry.log.warning("drain_timed_out", seconds=DRAIN_SECONDS)
-    following.cancel()
-    await asyncio.wait([following])
 
 
 def run(settings_path: Path) -> int:
@@ -149,12 +149,13 @@ def run(settings_path: Path) -> int:
 
 
 async def _serve(settings: Settings, settings_path: Path) -> int:
-    async with running(settings) as (gateway, wires):
+    async with running(settings) as parts:
+        gateway = parts.gateway
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_stop, stopping)
-        loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, wires, settings_path)
+        loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, parts.wires, settings_path)
         servers = [_server(make_application(gateway), settings.server.listen)]
         if settings.server.management is not None:
             servers.append(_server(make_application(gateway, MANAGEMENT), settings.server.management))
@@ -164,17 +165,26 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
         listen, count = str(settings.server.listen), len(settings.providers)
         gateway.telemetry.log.info("ready", listen=listen, providers=count)
         stopped = asyncio.create_task(stopping.wait())
-        await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-        gateway.is_ready = False
-        gateway.telemetry.log.info("draining")
-        gateway.waiters.release()
-        for server in servers:
-            server.stop()  # type: ignore[no-untyped-call]  # the server has no types
-        await asyncio.wait(serving, timeout=DRAIN_SECONDS)
-        for task in serving:
-            if task.done() and not stopping.is_set():
-                task.result()  # a server that ended by itself says why
+        lasting = [*serving, parts.following]
+        await asyncio.wait([*lasting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in lasting:
+            if task.done():
+                task.result()  # what ended by itself says why
+        await _drain(gateway, servers, serving)
     return 0
+
+
+async def _drain(gateway: Gateway, servers: list[Server], serving: list[asyncio.Task[None]]) -> None:
+    """Take nothing more, and let requests and submits under way end, within an orchestrator's patience."""
+    gateway.is_ready = False
+    gateway.telemetry.log.info("draining")
+    gateway.waiters.release()
+    for server in servers:
+        server.stop()  # type: ignore[no-untyped-call]  # the server has no types
+    submits = asyncio.create_task(gateway.engine.stop())
+    _, late = await asyncio.wait([*serving, submits], timeout=DRAIN_SECONDS)
+    if late:
+        gateway.telemetry.log.warning("drain_timed_out", seconds=DRAIN_SECONDS)
 
 
 def _server(app: ASGIApp, address: Address) -> Server:
@@ -197,7 +207,8 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
     try:
         settings = load(settings_path, adapters(), os.environ)
     except SettingsError as error:
-        log.error("reload_refused", problems=[str(problem) for problem in error.problems])
+        problems = [str(problem) for problem in error.problems]
+        log.error("reload_refused", problems=problems)  # noqa: TRY400 - the file's fault: no traceback helps
         return
     waits = [name for name in _NEEDS_RESTART if getattr(settings, name) != getattr(old, name)]
     if waits:

@@ -1,9 +1,10 @@
 """Every public error code, once: its HTTP status, its title and whether the same request may succeed later.
 
-    Problem         what an API request is answered with (RFC 9457); raised anywhere above storage, shown by `api.problems`
+    Problem         what an API request is answered with (RFC 9457); raised anywhere above storage
     TASK_ERRORS     the codes that end a task; they stand in `error.code` of a video, not in an HTTP answer
 
-Not held here: how a problem is written (`gateway.api.problems`), what vendors' words mean (the adapters' tables).
+Not held here: how a problem is written (`gateway.api.problems`), what vendors' words mean (the adapters'
+tables).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 Code: TypeAlias = Literal[
-    "invalid_request", "no_route", "authentication_failed", "permission_denied", "not_found", "method_not_allowed",
-    "not_cancellable", "not_ready", "expired", "payload_too_large", "idempotency_key_reused", "range_not_satisfiable",
-    "vendor_unavailable", "rate_limited", "quota_exceeded", "overloaded", "internal_error",
-]  # fmt: skip
+    "invalid_request", "no_route", "authentication_failed", "permission_denied", "not_found",
+    "method_not_allowed", "not_cancellable", "not_ready", "expired", "payload_too_large",
+    "idempotency_key_reused", "range_not_satisfiable", "vendor_unavailable", "rate_limited", "quota_exceeded",
+    "overloaded", "internal_error",
+]
 
 
 class CodeInfo(msgspec.Struct, frozen=True):
@@ -63,14 +65,14 @@ TASK_ERRORS: Final[Mapping[str, str]] = {
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """One field's mistake: a JSON pointer into the body (or `?name` for a query parameter), and a sentence."""
+    """One field's mistake: a JSON pointer into the body (`?name` for a query parameter), and a sentence."""
 
     pointer: str
     detail: str
 
 
 class Problem(Exception):
-    """An answer that is an error. `param` is the first wrong field; `extra` are further members of the document."""
+    """An answer that is an error. `param`: the first wrong field; `extra`: more members of the document."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
-"""Every metric and every log line of the product: the rest of the code says what happened, this file says it onward.
+"""Every metric and every log line of the product: other code says what happened, this file says it onward.
 
-Log lines take named fields from an allow-list of plain values; there is no way to log "the request". Never a key, a
-prompt, a header or a link with its query. Not held here: when something is reported (the callers of these methods).
+Log lines take named fields from an allow-list of plain values; there is no way to log "the request". Never a
+key, a prompt, a header or a link with its query. Not held here: when something is reported (the callers of
+these methods).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -44,6 +46,8 @@ class Followed(Protocol):
     def id(self) -> str: ...
     @property
     def model(self) -> str: ...
+    @property
+    def status(self) -> str: ...
     @property
     def state(self) -> str: ...
     @property
@@ -117,66 +121,67 @@ class Telemetry:
             self.add_provider(provider, models)
 
     def _define(self) -> None:
-        registry = self.registry
-        self.http = Histogram(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.http = histogram(
             "reelgate_http_request_duration_seconds", "Time to answer a request of a caller.",
-            ("route", "method", "status"), buckets=_HTTP_BUCKETS, registry=registry,
+            ("route", "method", "status"), buckets=_HTTP_BUCKETS,
         )
-        self.videos = Gauge("reelgate_videos", "Stored videos by status.", ("status",), registry=registry)
-        self.video_duration = Histogram(
-            "reelgate_video_duration_seconds", "From acceptance to the end.", ("provider", "model", "outcome"),
-            buckets=_RENDER_BUCKETS, registry=registry,
+        self.videos = gauge("reelgate_videos", "Stored videos by status.", ("status",))
+        self.video_duration = histogram(
+            "reelgate_video_duration_seconds", "From acceptance to the end.",
+            ("provider", "model", "outcome"), buckets=_RENDER_BUCKETS,
         )
-        self.queue_wait = Histogram(
-            "reelgate_queue_wait_seconds", "From acceptance to the submit.", ("provider",), buckets=_QUEUE_BUCKETS,
-            registry=registry,
+        self.queue_wait = histogram(
+            "reelgate_queue_wait_seconds", "From acceptance to the submit.",
+            ("provider",), buckets=_QUEUE_BUCKETS,
         )
-        self.submissions = Counter(
-            "reelgate_submissions", "Paid create calls by what is known of them.", ("provider", "result"),
-            registry=registry,
+        self.submissions = counter(
+            "reelgate_submissions", "Paid create calls by what is known of them.", ("provider", "result")
         )
-        self.submission_unknown = Gauge(
-            "reelgate_submission_unknown", "Videos that a vendor may or may not have accepted.", ("provider",),
-            registry=registry,
+        self.submission_unknown = gauge(
+            "reelgate_submission_unknown", "Videos that a vendor may or may not have accepted.", ("provider",)
         )
-        self.vendor_request = Histogram(
-            "reelgate_vendor_request_duration_seconds", "Calls to a vendor.", ("provider", "operation", "outcome"),
-            registry=registry,
+        self.vendor_request = histogram(
+            "reelgate_vendor_request_duration_seconds", "Calls to a vendor.",
+            ("provider", "operation", "outcome"),
         )
-        self.polls = Counter("reelgate_polls", "Questions to a vendor by answer.", ("provider", "outcome"), registry=registry)
-        self.poll_lag = Histogram(
-            "reelgate_poll_lag_seconds", "How much later than planned a poll began.", buckets=_LAG_BUCKETS,
-            registry=registry,
+        self._define_polls(counter, histogram)
+        self.provider_state = gauge(
+            "reelgate_provider_state", "1 for the state a provider is in.", ("provider", "state")
         )
-        self.detection_delay = Histogram(
-            "reelgate_detection_delay_seconds",
-            "From the last poll that found a video unfinished to the one that found it done: the most it can have waited.",
-            ("provider",), buckets=_LAG_BUCKETS, registry=registry,
+        self.provider_in_flight = gauge(
+            "reelgate_provider_in_flight", "Jobs that a provider has, or may have.", ("provider",)
         )
-        self.provider_state = Gauge(
-            "reelgate_provider_state", "1 for the state a provider is in.", ("provider", "state"), registry=registry
+        self.cost = counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"))
+        self.violations = counter(
+            "reelgate_invariant_violations", "Transitions that would have broken a promise; the task is parked."
         )
-        self.provider_in_flight = Gauge(
-            "reelgate_provider_in_flight", "Jobs that a provider has, or may have.", ("provider",), registry=registry
-        )
-        self.unrecognised = Counter(
-            "reelgate_unrecognised_status", "Polls that met a status word in no table.", ("provider",), registry=registry
-        )
-        self.cost = Counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"), registry=registry)
-        self.violations = Counter(
-            "reelgate_invariant_violations", "Transitions that would have broken a promise; the task is parked.",
-            registry=registry,
-        )
-        self.oldest_unfinished = Gauge(
-            "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none.",
-            registry=registry,
+        self.oldest_unfinished = gauge(
+            "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none."
         )
         self.http.labels("unmatched", "GET", "404")
         for status in STATUSES:
             self.videos.labels(status)
 
+    def _define_polls(self, counter: partial[Counter], histogram: partial[Histogram]) -> None:
+        self.polls = counter("reelgate_polls", "Questions to a vendor by answer.", ("provider", "outcome"))
+        self.poll_lag = histogram(
+            "reelgate_poll_lag_seconds", "How much later than planned a poll began.", buckets=_LAG_BUCKETS
+        )
+        self.detection_delay = histogram(
+            "reelgate_detection_delay_seconds",
+            "From the last poll that found a video unfinished to the one that found it done: "
+            "the most it can have waited.",
+            ("provider",), buckets=_LAG_BUCKETS,
+        )
+        self.unrecognised = counter(
+            "reelgate_unrecognised_status", "Polls that met a status word in no table.", ("provider",)
+        )
+
     def add_provider(self, provider: str, models: Sequence[str]) -> None:
-        """Make every series of a provider exist, at zero, so that "no data" and "nothing happened" differ."""
+        """Make every series of a provider exist, at zero: "no data" and "nothing happened" differ."""
         for metric in (self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight):
             metric.labels(provider)
         self.unrecognised.labels(provider)
@@ -198,6 +203,10 @@ class Telemetry:
         for known in PROVIDER_STATES:
             self.provider_state.labels(provider, known).set(known == state)
 
+    def video_deleted(self, status: str) -> None:
+        """A video of this status was removed."""
+        self.videos.labels(status).dec()
+
     def videos_are(self, counts: Mapping[str, int]) -> None:
         """How many stored videos have each status."""
         for status in STATUSES:
@@ -218,11 +227,12 @@ class Telemetry:
         """One access line, and one observation, per request."""
         self.http.labels(route, method, str(status)).observe(seconds)
         self.log.info(
-            "request", route=route, method=method, status=status, ms=round(seconds * 1000, 2), request_id=request_id
+            "request", route=route, method=method, status=status, ms=round(seconds * 1000, 2),
+            request_id=request_id,
         )
 
     def task_changed(
-        self, before: Followed | None, after: Followed, events: Iterable[Happening], request_id: str | None = None
+        self, before: Followed | None, after: Followed, events: Sequence[Happening], request_id: str | None = None
     ) -> None:
         """A task was created, changed, or taken over: one log line per event, and the metrics that follow."""
         for event in events:
@@ -230,11 +240,14 @@ class Telemetry:
                 continue
             write = self.log.warning if event.type in _WARNINGS else self.log.info
             fields = {
-                "video_id": after.id, "status": event.status, "stage": event.stage, "provider": event.provider,
-                "offering": event.offering, "attempt": after.attempts or None, "request_id": request_id,
+                "video_id": after.id, "status": event.status, "stage": event.stage,
+                "provider": event.provider, "offering": event.offering,
+                "attempt": after.attempts or None, "request_id": request_id,
                 "cause": event.detail.get("kind") or event.detail.get("code"),
-            }  # fmt: skip
+            }
             write(event.type, **{name: value for name, value in fields.items() if value is not None})
+        if before is not None or any(event.type == "accepted" for event in events):
+            self._count_status(before, after)
         for task, step in ((before, -1), (after, 1)):
             if task is None or task.provider is None:
                 continue
@@ -244,6 +257,11 @@ class Telemetry:
                 self.submission_unknown.labels(task.provider).inc(step)
         if before is not None and not before.is_terminal:
             self._count(before, after)
+
+    def _count_status(self, before: Followed | None, after: Followed) -> None:
+        if before is not None:
+            self.videos.labels(before.status).dec()
+        self.videos.labels(after.status).inc()
 
     def _count(self, before: Followed, after: Followed) -> None:
         provider = before.provider or after.provider or ""

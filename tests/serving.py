@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import httpx
 import msgspec
@@ -198,6 +199,76 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+class Call(NamedTuple):
+    """A create call as a vendor got it; header names in small letters."""
+
+    path: str
+    headers: dict[str, str]
+    body: Json
+
+
+class OddVendor:
+    """A vendor of the v3 async protocol that does what the simulators cannot: it keeps what it was sent, and its videos
+    are done at once, under any `link` (None: its own `/file`), of which `send_file` sends what it likes.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.creates: list[Call] = []
+        self.link: str | None = None
+        self.send_file: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)
+
+    def answer(self, call: Call) -> Json:
+        """Take a create."""
+        self.creates.append(call)
+        return {"task_id": f"t-{len(self.creates)}"}
+
+    def result(self, task_id: str) -> Json:
+        """Every task is done."""
+        task = {"task_id": task_id, "status": "TASK_STATUS_SUCCEED"}
+        return {"task": task, "videos": [{"video_url": self.link or f"{self.url}/file"}]}
+
+
+@contextmanager
+def odd_vendor() -> Iterator[OddVendor]:
+    """An OddVendor on a free port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._say(vendor.answer(Call(self.path, headers, msgspec.json.decode(content))))
+
+        def do_GET(self) -> None:
+            _, is_poll, task_id = self.path.partition("task_id=")
+            if is_poll:
+                self._say(vendor.result(task_id))
+            else:
+                self.close_connection = True
+                vendor.send_file(self)
+
+        def _say(self, answer: Json) -> None:
+            body = msgspec.json.encode(answer)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    vendor = OddVendor(f"http://127.0.0.1:{server.server_port}")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever, 0.01)
+        yield vendor
+        server.shutdown()
+    server.server_close()
 
 
 @contextmanager

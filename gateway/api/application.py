@@ -39,6 +39,8 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     """Let a request through to a route that is public, or for whose role it brings a key. Anything else is refused."""
     if handler.opt.get("public") is True:
         return
+    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # guards see only HTTP scopes here
+        return  # the framework's own answer: the methods, and nothing else
     role: Role = handler.opt["role"]  # a route that declares neither is closed: this raises
     gateway: Gateway = connection.app.state.gateway
     address = connection.client.host if connection.client else ""

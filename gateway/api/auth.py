@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.core.admission import Bucket
+from gateway.core.admission import Rate
 from gateway.errors import Problem
 from gateway.storage.rows import KeyRow
 from gateway.storage.store import Store
@@ -88,7 +88,7 @@ class Door:
     def __init__(self, store: Store, now: Callable[[], float], *, is_open: bool) -> None:
         self._store, self._now, self._is_open = store, now, is_open
         self._known: dict[str, tuple[Caller, float]] = {}
-        self._bad: dict[str, Bucket] = {}
+        self._bad: dict[str, Rate] = {}
 
     async def caller(self, authorization: str, address: str) -> Caller:
         """The caller. Raises Problem: authentication_failed, or rate_limited after too many bad keys from an address."""
@@ -117,8 +117,8 @@ class Door:
     def _refused(self, address: str) -> Problem:
         if len(self._bad) >= ADDRESSES_MAX:
             self._bad.clear()
-        bucket = self._bad.setdefault(address, Bucket(BAD_KEYS_PER_MINUTE, float(BAD_KEYS_PER_MINUTE), self._now()))
-        if not bucket.take(self._now()):
+        rate = self._bad.setdefault(address, Rate(BAD_KEYS_PER_MINUTE))
+        if not rate.take(self._now()):
             detail = "Too many wrong keys came from this address; wait a minute."
             return Problem("rate_limited", detail, headers={"Retry-After": "60"})
         detail = "Send a key of this gateway: `Authorization: Bearer rg_...`. An operator makes one: reelgate keys create NAME"

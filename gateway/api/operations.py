@@ -18,7 +18,6 @@ from gateway.api.shapes import ModelList, model_list
 from gateway.core.routing import Listing
 from gateway.errors import Problem
 from gateway.settings import Price
-from gateway.storage.db import StorageError
 
 TEXT: Final = "text/plain; charset=utf-8"
 METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -108,10 +107,6 @@ async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
     now = gateway.now()
     for provider in gateway.fleet.providers.values():
         gateway.telemetry.provider_is(provider.name, provider.gate.state(now))
-    try:
-        gateway.telemetry.videos_are(await gateway.store.counts())
-    except StorageError as error:
-        gateway.telemetry.storage_failed("", error)  # the other metrics matter most just then
     return gateway.telemetry.exposition()
 
 

@@ -6,6 +6,7 @@ happens to a task (`gateway.core.tasks`).
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Annotated, Any, Final
 
@@ -36,6 +37,7 @@ from gateway.storage.db import GuardFailed
 from gateway.storage.rows import Idempotency, NewVideo, Page, Video
 
 CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
+LOOP_MAX_BYTES: Final = 256 * 1024  # a few milliseconds' worth of decoding
 KEY_MAX_CHARS: Final = 255
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
@@ -54,9 +56,9 @@ async def create_video(
         str | None, Parameter(header="Prefer", description="wait=N holds the answer up to N seconds")
     ] = None,
 ) -> Response[VideoObject]:
-    """Accept a video. The task is durable before the answer leaves; the vendor is called afterwards, at once."""
+    """Accept a video. The task is durable before the answer leaves; the vendor is called at once after it."""
     gateway, caller = gateway_of(request), caller_of(request)
-    asked = read_create(await request.body(), known(gateway))
+    asked = await _read(request)
     name = _key_name(idempotency_key)
     if name is not None:
         held = await gateway.store.idempotency_get(caller.id, name)
@@ -76,9 +78,9 @@ async def create_video(
     tags=["videos"],
 )
 async def plan_video(request: Request[Any, Any, Any]) -> Plan:
-    """A dry run: candidates in order, why each other was refused, the exact vendor request, estimated cost."""
+    """A dry run: candidates in order, why others were refused, the exact vendor request, estimated cost."""
     gateway = gateway_of(request)
-    return plan_of(gateway, read_create(await request.body(), known(gateway)))
+    return plan_of(gateway, await _read(request))
 
 
 @get(
@@ -152,7 +154,7 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> Timeli
 async def cancel_video(
     request: Request[Any, Any, Any], video_id: str, *, detach: bool = False
 ) -> Response[VideoObject]:
-    """A waiting video is cancelled free of charge; any other only stops being followed, with `detach=true`."""
+    """A waiting video is cancelled free of charge; any other is only no longer followed (`detach=true`)."""
     gateway, owner = gateway_of(request), caller_of(request).id
     while True:
         video = await _found(gateway, video_id, owner)
@@ -172,13 +174,14 @@ async def cancel_video(
     responses=responses(401, 403, 404, 409), summary="Delete a finished video", tags=["videos"],
 )
 async def delete_video(request: Request[Any, Any, Any], video_id: str) -> Deleted:
-    """Remove the record of a terminal video. A replay of its idempotency key is answered 410 from then on."""
+    """Remove the record of a terminal video. A replay of its idempotency key is answered 410 thereafter."""
     gateway, owner = gateway_of(request), caller_of(request).id
     video = await _found(gateway, video_id, owner)
     if not video.task.is_terminal:
         raise Problem("not_ready", f"The video is {video.task.status}; only a finished one can be deleted.")
     if not await gateway.store.video_delete(video_id, owner):
         raise _absent(video_id)
+    gateway.telemetry.video_deleted(video.task.status)
     return Deleted(id=video_id)
 
 
@@ -186,6 +189,14 @@ def known(gateway: Gateway) -> Known:
     """What a body may name: the enabled models and the configured providers."""
     fleet = gateway.fleet
     return Known(tuple(fleet.models), tuple(fleet.settings.providers), fleet.settings.default_model)
+
+
+async def _read(request: Request[Any, Any, Any]) -> Asked:
+    """The decoded body. A large one, with image data in it, is decoded beside the loop, not on it."""
+    body, names = await request.body(), known(gateway_of(request))
+    if len(body) <= LOOP_MAX_BYTES:
+        return read_create(body, names)
+    return await asyncio.to_thread(read_create, body, names)
 
 
 def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
@@ -197,9 +208,9 @@ def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
     deadline = asked.deadline_seconds
     task = Task(
         id=f"video_{gateway.chance.getrandbits(128):032x}", owner=owner, model=asked.request.model,
-        state="waiting", stage="waiting", candidates=route.candidates, created_at=now, priority=asked.priority,
+        state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
-        replica=gateway.engine.replica, last_seq=1 + len(route.refused),
+        priority=asked.priority, replica=gateway.engine.replica, last_seq=1 + len(route.refused),
     )
     refused = (
         Event(
@@ -264,7 +275,7 @@ async def _waited(gateway: Gateway, video_id: str, owner: str, seconds: float) -
 
 
 def _prefer_wait(prefer: str | None) -> int | None:
-    """The seconds of `Prefer: wait=N`, clamped; anything else in the header is a preference we do not have."""
+    """The seconds of `Prefer: wait=N`, clamped; anything else in it is a preference we do not have."""
     match = _WAIT.search(prefer or "")
     return None if match is None else min(int(match.group(1)), WAIT_MAX_SECONDS)
 

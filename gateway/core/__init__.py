@@ -1,1 +1,1 @@
-"""The pure core: task life, routing, pacing, admission, pricing. Time and randomness are passed in; no I/O here."""
+"""The pure core: task life, routing, pacing, admission, pricing. Time and chance are passed in; no I/O."""

@@ -1,11 +1,13 @@
-"""Who may submit now: one gate per provider, with its cap, its rate and its closing times. Pure; time is passed in.
+"""Who may submit now: one gate per provider, with its cap, its rate and its closing times.
 
-Not held here: which providers may serve a request (`routing`), and the order among waiting tasks (`gateway.engine`).
+Pure; time is passed in. Not held here: which providers may serve a request (`routing`), and the order among
+waiting tasks (`gateway.engine`).
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -16,28 +18,26 @@ BACKOFF_BASE_SECONDS: Final = 1.0
 BACKOFF_MAX_SECONDS: Final = 60.0
 
 
-class Bucket(msgspec.Struct):
-    """A token bucket: `per_minute` tokens, None for no limit; a burst is a sixth of a minute's worth, at least one."""
+class Rate(msgspec.Struct):
+    """At most `per_minute` in any sixty seconds, None for no limit: exact, because vendors count like that too."""
 
     per_minute: int | None
-    tokens: float = 0.0
-    filled_at: float | None = None
+    taken: deque[float] = msgspec.field(default_factory=deque)
 
     def free_at(self, now: float) -> float:
-        """When the next token is there: `now` when one is there already."""
-        if self.per_minute is None:
+        """When one more may be taken: `now` when it may already."""
+        if self.per_minute is None or len(self.taken) < self.per_minute:
             return now
-        burst = max(1.0, self.per_minute / 6)
-        since = burst if self.filled_at is None else (now - self.filled_at) * self.per_minute / 60
-        self.tokens, self.filled_at = min(burst, self.tokens + max(0.0, since)), now
-        return now if self.tokens >= 1 else now + (1 - self.tokens) * 60 / self.per_minute
+        return max(now, self.taken[-self.per_minute] + 60.0)
 
     def take(self, now: float) -> bool:
-        """Take a token if there is one."""
+        """Take one, if it may be taken now."""
         if self.free_at(now) > now:
             return False
         if self.per_minute is not None:
-            self.tokens -= 1
+            self.taken.append(now)
+            while len(self.taken) > self.per_minute:
+                self.taken.popleft()
         return True
 
 
@@ -45,7 +45,7 @@ class Gate(msgspec.Struct, kw_only=True):
     """The door to one provider. `in_flight` counts the tasks that have, or may have, a job there."""
 
     max_in_flight: int | None = None
-    rate: Bucket
+    rate: Rate
     in_flight: int = 0
     draining: bool = False
     closed_until: float = 0.0
@@ -76,18 +76,22 @@ class Gate(msgspec.Struct, kw_only=True):
         self.in_flight = max(0, self.in_flight - 1)
 
     def succeeded(self) -> None:
-        """The provider accepted: it is there, and willing."""
-        self.failures, self.closed_until, self.closed_why = 0, 0.0, None
+        """The provider accepted: the next failure is a first one. A hint to wait stays in force."""
+        self.failures = 0
 
     def close(self, now: float, why: str, retry_after_seconds: float | None, chance: random.Random) -> None:
-        """Nothing more for a while: for the vendor's hint, or for a growing, fully jittered time."""
-        self.failures += 1
-        self.closed_until = now + pause_seconds(self.failures, retry_after_seconds, chance)
-        self.closed_why = why
+        """Nothing more for a while: for the vendor's hint, or for a growing, fully jittered time.
+
+        Failures of submits that left together count once: they are one piece of news.
+        """
+        if now >= self.closed_until:
+            self.failures += 1
+        until = now + pause_seconds(self.failures, retry_after_seconds, chance)
+        self.closed_until, self.closed_why = max(self.closed_until, until), why
 
 
 def pause_seconds(failures: int, retry_after_seconds: float | None, chance: random.Random) -> float:
-    """How long to leave a provider alone after `failures` in a row: its own hint within bounds, else full jitter."""
+    """How long to leave a provider alone after `failures` in a row: its hint within bounds, else full jitter."""
     if retry_after_seconds is not None:
         low, high = RETRY_AFTER_SECONDS
         return min(max(retry_after_seconds, low), high) + chance.uniform(0, 1)

@@ -23,7 +23,7 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """Why a submit gave no acceptance, as far as it is known; `message` and `reason` are the vendor's, redacted."""
+    """Why a submit gave no acceptance, as far as known; `message` and `reason` are the vendor's, redacted."""
 
     kind: ErrorKind
     message: str
@@ -64,7 +64,7 @@ class SubmitUnknown(Fact, frozen=True):
 
 
 class Polled(Fact, frozen=True):
-    """The vendor answered a poll. `link_seconds` is how long a link of this offering lives when the vendor is silent."""
+    """The vendor answered a poll. `link_seconds` is how long a link lives when the vendor does not say."""
 
     progress: Progress
     link_seconds: float
@@ -100,6 +100,6 @@ class UnknownTimedOut(Fact, frozen=True):
 
 
 class ResubmitAllowed(Fact, frozen=True):
-    """A recorded permission to send once more although the first submit may have been accepted; `by` says whose."""
+    """A permission to send once more although the first submit may have been accepted; `by` says whose."""
 
     by: str

@@ -1,4 +1,7 @@
-"""When to ask a vendor again: pure schedules with their reasons. Not held here: asking, or the vendor's budget."""
+"""When to ask a vendor again: pure schedules with their reasons.
+
+Not held here: asking, or the vendor's budget.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from gateway.core.admission import pause_seconds
 
 Why: TypeAlias = Literal["first", "schedule", "eta", "retry_after", "backoff", "unrecognised"]
 
-# The time to the next poll is this share of the age of the render: a finished video is found within that share.
+# The time to the next poll is this share of the render's age: a finished video is found within that share.
 SHARE_OF_AGE: Final = 0.15
 JITTER: Final = 0.1
 # "Done" without a link, and "no such task", are waited out this long before they are believed.
@@ -35,7 +38,7 @@ class PollPlan(msgspec.Struct, frozen=True):
 def next_poll(
     now: float, accepted_at: float, bounds: Bounds, chance: random.Random, *, eta_seconds: float | None = None
 ) -> PollPlan:
-    """The poll after one that found the task unfinished: a share of its age, or the vendor's own guess if sooner."""
+    """The poll after one that found the task unfinished: a share of its age, or the vendor's guess if sooner."""
     age = max(0.0, now - accepted_at)
     why: Why = "schedule"
     delay = age * SHARE_OF_AGE
@@ -50,6 +53,6 @@ def next_poll(
 def poll_again(
     now: float, failures: int, retry_after_seconds: float | None, bounds: Bounds, chance: random.Random
 ) -> PollPlan:
-    """The poll after one that could not be asked: the vendor's hint, else a growing pause. It says nothing of the task."""
+    """The poll after one that could not be asked: the vendor's hint, else a growing pause."""
     why: Why = "backoff" if retry_after_seconds is None else "retry_after"
     return PollPlan(now + max(bounds.min_seconds, pause_seconds(failures, retry_after_seconds, chance)), why)

@@ -14,10 +14,11 @@ from providers.spec import VideoRequest
 
 
 def estimate(rows: Sequence[Price], request: VideoRequest) -> tuple[Decimal, str] | None:
-    """Amount and currency by the first row of an offering's prices that fits the request; None when none does."""
+    """Amount and currency by the first of an offering's prices that fits the request; None when none does."""
     for row in rows:
         if row.fits(request.resolution, request.audio):
-            return (row.per_second or Decimal(0)) * request.duration + (row.per_request or Decimal(0)), row.currency
+            amount = (row.per_second or Decimal(0)) * request.duration + (row.per_request or Decimal(0))
+            return amount, row.currency
     return None
 
 

@@ -1,7 +1,7 @@
 """Which enabled offerings take a request, in which order, and why each other one does not. Pure.
 
-Not held here: the rules themselves (data in the adapters' tables, read by `providers.spec.refusals`), and who of the
-candidates is free right now (`admission`).
+Not held here: the rules themselves (data in the adapters' tables, read by `providers.spec.refusals`), and who
+of the candidates is free right now (`admission`).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The candidates in order, and the others with their reasons. No candidate means that nobody takes the request."""
+    """The candidates in order, and the others with their reasons. No candidate: nobody takes the request."""
 
     candidates: tuple[Candidate, ...]
     refused: tuple[Refused, ...]
 
 
 class Knowledge(msgspec.Struct, frozen=True):
-    """What the strategies look at: `price` of a listing for this request (None: not configured), learned render times."""
+    """What the strategies look at: a listing's `price` (None: not configured), learned render times, chance."""
 
     price: Callable[[Listing], Decimal | None]
     render_seconds: Mapping[Candidate, float]
@@ -66,7 +66,7 @@ def _cheapest(listing: Listing, known: Knowledge) -> float:
 # Each strategy is a sort key; the sort is stable, so ties stay in the providers' priority.
 STRATEGIES: Final[Mapping[Strategy, Callable[[Listing, Knowledge], float]]] = {
     "priority": lambda listing, known: 0.0,
-    # Efraimidis and Spirakis: the order by u ** (1 / weight), largest first, is a weighted draw without replacement.
+    # Efraimidis and Spirakis: u ** (1 / weight), largest first, is a weighted draw without replacement.
     "weighted": lambda listing, known: -(known.chance.random() ** (1 / listing.weight)),
     "cheapest": _cheapest,
     "fastest": lambda listing, known: known.render_seconds.get(listing.candidate, _UNKNOWN),
@@ -74,9 +74,10 @@ STRATEGIES: Final[Mapping[Strategy, Callable[[Listing, Knowledge], float]]] = {
 
 
 def choose(
-    request: VideoRequest, listings: Sequence[Listing], pins: Sequence[str], strategy: Strategy, known: Knowledge
+    request: VideoRequest, listings: Sequence[Listing], pins: Sequence[str], strategy: Strategy,
+    known: Knowledge,
 ) -> Route:
-    """The candidates for `request`. `pins` are provider names: they restrict, and their order stands above the strategy."""
+    """The candidates for `request`. `pins` are provider names: they restrict, and order above the strategy."""
     taken: list[Listing] = []
     refused: list[Refused] = []
     for listing in listings:

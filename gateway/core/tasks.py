@@ -1,7 +1,7 @@
 """The life of a task: its states, the facts that can happen to it, and the one table that says what follows.
 
-`apply` is the only place where a task changes. It is pure: time is passed in, nothing is read or sent. Not held here:
-when to poll (`pacing`), who may submit now (`admission`), saving (`gateway.storage`), the loops (`gateway.engine`).
+`apply` is the only place where a task changes. It is pure: time is passed in, nothing is read or sent.
+Not held here: when to poll (`pacing`), who may submit now (`admission`), saving (`gateway.storage`), the loops.
 
     waiting -> submitting -> rendering -> completed | failed | cancelled
     submitting -> waiting             only on proof that nothing was accepted
@@ -56,7 +56,7 @@ TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled
 # A task in one of these has, or may have, a job at a vendor: it fills a place there.
 IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
 
-# Every legal edge, by fact. A terminal state has none: what is learned later is noted, the state stays (`_late`).
+# Every legal edge, by fact. A terminal state has none: what is learned later is only noted (`_late`).
 EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
     ("waiting", SubmitStarted): frozenset({"submitting"}),
     ("waiting", Cancelled): frozenset({"cancelled"}),
@@ -79,8 +79,8 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
     ("rendering", DeadlinePassed): frozenset({"failed"}),
 }
 
-# What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate only,
-# `later` for now only. A prompt that one vendor refused is not shopped around.
+# What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate
+# only, `later` for now only. A prompt that one vendor refused is not shopped around.
 Scope: TypeAlias = Literal["final", "elsewhere", "later"]
 REFUSALS: Final[Mapping[ErrorKind, tuple[Scope, str]]] = {
     "invalid_request": ("final", "vendor_rejected"),
@@ -98,9 +98,9 @@ PROGRESS_STEP: Final = 25
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """The hot row of one video: everything the engine needs to go on, and nothing of the prompt. Times in Unix seconds.
+    """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
 
-    `version` counts saves and fences them; `replica` is the process that owns the task; `last_seq` numbers events.
+    `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events.
     """
 
     id: str
@@ -168,7 +168,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What follows from a fact: the task after it, and the events to write with it. No event means nothing to save."""
+    """What follows from a fact: the task after it, and the events to write. No event: nothing to save."""
 
     before: Task
     task: Task
@@ -190,11 +190,11 @@ class IllegalTransition(Exception):
 
 
 class InvariantViolation(Exception):
-    """A transition would have broken a promise (terminal is final, progress never falls). That task is parked."""
+    """A transition would have broken a promise (terminal is final, progress never falls)."""
 
 
 def apply(task: Task, fact: Fact, now: float) -> Change:
-    """What `fact` makes of `task` at `now`. Raises IllegalTransition, and InvariantViolation when the table is broken."""
+    """What `fact` makes of `task` at `now`. Raises IllegalTransition; InvariantViolation: a table is broken."""
     if task.is_terminal:
         return _late(task, fact, now)
     allowed = EDGES.get((task.state, type(fact)))
@@ -203,8 +203,8 @@ def apply(task: Task, fact: Fact, now: float) -> Change:
     after, kind, detail = _STEPS[type(fact)](task, fact, now)
     after = replace(after, stage=None if after.state in ("failed", "cancelled") else _stage(after.state))
     if after.state not in allowed or after.progress < task.progress:
-        message = f"{task.state} -> {after.state} by {type(fact).__name__} (progress {task.progress} -> {after.progress})"
-        raise InvariantViolation(message)
+        moved = f"{task.state} -> {after.state} by {type(fact).__name__}"
+        raise InvariantViolation(f"{moved} (progress {task.progress} -> {after.progress})")
     if kind is None:
         return Change(task, after, ())
     change = _change(task, after, now, kind, detail)
@@ -230,7 +230,7 @@ def _change(task: Task, after: Task, now: float, kind: str, detail: _Detail) -> 
 
 
 def with_event(change: Change, kind: str, detail: _Detail) -> Change:
-    """`change` with one more event of the same moment; used for what the engine adds, such as the planned poll."""
+    """`change` with one more event of the same moment, such as the poll that the engine planned."""
     first = change.events[0]
     seq = change.task.last_seq + 1
     event = replace(first, type=kind, detail=detail, seq=seq)
@@ -240,8 +240,9 @@ def with_event(change: Change, kind: str, detail: _Detail) -> Change:
 def accepted_event(task: Task) -> Event:
     """The first line of a timeline: the gateway took the request and will answer for it."""
     return Event(
-        type="accepted", at=task.created_at, status=task.status, stage=task.stage, provider=None, offering=None,
-        detail={"candidates": ", ".join(f"{some.provider}/{some.offering}" for some in task.candidates)}, seq=1,
+        type="accepted", at=task.created_at, status=task.status, stage=task.stage, provider=None,
+        offering=None, seq=1,
+        detail={"candidates": ", ".join(f"{some.provider}/{some.offering}" for some in task.candidates)},
     )
 
 
@@ -255,7 +256,7 @@ def _ended(task: Task, now: float, code: str, message: str, **fields: object) ->
 
 def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
     if task.charged != "no" and task.resubmits == 0:
-        raise InvariantViolation("a task that may have been bought would be submitted again without a permission")
+        raise InvariantViolation("a task that may have been bought would be sent again without a permission")
     after = replace(
         task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
         attempts=task.attempts + 1, submitted_at=now,
@@ -266,8 +267,9 @@ def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
 def _accepted(task: Task, fact: Accepted, now: float) -> _Step:
     got = fact.submitted
     after = replace(
-        task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes", started_at=now,
-        raw_status=got.raw_status, raw_status_at=now, estimate_seconds=got.estimate_seconds, **_cost(fact.cost),
+        task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes",
+        started_at=now, raw_status=got.raw_status, raw_status_at=now,
+        estimate_seconds=got.estimate_seconds, **_cost(fact.cost),
     )
     return after, "accepted_by_vendor", {"vendor_task_id": got.vendor_task_id, "raw_status": got.raw_status}
 
@@ -321,7 +323,8 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
         case Succeeded(url=str(url)):
             expires = fact.link_seconds if got.expires_in_seconds is None else got.expires_in_seconds
             done = replace(
-                noted, state="completed", progress=100, completed_at=now, result_url=url, result_expires_at=now + expires
+                noted, state="completed", progress=100, completed_at=now, result_url=url,
+                result_expires_at=now + expires,
             )
             return done, "completed", {"raw_status": got.raw_status}
         case Failed():
@@ -379,19 +382,25 @@ _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
     Cancelled: _cancelled,
     ResubmitAllowed: _resubmit_allowed,
     DeadlinePassed: _timed_out("deadline_exceeded", "The deadline passed before the video was finished."),
-    QueueTimedOut: _timed_out("queue_timeout", "No provider had a place for this video in time; nothing was charged."),
+    QueueTimedOut: _timed_out(
+        "queue_timeout", "No provider had a place for this video in time; nothing was charged."
+    ),
     UnknownTimedOut: _timed_out(
-        "submission_unknown", "The vendor may have accepted this video, but its answer was lost; it was not sent again."
+        "submission_unknown",
+        "The vendor may have accepted this video, but its answer was lost; it was not sent again.",
     ),
 }
 
 
 def _late(task: Task, fact: Fact, now: float) -> Change:
-    """A terminal status never changes. An acceptance or refusal that arrives later still says what was bought."""
+    """A terminal status never changes. A vendor's answer that arrives later still says what was bought."""
     match fact:
         case Accepted(submitted=got):
-            after = replace(task, vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes", **_cost(fact.cost))
-            return _change(task, after, now, "accepted_after_end", {"vendor_task_id": got.vendor_task_id})
+            vendor_task_id = got.vendor_task_id
+            after = replace(
+                task, vendor_task_id=vendor_task_id, ref=got.ref, charged="yes", **_cost(fact.cost)
+            )
+            return _change(task, after, now, "accepted_after_end", {"vendor_task_id": vendor_task_id})
         case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
             after = replace(task, charged="no")
             return _change(task, after, now, "refused_after_end", _cause(fact.cause))

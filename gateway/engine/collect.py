@@ -45,7 +45,7 @@ class Links:
 
 
 class Piece(msgspec.Struct):
-    """An open answer: its bytes from `start` to `end` (inclusive) of `total`. Close it, or read it to its end."""
+    """An open answer: its bytes `start` to `end` (inclusive) of `total`. Close it, or read it to its end."""
 
     start: int
     end: int

@@ -56,6 +56,7 @@ class Watch(msgspec.Struct):
     polled_at: float | None = None
     failures: int = 0
     missing_since: float | None = None
+    not_before: float = 0.0
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -96,7 +97,7 @@ class Engine:
     # --- its life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Take over what a dead process left, then run every task when it is due, until stopped or cancelled."""
+        """Take over what a dead process left, then run every task when it is due, until stopped."""
         await self._take_over()
         while not self._is_stopping:
             self._wake.clear()
@@ -117,7 +118,7 @@ class Engine:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Begin nothing new, and return when the answers of submits under way are saved. Polls are dropped."""
+        """Begin nothing new; return when the answers of submits under way are saved. Polls are dropped."""
         self._is_stopping = True
         self._wake.set()
         while self._submits:
@@ -160,7 +161,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a fault in one task's step must not end the others'
             watch.failures += 1
             self.telemetry.step_failed(task_id, error)
-            self.due_at(task_id, self.now() + pause_seconds(watch.failures, None, self.chance))
+            watch.not_before = self.now() + pause_seconds(watch.failures, None, self.chance)
+            self.due_at(task_id, watch.not_before)
         finally:
             watch.is_busy = False
             task = self.tasks.get(task_id)
@@ -217,7 +219,7 @@ class Engine:
     # --- admission ----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Let waiting tasks through: highest priority, then oldest, each to its first candidate that is free."""
+        """Let waiting tasks through, by priority, then age, each to its first candidate that is free now."""
         self._gates_at = float("inf")
         if self._is_stopping or not self._queue:
             return
@@ -230,7 +232,8 @@ class Engine:
             task = self.tasks[place[2]]
             open_now = (some for some in task.open_candidates if some.provider in free)
             candidate = next((some for some in open_now if self.fleet.find(some) is not None), None)
-            if candidate is None or self.watches[task.id].is_busy:
+            watch = self.watches[task.id]
+            if candidate is None or watch.is_busy or not watch.not_before <= now < task.deadline_at:
                 continue
             gates[candidate.provider].enter(now)
             self._begin(self._submits, task.id, partial(self._steps.submit, self, task, candidate))
@@ -240,7 +243,7 @@ class Engine:
         self._gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
 
     def queue_place(self, task: Task) -> tuple[int, float | None] | None:
-        """A waiting task's place from 1, and when it may start if that can be told; None when not waiting here."""
+        """A waiting task's place from 1, and when it may start if that can be told; None when it waits not here."""
         place = bisect_left(self._queue, _place(task))
         if task.id not in self.tasks or self._queue[place : place + 1] != [_place(task)]:
             return None
@@ -300,7 +303,7 @@ class Engine:
                 await asyncio.sleep(min(SAVE_PAUSE_MAX_SECONDS, pause_seconds(failures, None, self.chance)))
 
     def _with_plan(self, change: Change, fact: Fact) -> Change:
-        """Plan the next poll of a rendering task; the plan is written only where a change is written anyway."""
+        """Plan the next poll of a rendering task; the plan is written only if a change is written anyway."""
         task, watch = change.task, self.watches.get(change.task.id)
         provider = self.fleet.providers.get(task.provider or "")
         if task.state != "rendering" or not isinstance(fact, Accepted | Polled):
@@ -342,9 +345,9 @@ class Engine:
         self._wake.set()
 
     def _count(self, before: Task | None, after: Task) -> None:
-        """Keep the queue and the providers' gates in step. A gate is entered at admission, or at taking over."""
+        """Keep the queue and the gates in step. A gate is entered at admission, or at taking over."""
         if before is not None and before.state == "waiting":
-            self._queue.remove(_place(before))
+            self._unqueue(before)
         was = before is not None and before.state in IN_FLIGHT
         provider = self.fleet.providers.get((before if was and before is not None else after).provider or "")
         if provider is None:
@@ -360,9 +363,14 @@ class Engine:
     def _forget(self, task_id: str) -> None:
         task = self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
-        if task is not None and task.state == "waiting" and _place(task) in self._queue:
-            self._queue.remove(_place(task))
+        if task is not None and task.state == "waiting":
+            self._unqueue(task)
         self._wake.set()
+
+    def _unqueue(self, task: Task) -> None:
+        index = bisect_left(self._queue, _place(task))
+        if self._queue[index : index + 1] == [_place(task)]:
+            del self._queue[index]
 
     def _park(self, task_id: str, message: str) -> None:
         """Leave a task alone whose next step would break a promise; an operator has to look at it."""

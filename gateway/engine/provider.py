@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
-from gateway.core.admission import Bucket, Gate
+from gateway.core.admission import Gate, Rate
 from gateway.core.facts import Candidate
 from gateway.core.pacing import Bounds
 from gateway.core.pricing import estimate
@@ -27,7 +27,7 @@ class Provider(msgspec.Struct, kw_only=True):
     settings: ProviderSettings
     adapter: Adapter
     gate: Gate
-    polls: Bucket
+    polls: Rate
     bounds: Bounds
     known: dict[str, Offering]
 
@@ -50,14 +50,14 @@ class Provider(msgspec.Struct, kw_only=True):
 
 
 def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider | None = None) -> Provider:
-    """A provider by its settings; at a reload it keeps the gate of the one `before` it, with what it counts."""
-    gate = Gate(rate=Bucket(settings.requests_per_minute)) if before is None else before.gate
+    """A provider by its settings; at a reload it keeps the gate of the one `before`, with what it counts."""
+    gate = Gate(rate=Rate(settings.requests_per_minute)) if before is None else before.gate
     gate.max_in_flight = settings.max_in_flight
     gate.rate.per_minute = settings.requests_per_minute
     gate.draining = False
     bounds = Bounds(settings.poll_min, max(settings.poll_min, settings.poll_max))
     known = {offering.slug: offering for offering in settings.adapter.offerings}
-    polls = Bucket(settings.polls_per_minute)
+    polls = Rate(settings.polls_per_minute)
     return Provider(settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known)
 
 

@@ -1,7 +1,8 @@
-"""What a database driver does, and how the schema comes to be. No statement of the product is here (`store` has them).
+"""What a database driver does, and how the schema comes to be.
 
-A write is data: steps that run in one transaction, each optionally guarded. That shape is what lets one writer thread
-commit many writers' work at once on SQLite, and a batch do so on PostgreSQL.
+A write is data: steps that run in one transaction, each optionally guarded. That shape is what lets one
+writer thread commit many writers' work at once on SQLite, and a batch do so on PostgreSQL. Not held here: any
+statement of the product (`store`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One statement with `$1` placeholders. `guarded`: no row changed or returned undoes and ends the whole write."""
+    """One statement with `$1` placeholders. `guarded`: no row changed or returned undoes the whole write."""
 
     sql: str
     args: tuple[Value, ...]
@@ -27,7 +28,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class StorageError(Exception):
-    """The database could not do what was asked; whether a write took place is not known unless a subclass says so."""
+    """The database could not do what was asked; only a subclass says whether a write took place."""
 
 
 class GuardFailed(StorageError):
@@ -54,7 +55,10 @@ class Database(Protocol):
         ...
 
     async def write(self, steps: Sequence[Step]) -> None:
-        """Run `steps` as one atomic write; returns once it is durable. Raises GuardFailed, Duplicate, StorageError."""
+        """Run `steps` as one atomic write; returns once it is durable.
+
+        Raises GuardFailed, Duplicate, StorageError.
+        """
         ...
 
     async def migrate(self) -> int:

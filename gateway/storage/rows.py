@@ -1,4 +1,7 @@
-"""How rows become values and values rows. No statement is here (`store`), no rule of a task (`gateway.core.tasks`)."""
+"""How rows become values and values rows.
+
+Not held here: any statement (`store`), any rule of a task (`gateway.core.tasks`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from gateway.core.facts import Candidate
 from gateway.core.tasks import STATUS_OF, Event, Task
 from gateway.storage.db import Row, Value
 
-# The columns of `videos`: the fields of Task, and the status that follows from its state, which lists filter by.
+# The columns of `videos`: the fields of Task, and the status that follows from its state, for lists.
 _FIELDS: Final = Task.__struct_fields__
 TASK_COLUMNS: Final = (*_FIELDS, "status")
 _TEXTS: Final = ("candidates", "ruled_out", "ref")
@@ -44,7 +47,7 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class NewVideo(msgspec.Struct, frozen=True, kw_only=True):
-    """A video to store. `request` is the normalized request as JSON, with the `inputs` (data URIs) taken out."""
+    """A video to store. `request` is the normalized request (JSON), the `inputs` (data URIs) taken out."""
 
     task: Task
     request: str
@@ -84,7 +87,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 def task_values(task: Task) -> tuple[Value, ...]:
     """The row of a task, in the order of TASK_COLUMNS."""
     values = list(msgspec.structs.astuple(task))
-    for name, index in _INDEX.items():
+    for index in _INDEX.values():
         value = values[index]
         values[index] = None if value is None else _encode(value).decode()
     return (*values, STATUS_OF[task.state])
@@ -106,7 +109,7 @@ def event_values(video_id: str, event: Event) -> tuple[Value, ...]:
     return (
         video_id, event.seq, event.at, event.type, event.status, event.stage, event.provider, event.offering,
         _encode(event.detail).decode(),
-    )  # fmt: skip
+    )
 
 
 def event_of(row: Sequence[Value]) -> Event:
@@ -118,4 +121,4 @@ def event_of(row: Sequence[Value]) -> Event:
             "offering": offering, "detail": _decode_detail(str(detail)),
         },
         Event,
-    )  # fmt: skip
+    )

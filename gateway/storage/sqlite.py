@@ -1,8 +1,8 @@
 """The SQLite driver: one writer thread that commits whatever waits at once, and reads on the calling thread.
 
-A read of a row takes microseconds, a hop into a thread fifty to a hundred of them; in WAL mode readers never wait for
-the writer. So reads run where they are asked for, and only commits, with their fsync, have a thread. Not held here:
-any statement of the product (`store`), any rule of the schema (`migrations/`).
+A read of a row takes microseconds, a hop into a thread fifty to a hundred of them; in WAL mode readers never
+wait for the writer. So reads run where they are asked for, and only commits, with their fsync, have a thread.
+Not held here: any statement of the product (`store`), any rule of the schema (`migrations/`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ IN_MEMORY: Final = Path(":memory:")
 
 
 class SqliteDatabase:
-    """One SQLite file. `exclusive` marks the process that serves it: a second one is refused with StorageBusy.
+    """One SQLite file. `exclusive` marks the process that serves it: a second one meets StorageBusy.
 
-    `IN_MEMORY` has no thread: every write happens where it is asked for, so that a whole life can run in virtual time.
+    `IN_MEMORY` has no thread: every write happens where it is asked for, so that a whole life can run in
+    virtual time.
     """
 
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
@@ -76,7 +77,8 @@ class SqliteDatabase:
         if not self._thread.is_alive():
             job = (steps, done, loop)
             _settle([(done, self._commit([job])[0])])
-            return await done
+            await done
+            return
         self._jobs.put((steps, done, loop))
         # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
         await asyncio.shield(done)
@@ -115,7 +117,7 @@ class SqliteDatabase:
                 _answer(batch, self._commit(batch))
 
     def _commit(self, batch: Sequence[_Job]) -> list[Exception | None]:
-        """One transaction around all writes, a savepoint around each: one that fails does not take the others along."""
+        """One transaction around all writes, a savepoint around each: one failing leaves the others alone."""
         results: list[Exception | None] = []
         try:
             self._writer.execute("begin immediate")
@@ -151,15 +153,13 @@ def _settle(answers: Sequence[tuple[asyncio.Future[None], Exception | None]]) ->
 
 def _run(connection: sqlite3.Connection, steps: Sequence[Step]) -> Exception | None:
     connection.execute("savepoint one_write")
-    try:
-        for step in steps:
+    for step in steps:
+        try:
             cursor = connection.execute(step.sql, _named(step.args))
-            if step.guarded and cursor.rowcount < 1:
-                raise GuardFailed(step.sql.split("\n", 1)[0])
-    except sqlite3.IntegrityError as error:
-        return _undone(connection, Duplicate(str(error)))
-    except GuardFailed as error:
-        return _undone(connection, error)
+        except sqlite3.IntegrityError as error:
+            return _undone(connection, Duplicate(str(error)))
+        if step.guarded and cursor.rowcount < 1:
+            return _undone(connection, GuardFailed(step.sql.split("\n", 1)[0]))
     connection.execute("release one_write")
     return None
 
@@ -193,7 +193,8 @@ def _lock(path: Path) -> int:
         owner = os.read(handle, 32).decode() or "unknown"
         os.close(handle)
         raise StorageBusy(
-            f"another reelgate serve (process {owner}) is using {path}: stop it, or give this one another [store] url"
+            f"another reelgate serve (process {owner}) is using {path}: "
+            "stop it, or give this one another [store] url"
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
@@ -201,7 +202,9 @@ def _lock(path: Path) -> int:
 
 
 def _migrate(connection: sqlite3.Connection) -> int:
-    connection.execute("create table if not exists schema_version (number bigint primary key, name text not null)")
+    connection.execute(
+        "create table if not exists schema_version (number bigint primary key, name text not null)"
+    )
     known = migrations()
     applied = 0
     while True:
@@ -211,9 +214,10 @@ def _migrate(connection: sqlite3.Connection) -> int:
             todo = pending(version, known)
             if not todo:
                 return applied
-            for statement in _statements(todo[0].sql):
+            first = todo[0]
+            for statement in _statements(first.sql):
                 connection.execute(statement)
-            connection.execute("insert into schema_version values ($1, $2)", _named((todo[0].number, todo[0].name)))
+            connection.execute("insert into schema_version values ($1, $2)", _named((first.number, first.name)))
             connection.execute("commit")
             applied += 1
         finally:

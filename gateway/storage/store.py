@@ -1,8 +1,8 @@
 """Every statement of the product, once, in the dialect that SQLite and PostgreSQL share.
 
-Every read that a caller can cause has the owner in its SQL. Every save is fenced: by version always, and so a paused
-or outlived writer changes nothing. Not held here: how a statement reaches a database (`db` and the drivers), and what a
-change means (`gateway.core.tasks`).
+Every read that a caller can cause has the owner in its SQL. Every save is fenced: by version always, and so a
+paused or outlived writer changes nothing. Not held here: how a statement reaches a database (`db` and the
+drivers), and what a change means (`gateway.core.tasks`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ID: Final = TASK_COLUMNS.index("id") + 1
 _VERSION: Final = len(TASK_COLUMNS) + 1
 _UNFINISHED: Final = "('waiting', 'submitting', 'rendering', 'submission_unknown')"
 
-# --- videos -----------------------------------------------------------------------------------------------------------
+# --- videos ---------------------------------------------------------------------------------------
 VIDEO_ADD: Final = f"insert into videos ({_NAMES}) values ({_HOLES})"  # noqa: S608 (names of columns, no input)
 VIDEO_SAVE: Final = f"update videos set {_SETS} where id = ${_ID} and version = ${_VERSION}"  # noqa: S608
 VIDEO_GET: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
@@ -66,12 +66,13 @@ PARTS_DELETE: Final = tuple(
 )
 COUNTS: Final = "select status, count(*) from videos group by status"
 
-# --- idempotency and keys ---------------------------------------------------------------------------------------------
+# --- idempotency and keys -------------------------------------------------------------------------
 IDEMPOTENCY_ADD: Final = """insert into idempotency_keys (owner, name, fingerprint, video_id, created_at)
     values ($1, $2, $3, $4, $5) on conflict do nothing"""
 IDEMPOTENCY_GET: Final = "select fingerprint, video_id from idempotency_keys where owner = $1 and name = $2"
 KEY_ADD: Final = "insert into keys (id, name, role, digest, hint, created_at) values ($1, $2, $3, $4, $5, $6)"
-KEY_FIND: Final = "select id, name, role, digest, hint, created_at from keys where digest = $1 and revoked_at is null"
+KEY_FIND: Final = """select id, name, role, digest, hint, created_at from keys
+    where digest = $1 and revoked_at is null"""
 
 Listener: TypeAlias = Callable[[Task, tuple[Event, ...]], None]
 
@@ -84,11 +85,11 @@ class Store:
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` called with every saved task and its new events, after the commit: engine and waiters live on it."""
+        """Have `listener` called with every saved task and its new events, after the commit."""
         self._listeners.append(listener)
 
     async def video_add(self, new: NewVideo, key: Idempotency | None = None) -> Idempotency | None:
-        """Store a new video, and its idempotency key with it. Returns the holder of the key if another took it first."""
+        """Store a new video and its idempotency key. Returns the key's holder if another took it first."""
         task = new.task
         steps = [
             Step(VIDEO_ADD, task_values(task)),
@@ -103,9 +104,10 @@ class Store:
         try:
             await self._database.write(steps)
         except GuardFailed:
-            if key is None:
+            holder = None if key is None else await self.idempotency_get(task.owner, key.name)
+            if holder is None:
                 raise
-            return await self.idempotency_get(task.owner, key.name)
+            return holder
         self.tell(task, new.events)
         return None
 
@@ -120,12 +122,12 @@ class Store:
         return _video_of(rows[0]) if rows else None
 
     async def video_list(self, owner: str, filters: Filters, page: Page) -> list[Video]:
-        """The caller's videos in order of creation, keyset-paged; at most `page.limit + 1`, so that more can be seen."""
+        """The caller's videos by creation, keyset-paged; at most `page.limit + 1`: one more tells of more."""
         sql, args = _list_statement(owner, filters, page)
         return [_video_of(row) for row in await self._database.read(sql, args)]
 
     async def video_delete(self, video_id: str, owner: str) -> bool:
-        """Remove a terminal video and all its parts; False when there is none to remove. Its idempotency key stays."""
+        """Remove a terminal video and its parts, but its idempotency key; False when there is none to remove."""
         parts = (Step(sql, (video_id,)) for sql in PARTS_DELETE)
         try:
             await self._database.write((Step(VIDEO_DELETE, (video_id, owner), guarded=True), *parts))
@@ -143,7 +145,7 @@ class Store:
         return task_of(rows[0]) if rows else None
 
     async def task_save(self, change: Change) -> Task:
-        """Write a change and its events. Raises GuardFailed when the task has another version than the change began at."""
+        """Write a change and its events. Raises GuardFailed when the task is not as the change found it."""
         before = change.before
         after = msgspec.structs.replace(change.task, version=before.version + 1)
         events = (Step(EVENT_ADD, event_values(after.id, event)) for event in change.events)
@@ -165,7 +167,7 @@ class Store:
         return [task_of(row) for row in await self._database.read(TASKS_OWNED, (replica, *after, limit))]
 
     async def request_get(self, video_id: str) -> tuple[str, dict[str, str]]:
-        """The request as stored (JSON), and the inputs kept apart from it. Raises GuardFailed when it is gone."""
+        """The request as stored (JSON), and the inputs kept apart. Raises GuardFailed when it is gone."""
         rows = await self._database.read(REQUEST_GET, (video_id,))
         if not rows:
             raise GuardFailed(f"no request is stored for {video_id}")
@@ -184,7 +186,9 @@ class Store:
     async def key_find(self, digest: str) -> KeyRow | None:
         """The key with this digest, unless revoked."""
         rows = await self._database.read(KEY_FIND, (digest,))
-        return msgspec.convert(dict(zip(KeyRow.__struct_fields__, rows[0], strict=True)), KeyRow) if rows else None
+        if not rows:
+            return None
+        return msgspec.convert(dict(zip(KeyRow.__struct_fields__, rows[0], strict=True)), KeyRow)
 
     async def ready(self) -> None:
         """Raises StorageError when the database cannot be asked."""
@@ -202,7 +206,7 @@ def _video_of(row: Row) -> Video:
 
 
 def _list_statement(owner: str, filters: Filters, page: Page) -> tuple[str, tuple[Value, ...]]:
-    """The list with just the conditions that are asked for. Only names from the table below reach the text."""
+    """The list with just the conditions that are asked for. Only texts of the table below reach the SQL."""
     args: list[Value] = [owner]
     where = ["v.owner = $1"]
 

@@ -61,9 +61,10 @@ def test_every_task_error_has_an_exit_code_and_the_table_names_no_other() -> Non
     assert all(outcome(failed(code)) in {Exit.FAILED, Exit.STOPPED, Exit.UNKNOWN} for code in TASK_ERRORS)
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(400, 1), (401, 4), (403, 4), (404, 1), (409, 1), (410, 1), (422, 1), (429, 1), (500, 1)]
-)
+BY_HTTP_STATUS = {400: 1, 401: 4, 403: 4, 404: 1, 409: 1, 410: 1, 422: 1, 429: 1, 500: 1, 503: 1}
+
+
+@pytest.mark.parametrize(("status", "code"), BY_HTTP_STATUS.items())
 def test_refused_calls_exit_by_http_status(stub: Stub, status: int, code: int) -> None:
     stub.script = [problem(status, detail="no such luck", request_id="req_9")]
     result = videos(stub, "get", "video_1")

@@ -32,9 +32,10 @@ class Points:
         self.crossed: list[str] = []
 
     def cross(self, label: str) -> bool:
-        """Count one; whether the process dies here."""
-        self.crossed.append(label)
-        return self.is_reached and len(self.crossed) == self._deadly
+        """Count one; whether the process dies here. What a dying one still crosses is not counted."""
+        if not self.is_reached:
+            self.crossed.append(label)
+        return self.is_reached
 
     @property
     def is_reached(self) -> bool:

@@ -66,7 +66,7 @@ class Gateway:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; harmless when it has ended."""
-        if not self.code.done():
+        if self.pid and not self.code.done():
             os.kill(self.pid, number)
 
     async def ended(self) -> int:
@@ -96,7 +96,7 @@ class Launcher:
         return gateway
 
     async def read(self) -> None:
-        """Take what the gateways say, until the launcher ends."""
+        """Take what the gateways say, until the launcher ends; a gateway that it leaves behind counts as ended."""
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         async for line in self._process.stdout:
@@ -113,6 +113,9 @@ class Launcher:
                 await gateway.log.end()
             else:
                 await gateway.log.take(f"{word} {rest}")
+        if self._gateway is not None and not self._gateway.code.done():
+            self._gateway.code.set_result(1)
+            await self._gateway.log.end()
 
     async def stop(self) -> None:
         """End the gateway that runs, and the launcher."""

@@ -1,0 +1,189 @@
+"""One vendor, one proxy before it, one store: a life in it is lived again and again, and ended at a chosen point.
+
+Held here: the stage, the customer who orders a video and does not give up, and the story of one life. Not held here:
+what must be true of it (the tests).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import httpx
+import msgspec
+
+from gateway.sandbox.renders import Entry
+from gateway.sandbox.server import Clock, Sandbox, SandboxSettings, SystemClock
+from gateway.sandbox.server import running as sandbox_running
+from tests.kill.points import Points
+from tests.kill.process import KEY, PATIENCE_SECONDS, Gateway, Launcher, launcher
+from tests.kill.proxy import Proxy
+
+Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
+
+RENDER_SECONDS: Final = 100.0
+POLL_SECONDS: Final = 40.0  # that pass at the vendor with each poll: pending, pending, done
+TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+_WAIT_SECONDS: Final = 10  # of one long poll
+
+_CONFIGURATION: Final = """\
+[server]
+listen = "127.0.0.1:{port}"
+[auth]
+mode = "{auth}"
+[store]
+url = "sqlite:reelgate.db"
+[log]
+format = "json"
+[providers.highway]
+adapter = "highwayapi"
+base_url = "{proxy}/highwayapi"
+api_key = {{ env = "REELGATE_SANDBOX_KEY" }}
+poll_min = "10ms"
+poll_max = "50ms"
+unknown_timeout = "50ms"
+"""
+
+
+class StillClock:
+    """The vendor's time: it stands until somebody moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_795_000_000.0
+
+    def time(self) -> float:
+        """Unix seconds."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others run; the clock does not move by it."""
+        await asyncio.sleep(0)
+
+
+class Story(msgspec.Struct):
+    """One life: what each of its processes crossed, and what there was to see at the end."""
+
+    crossed: list[list[str]] = []
+    is_reached: bool = True
+    promised: list[str] = []  # the ids in the 202s that arrived
+    videos: list[Json] = []
+    timeline: list[Json] = []
+    content: bytes = b""
+    charges: list[Entry] = []
+
+
+class Lane:
+    """The stage. `on_cross` is called with each label on the wire; `port` is where every gateway of it listens."""
+
+    def __init__(self, sandbox: Sandbox, starter: Launcher, port: int) -> None:
+        self.sandbox, self.starter, self.port = sandbox, starter, port
+        self.proxy: Proxy
+        self.gateway: Gateway | None = None
+        self.on_cross: Callable[[str], None] = lambda _: None
+        # Without kept connections: after a death there is nothing to find out about them.
+        self.client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False, verify=False,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def cross(self, label: str) -> bool:
+        """A point on the wire was crossed; whether the gateway has died there."""
+        gateway = self.gateway
+        assert gateway is not None
+        dies = gateway.points.cross(label)
+        self.on_cross(label)
+        if dies:
+            await gateway.kill()
+        return dies
+
+    def configure(self, folder: Path, *, auth: str = "off") -> Path:
+        """A new store with its configuration; the path of that."""
+        folder.mkdir()
+        config = folder / "reelgate.toml"
+        config.write_text(_CONFIGURATION.format(port=self.port, auth=auth, proxy=self.proxy.url), "utf-8")
+        return config
+
+    async def start(self, config: Path, points: Points) -> Gateway:
+        """A gateway, ready or dead."""
+        self.gateway = await self.starter.start(config, points)
+        return self.gateway
+
+    async def live(self, folder: Path, deaths: Sequence[int]) -> Story:
+        """A whole life in a new store: one process for each number of a deadly point, and one that is let live.
+
+        A number that is not reached ends the story there.
+        """
+        config, story, words = self.configure(folder), Story(), f"a life in {folder.name}"
+        for deadly in (*deaths, None):
+            gateway = await self.start(config, Points(deadly))
+            try:
+                await self._order(words, story)
+            except httpx.TransportError:
+                await gateway.ended()
+                if not gateway.points.is_reached:
+                    raise
+            story.crossed.append(gateway.points.crossed)
+            if deadly is not None and not gateway.points.is_reached:
+                story.is_reached = False
+                break
+        await gateway.kill()
+        story.charges = [entry for entry in self.sandbox.ledger if entry.prompt == words]
+        return story
+
+    async def _order(self, words: str, story: Story) -> None:
+        """What a good client does, again from the start whenever its connection breaks: always with the same key."""
+        answer = await self.client.post("/v1/videos", json={"prompt": words, "duration": 3}, headers={"Idempotency-Key": words})
+        assert answer.status_code == 202, answer.text
+        story.promised.append(answer.json()["id"])
+        video = await self.finished(answer.json()["id"])
+        if video["status"] == "completed":
+            story.content = (await self.client.get(video["output"]["url"])).raise_for_status().content
+        story.timeline = await self.read(f"/v1/videos/{video['id']}/timeline")
+        story.videos = await self.read("/v1/videos")
+
+    async def finished(self, video_id: str) -> Json:
+        """Follow a video to its end."""
+        while True:
+            answer = await self.client.get(f"/v1/videos/{video_id}", params={"wait": _WAIT_SECONDS})
+            assert answer.status_code == 200, answer.text
+            video: Json = answer.json()
+            if video["status"] in TERMINAL:
+                return video
+
+    async def read(self, path: str) -> list[Json]:
+        """The data of a list."""
+        found: list[Json] = (await self.client.get(path)).raise_for_status().json()["data"]
+        return found
+
+
+@asynccontextmanager
+async def lane(settings: SandboxSettings, clock: Clock | None = None) -> AsyncIterator[Lane]:
+    """A stage for as long as the context lasts."""
+    with socket.socket() as reserved:
+        # Bound but never listened on: nobody else gets the port, and every gateway of this lane may bind it.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        async with sandbox_running(settings, clock=clock or SystemClock()) as sandbox, launcher() as starter:
+            made = Lane(sandbox, starter, reserved.getsockname()[1])
+            made.proxy = Proxy(int(sandbox.url.rsplit(":", 1)[1]), made.cross)
+            async with made.proxy.listening(), made.client:
+                yield made
+
+
+@asynccontextmanager
+async def still_lane() -> AsyncIterator[Lane]:
+    """A stage on which a render takes three polls, however fast they come: two lives cross the same points."""
+    clock = StillClock()
+
+    def on_cross(label: str) -> None:
+        if label == "poll request before":
+            clock.now += POLL_SECONDS
+
+    settings = SandboxSettings(port=0, key=KEY, render_seconds=RENDER_SECONDS, render_spread=0, draw_words=False)
+    async with lane(settings, clock) as made:
+        made.on_cross = on_cross
+        yield made
