@@ -78,13 +78,14 @@ def cli() -> None:
 @contextmanager
 def _plainly() -> Iterator[None]:
     """What an operator can mend is told as a message; the rest is a fault of ours and keeps its traceback."""
+    from gateway.errors import CannotListen  # noqa: PLC0415
     from gateway.settings import SettingsError  # noqa: PLC0415
     from gateway.storage.db import StorageError  # noqa: PLC0415
     from providers import RegisterError  # noqa: PLC0415
 
     try:
         yield
-    except (SettingsError, StorageError, RegisterError) as error:
+    except (CannotListen, SettingsError, StorageError, RegisterError) as error:
         raise click.ClickException(str(error)) from error
 
 

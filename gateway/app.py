@@ -11,6 +11,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ from gateway.engine.collect import Links
 from gateway.engine.loop import Engine, Outside
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.steps import STEPS
+from gateway.errors import CannotListen
 from gateway.settings import Address, ProviderSettings, Settings, SettingsError, load
 from gateway.storage.db import StorageError
 from gateway.storage.sqlite import SqliteDatabase
@@ -101,7 +103,7 @@ def open_database(settings: Settings, *, exclusive: bool) -> SqliteDatabase:
 
 
 class Running(msgspec.Struct):
-    """A started gateway. `following` is the engine's loop: when it ends by itself, something is badly wrong."""
+    """A started gateway. `following` is the engine's loop: if it ends by itself, something is badly wrong."""
 
     gateway: Gateway
     wires: Wires
@@ -188,11 +190,25 @@ async def _drain(gateway: Gateway, servers: list[Server], serving: list[asyncio.
 
 
 def _server(app: ASGIApp, address: Address) -> Server:
+    _check_free(address)
     logging.getLogger("_granian").setLevel(logging.ERROR)
     return Server(
         app, address=address.host, port=address.port, interface=Interfaces.ASGINL, websockets=False,
         log_access=False, log_enabled=False, backpressure=_BACKPRESSURE,
     )
+
+
+def _check_free(address: Address) -> None:
+    """Raises CannotListen. The server itself would silently share a port, each sharer getting half."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise CannotListen(f"[server] cannot listen on {address}: {error.strerror}") from error
 
 
 def _on_stop(stopping: asyncio.Event) -> None:

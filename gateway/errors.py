@@ -1,6 +1,7 @@
 """Every public error code, once: its HTTP status, its title and whether the same request may succeed later.
 
     Problem         what an API request is answered with (RFC 9457); raised anywhere above storage
+    CannotListen    an address is taken: the start ends with this message
     TASK_ERRORS     the codes that end a task; they stand in `error.code` of a video, not in an HTTP answer
 
 Not held here: how a problem is written (`gateway.api.problems`), what vendors' words mean (the adapters'
@@ -62,6 +63,10 @@ TASK_ERRORS: Final[Mapping[str, str]] = {
     "deadline_exceeded": "The deadline passed before the end.",
     "cancelled": "The caller cancelled or stopped following the video.",
 }
+
+
+class CannotListen(Exception):
+    """An address of the configuration cannot be listened on; the message says which, and why."""
 
 
 class FieldError(msgspec.Struct, frozen=True):

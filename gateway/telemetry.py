@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal, Protocol
 
@@ -156,7 +156,8 @@ class Telemetry:
         )
         self.cost = counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"))
         self.violations = counter(
-            "reelgate_invariant_violations", "Transitions that would have broken a promise; the task is parked."
+            "reelgate_invariant_violations",
+            "Transitions that would have broken a promise; the task is parked.",
         )
         self.oldest_unfinished = gauge(
             "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none."
@@ -182,9 +183,12 @@ class Telemetry:
 
     def add_provider(self, provider: str, models: Sequence[str]) -> None:
         """Make every series of a provider exist, at zero: "no data" and "nothing happened" differ."""
-        for metric in (self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight):
+        by_provider = (
+            self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight,
+            self.unrecognised,
+        )
+        for metric in by_provider:
             metric.labels(provider)
-        self.unrecognised.labels(provider)
         self.cost.labels(provider, "USD")
         for result in RESULTS:
             self.submissions.labels(provider, result)
@@ -223,7 +227,9 @@ class Telemetry:
         if outcome == "unrecognised":
             self.unrecognised.labels(provider).inc()
 
-    def request_answered(self, route: str, method: str, status: int, seconds: float, request_id: str) -> None:
+    def request_answered(
+        self, route: str, method: str, status: int, seconds: float, request_id: str
+    ) -> None:
         """One access line, and one observation, per request."""
         self.http.labels(route, method, str(status)).observe(seconds)
         self.log.info(
@@ -232,7 +238,8 @@ class Telemetry:
         )
 
     def task_changed(
-        self, before: Followed | None, after: Followed, events: Sequence[Happening], request_id: str | None = None
+        self, before: Followed | None, after: Followed, events: Sequence[Happening],
+        request_id: str | None = None,
     ) -> None:
         """A task was created, changed, or taken over: one log line per event, and the metrics that follow."""
         for event in events:

@@ -1,10 +1,12 @@
 """The language between the gateway and its adapters: plain types and protocols, and nothing that acts.
 
-Held here: what a caller may ask for (`VideoRequest`), what a vendor offers (`Offering`, constraints as data), what a
-submit or a poll can say (`Submitted`, `Progress`, `VendorError`), and what an adapter is (`Adapter`, `AdapterInfo`).
-Not held here: HTTP (`providers.http`), any vendor's words (one file per vendor), tasks and their states (`gateway.core`).
+Held here: what a caller may ask for (`VideoRequest`), what a vendor offers (`Offering`, constraints as data),
+what a submit or a poll can say (`Submitted`, `Progress`, `VendorError`), and what an adapter is (`Adapter`,
+`AdapterInfo`). Not held here: HTTP (`providers.http`), any vendor's words (one file per vendor), tasks and
+their states (`gateway.core`).
 
-"No" is a value or a `VendorError` that proves a refusal; "don't know" is a `VendorError` whose outcome is `unknown`:
+"No" is a value or a `VendorError` that proves a refusal; "don't know" is a `VendorError` whose outcome is
+`unknown`:
 
     VendorError.outcome     what it proves                          what may follow
       not_sent              no byte of the request left us          the same request may be sent again
@@ -57,10 +59,11 @@ class Shot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VideoRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One normalized request, defaults filled in. `duration` in seconds; `image` and `end_image` are URLs or data URIs.
+    """One normalized request, defaults filled in. `duration` is in seconds.
 
-    The rules that hold for every vendor (contract 2.1) were checked before one of these exists.
-    `aspect_ratio` is None exactly when there is an image, whose frame decides.
+    The rules that hold for every vendor (contract 2.1) were checked before one of these exists. `image` and
+    `end_image` are URLs or data URIs. `aspect_ratio` is None exactly when there is an image, whose frame
+    decides.
     """
 
     model: str
@@ -83,7 +86,7 @@ class VideoRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShotLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an offering takes as `shots`: how many, and how long each one's prompt (code points) and time (seconds)."""
+    """What an offering takes as `shots`: how many, how long each prompt (code points) and time (seconds)."""
 
     max_items: int = 6
     prompt_max_chars: int = 512
@@ -91,7 +94,7 @@ class ShotLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an offering takes as `image` and `end_image`. Bytes and sides bind only what we can see, a data URI."""
+    """What an offering takes as `image` and `end_image`. Bytes and sides bind what we can see, a data URI."""
 
     forms: tuple[ImageForm, ...] = ("url", "data_uri")
     max_bytes: int = 10_000_000
@@ -102,9 +105,9 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Offering(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a vendor sells, as data. The same row routes, validates and is published; see `refusals`.
 
-    `slug` is the vendor's own name; `source` says where the row was read. `aspect_ratios` is empty where the frame
-    decides. A feature that is None, False or 0 is not taken. `result_link_seconds` is how long a result link lives
-    when the vendor does not say. `failed_is_charged` is what is known of a failed render's price.
+    `slug` is the vendor's own name; `source` says where the row was read. `aspect_ratios` is empty where the
+    frame decides. A feature that is None, False or 0 is not taken. `result_link_seconds` is how long a result
+    link lives when the vendor does not say. `failed_is_charged` is what is known of a failed render's price.
     """
 
     slug: str
@@ -135,7 +138,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def refusals(offering: Offering, request: VideoRequest) -> list[Refusal]:
-    """Every reason why `offering` does not take `request`; empty when it does. Model and mode first, alone if they fail."""
+    """Every reason why `offering` does not take `request`; a wrong model or mode stands alone."""
     if request.model != offering.model:
         return [Refusal("model", f"serves {offering.model}")]
     if request.mode != offering.mode:
@@ -150,13 +153,13 @@ def refusals(offering: Offering, request: VideoRequest) -> list[Refusal]:
     check("duration", request.duration in offering.durations, f"offers {_seconds(offering.durations)}")
     if request.aspect_ratio is not None:
         ratios = offering.aspect_ratios
-        check("aspect_ratio", request.aspect_ratio in ratios, f"offers {_words(ratios)}" if ratios else "takes none")
+        offered = f"offers {_words(ratios)}" if ratios else "takes none"
+        check("aspect_ratio", request.aspect_ratio in ratios, offered)
     _check_texts(offering, request, check)
     _check_images(offering, request, check)
     check("audio", offering.audio or not request.audio, "has no audio")
-    voices = len(request.voice_ids or ())
-    check("voice_ids", voices <= offering.voice_ids_max,
-          f"takes at most {offering.voice_ids_max} voice ids" if offering.voice_ids_max else "takes no voice ids")
+    voices, most = len(request.voice_ids or ()), offering.voice_ids_max
+    check("voice_ids", voices <= most, f"takes at most {most} voice ids" if most else "takes no voice ids")
     check("cfg_scale", offering.cfg_scale or request.cfg_scale is None, "takes no cfg_scale")
     return found
 
@@ -170,8 +173,10 @@ def _check_texts(offering: Offering, request: VideoRequest, check: _Check) -> No
     check("prompt", len(request.prompt or "") <= limit, f"takes a prompt of at most {limit} characters")
     if request.negative_prompt is not None:
         most = offering.negative_prompt_max_chars
-        check("negative_prompt", most is not None and len(request.negative_prompt) <= most,
-              "takes no negative prompt" if most is None else f"takes a negative prompt of at most {most} characters")
+        taken = "takes no negative prompt"
+        if most is not None:
+            taken = f"takes a negative prompt of at most {most} characters"
+        check("negative_prompt", most is not None and len(request.negative_prompt) <= most, taken)
     if request.shots is None:
         return
     shots = offering.shots
@@ -189,9 +194,10 @@ def _check_images(offering: Offering, request: VideoRequest, check: _Check) -> N
     check("end_image", offering.end_image or request.end_image is None, "takes no end image")
     if offering.image is None:
         return
+    forms = offering.image.forms
     for param, value in (("image", request.image), ("end_image", request.end_image)):
         form: ImageForm = "data_uri" if (value or "").startswith("data:") else "url"
-        check(param, value is None or form in offering.image.forms, f"takes an image only as {_words(offering.image.forms)}")
+        check(param, value is None or form in forms, f"takes an image only as {_words(forms)}")
 
 
 def _words(values: Sequence[str]) -> str:
@@ -234,7 +240,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, tag="pending"):
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
-    """Done. `url` None means done without a video: asked again, a bounded number of times. `expires_in_seconds` from now."""
+    """Done; `url` None: without a video, so asked again for a bounded time. `expires_in_seconds` from now."""
 
     raw_status: str
     url: str | None
@@ -260,9 +266,9 @@ Progress: TypeAlias = Pending | Succeeded | Failed | Unrecognised
 
 
 class VendorError(Exception):
-    """A vendor call gave no answer that can be used. `outcome` says what is proven about a submit; see the module.
+    """A vendor call gave no usable answer. `outcome` says what is proven about a submit; see the module.
 
-    `reason` is the vendor's own code, `retry_after_seconds` its hint (uncapped), both None where it gave none.
+    `reason` is the vendor's own code, `retry_after_seconds` its hint (uncapped), None where it gave none.
     """
 
     def __init__(
@@ -296,7 +302,7 @@ class Adapter(Protocol):
         ...
 
     async def poll(self, ref: Ref) -> Progress:
-        """Ask for the task's state. Raises VendorError when it could not be asked, which says nothing of the task."""
+        """Ask for the task's state. Raises VendorError when that failed, which says nothing of the task."""
         ...
 
 
@@ -316,7 +322,10 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A complete answer of a vendor, whatever its status. `retry_after_seconds` is the header, seconds or date, uncapped."""
+    """A complete answer of a vendor, whatever its status.
+
+    `retry_after_seconds` is the header, seconds or date, uncapped.
+    """
 
     status: int
     body: bytes
@@ -324,7 +333,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class VendorDoor(Protocol):
-    """The only way an adapter reaches its vendor: it names a path, never a host, header or key. See `providers.http`."""
+    """The only way an adapter reaches its vendor: it names a path, never a host, header or key.
+
+    `providers.http` has the one that is used.
+    """
 
     async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
         """POST `body` as JSON on a fresh connection, once. Raises VendorError when no whole answer came."""
@@ -335,10 +347,10 @@ class VendorDoor(Protocol):
         ...
 
     def redact(self, text: str) -> str:
-        """`text` fit for logs and callers: key and signed queries gone, control characters gone, cut to 500."""
+        """`text` fit for logs and callers: no key, signed query or control character, cut to 500."""
         ...
 
 
 def usable_task_id(value: object) -> str | None:
-    """`value` if it can be a vendor task id (1..256 of a safe alphabet), else None: then the submit is unknown."""
+    """`value` if it can be a vendor task id (1..256 of a safe alphabet), else None: the submit is unknown."""
     return value if isinstance(value, str) and _TASK_ID.fullmatch(value) else None

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -31,6 +32,7 @@ from gateway.api.gateway import Gateway
 from gateway.api.problems import MEDIA_TYPE
 from gateway.app import running
 from gateway.core.tasks import Event, Task
+from gateway.sandbox.renders import Entry
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import Address, Settings, parse
@@ -93,24 +95,39 @@ class StillClock:
 
 
 class Served:
-    """A gateway that is being served: `client` calls it by HTTP, without a key; the other fields are its parts."""
+    """A gateway that is being served: `client` calls it by HTTP, without a key; `log` is what it has logged."""
 
     def __init__(self, gateway: Gateway, settings: Settings, sandbox: Sandbox, clock: StillClock) -> None:
         self.gateway, self.settings, self.sandbox, self.clock = gateway, settings, sandbox, clock
         self.url = f"http://{settings.server.listen}"
-        self.client = self.client_with({})
         self.portal: BlockingPortal
+        self.log: StringIO
+        self.clients = ExitStack()
+        self.client = self.client_with({})
         self._saves = 0
         self._saved = threading.Condition()
         gateway.store.listen(self._on_save)
+
+    @property
+    def ledger(self) -> list[Entry]:
+        """What the vendors have charged."""
+        return self.sandbox.ledger
+
+    @property
+    def database(self) -> Path:
+        """The file that holds its data."""
+        path = self.settings.store.url.path
+        assert path is not None
+        return path
 
     def run(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
         """Call something asynchronous in the gateway's own loop."""
         return self.portal.call(work, *arguments)
 
     def client_with(self, headers: dict[str, str]) -> httpx.Client:
-        """A client that sends these headers each time."""
-        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+        """A client that sends these headers each time, closed when the gateway ends."""
+        client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+        return self.clients.enter_context(client)
 
     def as_caller(self, name: str, role: Role = "caller") -> httpx.Client:
         """A client with a new key."""
@@ -274,13 +291,14 @@ def odd_vendor() -> Iterator[OddVendor]:
 @contextmanager
 def serving(folder: Path, *, auth: str = "off", more: str = "") -> Iterator[Served]:
     """A gateway with its data in `folder`; `more` is added to its configuration."""
-    kept = structlog.get_config()
-    configure_logging("info", "json")
+    kept, log = structlog.get_config(), StringIO()
+    with redirect_stdout(log):
+        configure_logging("info", "json")
     try:
         with start_blocking_portal("asyncio") as portal:
             with portal.wrap_async_context_manager(_living(folder, auth, more)) as served:
-                served.portal = portal
-                with served.client:
+                served.portal, served.log = portal, log
+                with served.clients:
                     yield served
     finally:
         structlog.configure(**kept)
@@ -295,10 +313,11 @@ async def _living(folder: Path, auth: str, more: str) -> AsyncIterator[Served]:
     async with sandbox_running(vendors, clock=clock) as sandbox:
         text = _CONFIGURATION.format(port=free_port(), auth=auth, sandbox=sandbox.url, more=more)
         settings = parse(text, folder, adapters(), {"KEY": VENDOR_KEY})
-        async with running(settings) as (gateway, _), _bound(gateway, settings.server.listen):
-            gateway.is_ready = True
-            yield Served(gateway, settings, sandbox, clock)
-            gateway.waiters.release()
+        async with running(settings) as parts, _bound(parts.gateway, settings.server.listen):
+            parts.gateway.is_ready = True
+            yield Served(parts.gateway, settings, sandbox, clock)
+            parts.gateway.waiters.release()
+            await parts.gateway.engine.stop()
 
 
 @asynccontextmanager

@@ -27,19 +27,20 @@ JSON_MAX_BYTES: Final = 1024 * 1024
 
 ROUTES: Final = (
     videos.create_video, videos.plan_video, videos.get_video, videos.list_videos, videos.get_timeline,
-    videos.cancel_video, videos.delete_video, content.get_content, operations.list_models, operations.list_providers,
-    operations.get_version, operations.get_livez, operations.get_readyz, operations.get_metrics, operations.get_openapi,
-    operations.get_docs,
-)  # fmt: skip
+    videos.cancel_video, videos.delete_video, content.get_content,
+    operations.list_models, operations.list_providers, operations.get_version, operations.get_livez,
+    operations.get_readyz, operations.get_metrics, operations.get_openapi, operations.get_docs,
+)
 # What `server.management` moves to a port of its own.
 MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let a request through to a route that is public, or for whose role it brings a key. Anything else is refused."""
+    """Let a request through to a public route, or to one for whose role it brings a key; refuse any other."""
     if handler.opt.get("public") is True:
         return
-    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # guards see only HTTP scopes here
+    # Guards see only HTTP scopes here.
+    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
         return  # the framework's own answer: the methods, and nothing else
     role: Role = handler.opt["role"]  # a route that declares neither is closed: this raises
     gateway: Gateway = connection.app.state.gateway
@@ -50,7 +51,7 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
 
 
 def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) -> Litestar:
-    """The framework's application over `gateway`; `paths` restricts it to some routes. None: only to describe itself."""
+    """The framework's application over `gateway` (None: only to describe itself); `paths` restricts it."""
     routes = [route for route in ROUTES if paths is None or route.paths & paths]
     app = Litestar(
         route_handlers=routes,

@@ -1,7 +1,7 @@
 """Who is calling: keys, their roles, and the guard that every route passes. Deny by default.
 
-A key is looked up by the SHA-256 of the whole of it; the key itself is stored nowhere, and what is wrong with it is not
-told. Not held here: which role a route needs (each route says so in its `opt`), budgets.
+A key is looked up by the SHA-256 of the whole of it; the key itself is stored nowhere, and what is wrong with
+it is not told. Not held here: which role a route needs (each route says so in its `opt`), budgets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LETTERS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 _RANDOM_LETTERS: Final = 30  # 178 bits
 _CHECK_LETTERS: Final = 6
 
-KNOWN_SECONDS: Final = 5.0  # how long a key is believed without asking the store: a revoked one works no longer
+KNOWN_SECONDS: Final = 5.0  # how long a key is believed without asking the store, even a revoked one
 KNOWN_MAX: Final = 10_000
 BAD_KEYS_PER_MINUTE: Final = 100  # from one address
 ADDRESSES_MAX: Final = 10_000
@@ -91,7 +91,7 @@ class Door:
         self._bad: dict[str, Rate] = {}
 
     async def caller(self, authorization: str, address: str) -> Caller:
-        """The caller. Raises Problem: authentication_failed, or rate_limited after too many bad keys from an address."""
+        """The caller. Raises Problem: authentication_failed, or rate_limited after too many bad keys."""
         if self._is_open:
             return LOCAL
         scheme, _, key = authorization.partition(" ")
@@ -121,11 +121,15 @@ class Door:
         if not rate.take(self._now()):
             detail = "Too many wrong keys came from this address; wait a minute."
             return Problem("rate_limited", detail, headers={"Retry-After": "60"})
-        detail = "Send a key of this gateway: `Authorization: Bearer rg_...`. An operator makes one: reelgate keys create NAME"
+        detail = (
+            "Send a key of this gateway: `Authorization: Bearer rg_...`. "
+            "An operator makes one: reelgate keys create NAME"
+        )
         return Problem("authentication_failed", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def require(caller: Caller, role: Role) -> None:
     """Raises Problem permission_denied unless the caller's role includes `role`."""
     if role not in MAY[caller.role]:
-        raise Problem("permission_denied", f"This needs the role {role}; this key has the role {caller.role}.")
+        detail = f"This needs the role {role}; this key has the role {caller.role}."
+        raise Problem("permission_denied", detail)

@@ -1,6 +1,7 @@
 """The video's bytes: streamed through from the vendor's link, in constant memory, with ranges.
 
-Not held here: opening the link safely (`gateway.engine.collect`), storing files (a later part of the product).
+Not held here: opening the link safely (`gateway.engine.collect`), storing files (a later part of the
+product).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from litestar import Request, Response, route
 from litestar.enums import HttpMethod
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter
 from litestar.response import Stream
 
@@ -21,12 +23,18 @@ from gateway.engine.collect import LinkRefused, LinkUnreachable, Piece, open_lin
 from gateway.errors import Problem
 
 CONTENT_TYPE: Final = "video/mp4"
+_FILES: Final = {
+    206: ResponseSpec(bytes, generate_examples=False, media_type=CONTENT_TYPE, description="A part of it"),
+    304: ResponseSpec(None, generate_examples=False, description="The caller has it already"),
+}
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 @route(
-    "/v1/videos/{video_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD], opt={"role": "viewer"},
-    responses=responses(401, 404, 409, 410, 416, 502), summary="The video file", tags=["videos"],
+    "/v1/videos/{video_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    opt={"role": "viewer"}, media_type=CONTENT_TYPE,
+    responses=_FILES | responses(401, 404, 409, 410, 416, 502),
+    summary="The video file", tags=["videos"],
 )
 async def get_content(
     request: Request[Any, Any, Any],
@@ -47,14 +55,15 @@ async def get_content(
     tag = f'"{video_id}"'
     headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=0"}
     headers["Content-Disposition"] = f'inline; filename="{video_id}.mp4"'
-    if if_none_match is not None and tag in if_none_match:
+    if if_none_match is not None and (tag in if_none_match or if_none_match.strip() == "*"):
         return Response(b"", status_code=304, headers=headers)
     asked = _asked(range_header if if_range in (None, tag) else None)
     piece = await _open(gateway, url, "bytes=0-0" if request.method == "HEAD" else asked)
     start, end = _span(asked, piece.total)
     if start >= piece.total and asked is not None:
         await piece.close()
-        raise Problem("range_not_satisfiable", f"The video has {piece.total} bytes.", headers={"Content-Range": f"bytes */{piece.total}"})
+        detail, size = f"The video has {piece.total} bytes.", {"Content-Range": f"bytes */{piece.total}"}
+        raise Problem("range_not_satisfiable", detail, headers=size)
     if asked is not None:
         headers["Content-Range"] = f"bytes {start}-{end}/{piece.total}"
     headers["Content-Length"] = str(end - start + 1)
@@ -67,24 +76,27 @@ async def get_content(
 
 def _link(gateway: Gateway, task: Task) -> str:
     """The vendor's link. Raises Problem while there is none, and when its time is over."""
+    charged = {"charged": task.charged}
     if task.result_url is None:
-        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra={"charged": task.charged})
+        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=charged)
     if task.result_expires_at is not None and gateway.now() >= task.result_expires_at:
-        raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra={"charged": task.charged})
+        raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra=charged)
     return task.result_url
 
 
 async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:
+    charged = {"charged": "yes"}
     try:
         return await open_link(gateway.links, url, asked)
     except LinkRefused as error:
-        raise Problem("expired", f"{error}; the file was not stored.".capitalize(), extra={"charged": "yes"}) from error
+        detail = f"{error}; the file was not stored.".capitalize()
+        raise Problem("expired", detail, extra=charged) from error
     except LinkUnreachable as error:
-        raise Problem("vendor_unavailable", f"{error}.".capitalize(), extra={"charged": "yes"}) from error
+        raise Problem("vendor_unavailable", f"{error}.".capitalize(), extra=charged) from error
 
 
 def _asked(header: str | None) -> str | None:
-    """One well-formed range, else None: what cannot be read is ignored, as RFC 9110 14.2 says, and the whole file sent."""
+    """One well-formed range, else None: by RFC 9110 14.2 any other is ignored, and the whole file sent."""
     match = _RANGE.fullmatch((header or "").replace(" ", ""))
     if match is None or not (match.group(1) or match.group(2)):
         return None
@@ -93,7 +105,7 @@ def _asked(header: str | None) -> str | None:
 
 
 def _span(asked: str | None, total: int) -> tuple[int, int]:
-    """First and last byte asked of a file of `total` bytes; the first is `total` when nothing of it is there."""
+    """First and last byte asked of a file of `total` bytes; the first is `total` when nothing is there."""
     match = _RANGE.fullmatch(asked or "")
     if match is None:
         return 0, total - 1

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Litestar
 
+from gateway.api.problems import MEDIA_TYPE
 from gateway.api.query import list_parameters
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
@@ -18,11 +19,15 @@ from gateway.errors import CODES, TASK_ERRORS
 # Routes whose body is decoded by hand, so that its problems can name every field.
 _BODIES: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody}
 _PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version")
+_ADVICE: Final = {True: "May succeed later.", False: "Change the request first."}
 _REFS: Final = "#/components/schemas/{name}"
+_PROBLEM: Final = _REFS.format(name="ProblemDocument")
 _STYLE: Final = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2330;background:#fff}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color:#1d2330;background:#fff}"
     "h2{margin:2rem 0 .3rem;font-size:1.05rem}code,td:first-child{font-family:ui-monospace,monospace}"
-    "b{display:inline-block;min-width:4.5rem;color:#0a5}table{border-collapse:collapse;width:100%;font-size:.9rem}"
+    "b{display:inline-block;min-width:4.5rem;color:#0a5}"
+    "table{border-collapse:collapse;width:100%;font-size:.9rem}"
     "td{border-top:1px solid #ddd;padding:.25rem .6rem .25rem 0;vertical-align:top}"
     "@media(prefers-color-scheme:dark){body{background:#14171e;color:#dde}td{border-color:#333}}"
 )
@@ -39,11 +44,15 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
         reference = {"$ref": _REFS.format(name=shape.__name__)}
         document["paths"][path]["post"]["requestBody"] = {
             "required": True, "content": {"application/json": {"schema": reference}},
-        }  # fmt: skip
+        }
     document["paths"]["/v1/videos"]["get"]["parameters"] = list_parameters()
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path in _PUBLIC else [{"key": []}]
+            # The framework describes refusals of its own in its own shape; they are answered as ours are.
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": _PROBLEM}}}
     document["paths"] = dict(sorted(document["paths"].items()))
     return document
 
@@ -54,23 +63,24 @@ def docs_page(document: dict[str, Any]) -> str:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             rows = "".join(_rows(document, operation))
+            words = html.escape(f"{operation.get('summary', '')}. {operation.get('description', '')}")
             parts.append(
                 f"<h2><b>{method.upper()}</b> <code>{html.escape(path)}</code></h2>"
-                f"<p>{html.escape(operation.get('summary', ''))}. {html.escape(operation.get('description', ''))}</p>"
-                f"<table>{rows}</table>"
+                f"<p>{words}</p><table>{rows}</table>"
             )
     title = html.escape(f"{document['info']['title']} {document['info']['version']}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
         f'<h1>{title}</h1><p>{html.escape(document["info"].get("description", ""))} '
-        f'Machine-readable: <a href="openapi.json">openapi.json</a>.</p>{"".join(parts)}<h1>Errors</h1><table>{"".join(_codes())}</table></html>'
+        f'Machine-readable: <a href="openapi.json">openapi.json</a>.</p>{"".join(parts)}'
+        f'<h1>Errors</h1><table>{"".join(_codes())}</table></html>'
     )
 
 
 def _codes() -> list[str]:
     """A line on each code; a problem document's `type` points here."""
     lines: list[tuple[str, str]] = [
-        (code, f"{info.status}. {info.title}. {'May succeed later.' if info.retryable else 'Change the request first.'}")
+        (code, f"{info.status}. {info.title}. {_ADVICE[info.retryable]}")
         for code, info in CODES.items()
     ]
     lines += [(code, f"Ends a video. {meaning}") for code, meaning in TASK_ERRORS.items()]
@@ -86,13 +96,15 @@ def _rows(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
     for content in operation.get("requestBody", {}).get("content", {}).values():
         shape = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
         rows += [(name, _kind(field)) for name, field in shape.get("properties", {}).items()]
-    rows += [(status, answer.get("description", "")) for status, answer in operation.get("responses", {}).items()]
+    answers = operation.get("responses", {})
+    rows += [(status, answer.get("description", "")) for status, answer in answers.items()]
     return [f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in rows]
 
 
 def _kind(field: dict[str, Any]) -> str:
     """A field's type and limits in a few words."""
-    limits = {key: value for key, value in field.items() if key not in ("description", "anyOf", "default", "$ref")}
+    told = ("description", "anyOf", "default", "$ref")
+    limits = {key: value for key, value in field.items() if key not in told}
     choices = " or ".join(_kind(choice) for choice in field.get("anyOf", []) if choice.get("type") != "null")
     words = ", ".join(f"{key} {value}" for key, value in limits.items())
     return " ".join(part for part in (field.get("description", ""), choices, words) if part)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from typing import Any, Final
+from typing import Final
 
-from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.telemetry import Telemetry
 
@@ -24,9 +25,9 @@ class Edge:
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app, self._telemetry = app, telemetry
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Serve one connection; `Any` because this is where ASGI's untyped messages enter."""
-        if scope["type"] != "http":
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -39,21 +40,22 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
-                    *message["headers"], (b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff"),
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff"),
                 ]
             await send(message)
 
         try:
             await self._app(scope, receive, marked)
         finally:
-            template: Any = scope.get("path_template")
+            template = scope.get("path_template")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             seconds = time.perf_counter() - started
             self._telemetry.request_answered(template or "unmatched", method, status, seconds, request_id)
 
 
-def _request_id(scope: Any) -> str:
+def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value):
-            return str(value.decode())
+            return value.decode()
     return "req_" + secrets.token_hex(12)

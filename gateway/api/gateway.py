@@ -1,4 +1,7 @@
-"""What the routes work with: the parts of the running gateway, found from a request. No route and no rule is here."""
+"""What the routes work with: the parts of the running gateway, found from a request.
+
+Not held here: any route, any rule.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from gateway.telemetry import Telemetry
 
 
 class Gateway(msgspec.Struct, kw_only=True):
-    """The running parts. `now` is Unix time in seconds. `is_ready` is false before start-up ended and while draining."""
+    """The running parts. `now` is Unix time in seconds. `is_ready` is false while starting and draining."""
 
     store: Store
     engine: Engine

@@ -1,6 +1,7 @@
 """Everything that is not a video: models, providers, health, metrics, the API's own description.
 
-Not held here: the videos (`videos`, `content`), who may ask (`auth`; each route names its role, or says `public`).
+Not held here: the videos (`videos`, `content`), who may ask (`auth`; each route names its role, or says
+`public`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from gateway.core.routing import Listing
 from gateway.errors import Problem
 from gateway.settings import Price
 
-TEXT: Final = "text/plain; charset=utf-8"
-METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
+TEXT: Final = "text/plain"  # the framework adds the charset
+METRICS: Final = "text/plain; version=0.0.4"
 
 
 class Version(msgspec.Struct):
@@ -49,7 +50,10 @@ class ProviderList(msgspec.Struct, kw_only=True):
     data: list[ProviderObject]
 
 
-@get("/v1/models", opt={"role": "viewer"}, responses=responses(401), summary="Models and what serves them", tags=["models"])
+@get(
+    "/v1/models", opt={"role": "viewer"}, responses=responses(401),
+    summary="Models and what serves them", tags=["models"],
+)
 async def list_models(request: Request[Any, Any, Any]) -> ModelList:
     """The table that validates requests, as it is published: what stands here is what is enforced."""
     fleet = gateway_of(request).fleet
@@ -61,17 +65,17 @@ async def list_models(request: Request[Any, Any, Any]) -> ModelList:
 
 
 @get(
-    "/v1/providers", opt={"role": "operator"}, responses=responses(401, 403), summary="Providers and their state",
-    tags=["operations"],
+    "/v1/providers", opt={"role": "operator"}, responses=responses(401, 403),
+    summary="Providers and their state", tags=["operations"],
 )
 async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
     """State, jobs in flight against the limit, and the last error of each provider."""
     gateway = gateway_of(request)
     data = [
         ProviderObject(
-            name=provider.name, adapter=provider.settings.adapter.name, state=provider.gate.state(gateway.now()),
+            name=provider.name, adapter=provider.settings.adapter.name,
+            state=provider.gate.state(gateway.now()), last_error=provider.gate.closed_why,
             in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
-            last_error=provider.gate.closed_why,
         )
         for provider in gateway.fleet.providers.values()
     ]
@@ -90,9 +94,12 @@ async def get_livez() -> str:
     return "ok\n"
 
 
-@get("/readyz", opt={"public": True}, media_type=TEXT, responses=responses(503), summary="Ready", tags=["operations"])
+@get(
+    "/readyz", opt={"public": True}, media_type=TEXT, responses=responses(503),
+    summary="Ready", tags=["operations"],
+)
 async def get_readyz(request: Request[Any, Any, Any]) -> str:
-    """Whether requests should be sent here: started, not draining, database answering. No vendor's health counts."""
+    """Whether to send requests here: started, not draining, database answering. No vendor's health counts."""
     gateway = gateway_of(request)
     if not gateway.is_ready:
         raise Problem("overloaded", "The gateway is starting or draining.")
@@ -119,5 +126,5 @@ async def get_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
 @get("/docs", opt={"public": True}, include_in_schema=False)
 async def get_docs(request: Request[Any, Any, Any]) -> Response[str]:
     """The OpenAPI document for people."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return Response(request.app.state.docs, media_type="text/html", headers={"Content-Security-Policy": policy})
+    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return Response(request.app.state.docs, media_type="text/html", headers=headers)

@@ -1,4 +1,7 @@
-"""The dry run: what would happen to a request, and the refusal that names every reason. Spends nothing, stores nothing."""
+"""The dry run: what would happen to a request, and the refusal that names every reason.
+
+Spends nothing, stores nothing. Not held here: the routing itself (`gateway.core.routing`).
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Not held here: which codes there are (`gateway.errors`).
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +21,13 @@ from gateway.storage.db import StorageBusy, StorageError
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPES: Final = "/docs#"  # where the page has a line on each code
+_FAULT: Final = "The gateway failed; its log has the details under this request id."
 
 # What Litestar raises, by status. Anything else of 4xx is a request that breaks a rule.
 _FRAMEWORK: Final[dict[int, Code]] = {
     401: "authentication_failed", 403: "permission_denied", 404: "not_found", 405: "method_not_allowed",
     413: "payload_too_large", 429: "rate_limited", 500: "internal_error", 503: "overloaded",
-}  # fmt: skip
+}
 
 
 class CandidateRefusal(msgspec.Struct):
@@ -37,7 +39,7 @@ class CandidateRefusal(msgspec.Struct):
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """RFC 9457. `code` is stable; `retryable` says whether the same request may succeed later; `charged` the money."""
+    """RFC 9457. `code` is stable; `retryable`: the same request may succeed later; `charged`: the money."""
 
     type: str
     title: str
@@ -53,8 +55,13 @@ class ProblemDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
     candidates: list[CandidateRefusal] | msgspec.UnsetType = msgspec.UNSET
 
 
-def document(problem: Problem, request: Request[Any, Any, Any]) -> Response[dict[str, object]]:
-    """The answer for a problem. Nothing of a refused request was charged, and the document says so."""
+def document(
+    problem: Problem, request: Request[Any, Any, Any], *, is_surely_refused: bool = False
+) -> Response[dict[str, object]]:
+    """The answer for a problem. Nothing of a refused request was charged, and the document says so.
+
+    `is_surely_refused`: there is proof that a create was not stored, although the fault is ours.
+    """
     info = CODES[problem.code]
     content: dict[str, object] = {
         "type": TYPES + problem.code,
@@ -73,8 +80,8 @@ def document(problem: Problem, request: Request[Any, Any, Any]) -> Response[dict
     headers = dict(problem.headers)
     if info.status in (429, 503):
         headers.setdefault("Retry-After", "1")
-    if _may_buy_twice(request, info.status):
-        # Without an idempotency key a client's own retry of a create that was perhaps stored buys a second video.
+    if not is_surely_refused and _may_buy_twice(request, info.status):
+        # Without an idempotency key a client's retry of a create that was perhaps stored buys a second video.
         headers["x-should-retry"] = "false"
         content["charged"] = "unknown"
     return Response(content, status_code=info.status, headers=headers, media_type=MEDIA_TYPE)
@@ -94,10 +101,11 @@ def _on_problem(request: Request[Any, Any, Any], error: Problem) -> Response[dic
 
 
 def _on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
-    code = _FRAMEWORK.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
+    other: Code = "invalid_request" if error.status_code < 500 else "internal_error"
+    code = _FRAMEWORK.get(error.status_code, other)
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-    problem = Problem(code, _sentence(code, error, request), errors=tuple(_field_errors(error)), headers=headers)
-    return document(problem, request)
+    detail, errors = _sentence(code, error, request), tuple(_field_errors(error))
+    return document(Problem(code, detail, errors=errors, headers=headers), request)
 
 
 def _sentence(code: Code, error: HTTPException, request: Request[Any, Any, Any]) -> str:
@@ -107,7 +115,7 @@ def _sentence(code: Code, error: HTTPException, request: Request[Any, Any, Any])
         case "method_not_allowed":
             return f"{request.method} is not possible here; the Allow header lists what is."
         case "internal_error":
-            return "The gateway failed; its log has the details under this request id."
+            return _FAULT
         case _:
             return re.sub(r" for (GET|POST|DELETE|HEAD) \S+$", "", error.detail) or CODES[code].title
 
@@ -124,16 +132,12 @@ def _field_errors(error: HTTPException) -> list[FieldError]:
 def _on_storage(request: Request[Any, Any, Any], error: StorageError) -> Response[dict[str, object]]:
     gateway_of(request).telemetry.request_failed(request_id_of(request.scope), error)
     detail = "The gateway's database does not answer in time; nothing was sent to a vendor. Try again."
-    problem = Problem("overloaded", detail, headers={"Retry-After": "1"})
-    answer = document(problem, request)
-    if isinstance(error, StorageBusy):  # proof that nothing was stored: a retry is safe
-        answer.headers.pop("x-should-retry", None)
-    return answer
+    return document(Problem("overloaded", detail), request, is_surely_refused=isinstance(error, StorageBusy))
 
 
 def _on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
     gateway_of(request).telemetry.request_failed(request_id_of(request.scope), error)
-    return document(Problem("internal_error", "The gateway failed; its log has the details under this request id."), request)
+    return document(Problem("internal_error", _FAULT), request)
 
 
 HANDLERS: Final[ExceptionHandlersMap] = {
@@ -147,7 +151,5 @@ HANDLERS: Final[ExceptionHandlersMap] = {
 def responses(*statuses: int) -> dict[int, ResponseSpec]:
     """The problems that a route documents, by status."""
     titles = {info.status: info.title for info in CODES.values()}
-    return {
-        status: ResponseSpec(ProblemDocument, generate_examples=False, description=titles[status], media_type=MEDIA_TYPE)
-        for status in statuses
-    }
+    spec = partial(ResponseSpec, ProblemDocument, generate_examples=False, media_type=MEDIA_TYPE)
+    return {status: spec(description=titles[status]) for status in statuses}

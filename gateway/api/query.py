@@ -34,9 +34,7 @@ class ListQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def read_list_query(items: Iterable[tuple[str, str]]) -> tuple[ListQuery, Filters]:
-    """The parameters and the filters they make. Raises Problem for one that is unknown, repeated or out of
-    range.
-    """
+    """The parameters and the filters they make. Raises Problem: one is unknown, repeated or out of range."""
     plain: dict[str, str] = {}
     labels: dict[str, str] = {}
     for name, value in items:
@@ -65,7 +63,8 @@ def _with(query: ListQuery, name: str, value: str) -> ListQuery:
         read = msgspec.convert({name: value}, ListQuery, strict=False)
     except msgspec.ValidationError as error:
         detail = str(error).partition(" - at ")[0]
-        raise Problem("invalid_request", f"{name}: {detail}", errors=(FieldError(f"?{name}", detail),)) from None
+        at_fault = (FieldError(f"?{name}", detail),)
+        raise Problem("invalid_request", f"{name}: {detail}", errors=at_fault) from None
     return msgspec.structs.replace(query, **{name: getattr(read, name)})
 
 
@@ -77,4 +76,5 @@ def list_parameters() -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()
     ]
     labels = {"type": "object", "additionalProperties": {"type": "string"}}
-    return [*shown, {"name": "metadata", "in": "query", "required": False, "style": "deepObject", "schema": labels}]
+    metadata = {"name": "metadata", "in": "query", "required": False, "style": "deepObject", "schema": labels}
+    return [*shown, metadata]

@@ -221,9 +221,8 @@ def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
         for seq, entry in enumerate(route.refused, 2)
     )
     text, inputs = split_request(asked.request)
-    return NewVideo(
-        task=task, request=text, metadata=asked.metadata, inputs=inputs, events=(accepted_event(task), *refused)
-    )
+    events = (accepted_event(task), *refused)
+    return NewVideo(task=task, request=text, metadata=asked.metadata, inputs=inputs, events=events)
 
 
 async def _replay(

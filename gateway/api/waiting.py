@@ -1,6 +1,6 @@
-"""Callers that wait for a video's end: a few kilobytes each, woken by the save itself; no vendor call, no polling.
+"""Callers that wait for a video's end: a few kilobytes each, woken by the save itself.
 
-Not held here: routes, and what a video looks like.
+No vendor call, no polling. Not held here: routes, and what a video looks like.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Waiters:
 
     @contextmanager
     def watch(self, video_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the video reaches a terminal status. Read the video inside, so that no end is missed."""
+        """An event, set when the video is terminal. Read the video inside, so that no end is missed."""
         event, count = self._ends.get(video_id, (asyncio.Event(), 0))
         self._ends[video_id] = (event, count + 1)
         try:

@@ -19,7 +19,7 @@ BACKOFF_MAX_SECONDS: Final = 60.0
 
 
 class Rate(msgspec.Struct):
-    """At most `per_minute` in any sixty seconds, None for no limit: exact, because vendors count like that too."""
+    """At most `per_minute` in any sixty seconds, None for no limit: exact, because vendors count so too."""
 
     per_minute: int | None
     taken: deque[float] = msgspec.field(default_factory=deque)
@@ -91,7 +91,7 @@ class Gate(msgspec.Struct, kw_only=True):
 
 
 def pause_seconds(failures: int, retry_after_seconds: float | None, chance: random.Random) -> float:
-    """How long to leave a provider alone after `failures` in a row: its hint within bounds, else full jitter."""
+    """How long to leave a provider alone after `failures` in a row: its bounded hint, else full jitter."""
     if retry_after_seconds is not None:
         low, high = RETRY_AFTER_SECONDS
         return min(max(retry_after_seconds, low), high) + chance.uniform(0, 1)

@@ -38,7 +38,7 @@ class PollPlan(msgspec.Struct, frozen=True):
 def next_poll(
     now: float, accepted_at: float, bounds: Bounds, chance: random.Random, *, eta_seconds: float | None = None
 ) -> PollPlan:
-    """The poll after one that found the task unfinished: a share of its age, or the vendor's guess if sooner."""
+    """The poll after one that found the task unfinished: by its age, or the vendor's guess if sooner."""
     age = max(0.0, now - accepted_at)
     why: Why = "schedule"
     delay = age * SHARE_OF_AGE

@@ -48,7 +48,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Knowledge(msgspec.Struct, frozen=True):
-    """What the strategies look at: a listing's `price` (None: not configured), learned render times, chance."""
+    """What the strategies look at: a listing's `price` (None: not configured), learned times, chance."""
 
     price: Callable[[Listing], Decimal | None]
     render_seconds: Mapping[Candidate, float]
@@ -77,7 +77,7 @@ def choose(
     request: VideoRequest, listings: Sequence[Listing], pins: Sequence[str], strategy: Strategy,
     known: Knowledge,
 ) -> Route:
-    """The candidates for `request`. `pins` are provider names: they restrict, and order above the strategy."""
+    """The candidates for `request`. `pins` are provider names: they restrict, and go before the strategy."""
     taken: list[Listing] = []
     refused: list[Refused] = []
     for listing in listings:

@@ -1,7 +1,7 @@
 """The life of a task: its states, the facts that can happen to it, and the one table that says what follows.
 
-`apply` is the only place where a task changes. It is pure: time is passed in, nothing is read or sent.
-Not held here: when to poll (`pacing`), who may submit now (`admission`), saving (`gateway.storage`), the loops.
+`apply` is the only place where a task changes, and pure: nothing is read or sent. Not held here: when to poll
+(`pacing`), who may submit now (`admission`), saving (`gateway.storage`), the loops (`gateway.engine`).
 
     waiting -> submitting -> rendering -> completed | failed | cancelled
     submitting -> waiting             only on proof that nothing was accepted
@@ -44,13 +44,9 @@ State: TypeAlias = Literal[
 ]
 
 STATUS_OF: Final[Mapping[State, Status]] = {
-    "waiting": "queued",
-    "submitting": "queued",
-    "rendering": "in_progress",
-    "submission_unknown": "in_progress",
-    "completed": "completed",
-    "failed": "failed",
-    "cancelled": "cancelled",
+    "waiting": "queued", "submitting": "queued",
+    "rendering": "in_progress", "submission_unknown": "in_progress",
+    "completed": "completed", "failed": "failed", "cancelled": "cancelled",
 }
 TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled"})
 # A task in one of these has, or may have, a job at a vendor: it fills a place there.
@@ -185,8 +181,7 @@ class IllegalTransition(Exception):
 
     def __init__(self, task: Task, fact: Fact) -> None:
         super().__init__(f"{type(fact).__name__} cannot happen to a task that is {task.state}")
-        self.task = task
-        self.fact = fact
+        self.task, self.fact = task, fact
 
 
 class InvariantViolation(Exception):
@@ -194,7 +189,7 @@ class InvariantViolation(Exception):
 
 
 def apply(task: Task, fact: Fact, now: float) -> Change:
-    """What `fact` makes of `task` at `now`. Raises IllegalTransition; InvariantViolation: a table is broken."""
+    """What `fact` makes of `task` at `now`. Raises IllegalTransition, or InvariantViolation for our fault."""
     if task.is_terminal:
         return _late(task, fact, now)
     allowed = EDGES.get((task.state, type(fact)))
@@ -220,11 +215,9 @@ def _stage(state: State) -> str:
 def _change(task: Task, after: Task, now: float, kind: str, detail: _Detail) -> Change:
     seq = task.last_seq + 1
     after = replace(after, last_seq=seq)
-    provider = after.provider or task.provider
-    offering = after.offering or task.offering
     event = Event(
-        type=kind, at=now, status=after.status, stage=after.stage, provider=provider, offering=offering,
-        detail=detail, seq=seq,
+        type=kind, at=now, status=after.status, stage=after.stage, detail=detail, seq=seq,
+        provider=after.provider or task.provider, offering=after.offering or task.offering,
     )
     return Change(task, after, (event,))
 
@@ -283,7 +276,8 @@ def _back(task: Task) -> Task:
 
 
 def _cause(cause: Cause) -> _Detail:
-    return {"kind": cause.kind, "http_status": cause.http_status, "reason": cause.reason, "message": cause.message}
+    shown: _Detail = {"kind": cause.kind, "http_status": cause.http_status}
+    return shown | {"reason": cause.reason, "message": cause.message}
 
 
 def _not_sent(task: Task, fact: NotSent, now: float) -> _Step:
@@ -303,13 +297,15 @@ def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
 
 def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
     after = replace(
-        task, state="submission_unknown", charged="unknown", started_at=now, unknown_at=now, **_cost(fact.cost)
+        task, state="submission_unknown", charged="unknown", started_at=now, unknown_at=now,
+        **_cost(fact.cost),
     )
     return after, "submission_unknown", _cause(fact.cause)
 
 
 def _forgotten(task: Task, fact: Forgotten, now: float) -> _Step:
-    return replace(task, state="submission_unknown", unknown_at=now), "submission_unknown", _cause(fact.cause)
+    after = replace(task, state="submission_unknown", unknown_at=now)
+    return after, "submission_unknown", _cause(fact.cause)
 
 
 def _polled(task: Task, fact: Polled, now: float) -> _Step:
@@ -359,10 +355,7 @@ def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
 
 
 def _timed_out(code: str, message: str) -> Callable[[Task, Fact, float], _Step]:
-    def step(task: Task, fact: Fact, now: float) -> _Step:
-        return _ended(task, now, code, message), "failed", {"code": code}
-
-    return step
+    return lambda task, fact, now: (_ended(task, now, code, message), "failed", {"code": code})
 
 
 def _resubmit_allowed(task: Task, fact: ResubmitAllowed, now: float) -> _Step:
@@ -396,13 +389,10 @@ def _late(task: Task, fact: Fact, now: float) -> Change:
     """A terminal status never changes. A vendor's answer that arrives later still says what was bought."""
     match fact:
         case Accepted(submitted=got):
-            vendor_task_id = got.vendor_task_id
-            after = replace(
-                task, vendor_task_id=vendor_task_id, ref=got.ref, charged="yes", **_cost(fact.cost)
-            )
-            return _change(task, after, now, "accepted_after_end", {"vendor_task_id": vendor_task_id})
+            given: _Detail = {"vendor_task_id": got.vendor_task_id}
+            after = replace(task, **given, ref=got.ref, charged="yes", **_cost(fact.cost))
+            return _change(task, after, now, "accepted_after_end", given)
         case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
-            after = replace(task, charged="no")
-            return _change(task, after, now, "refused_after_end", _cause(fact.cause))
+            return _change(task, replace(task, charged="no"), now, "refused_after_end", _cause(fact.cause))
         case _:
             raise IllegalTransition(task, fact)

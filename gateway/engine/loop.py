@@ -243,7 +243,7 @@ class Engine:
         self._gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
 
     def queue_place(self, task: Task) -> tuple[int, float | None] | None:
-        """A waiting task's place from 1, and when it may start if that can be told; None when it waits not here."""
+        """A waiting task's place from 1, and when it may start if that can be told; None when not in line."""
         place = bisect_left(self._queue, _place(task))
         if task.id not in self.tasks or self._queue[place : place + 1] != [_place(task)]:
             return None

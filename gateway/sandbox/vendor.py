@@ -151,7 +151,7 @@ def asked_for(body: object) -> str:
     """All that a body asks to see, its shots included; empty where that has no such form."""
     if not isinstance(body, dict):
         return ""
-    shots = body.get("multiasked_for")
+    shots = body.get("multi_prompt")
     listed = shots if isinstance(shots, list) else []
     texts = [shot.get("prompt") for shot in listed if isinstance(shot, dict)]
     return " / ".join(text for text in [body.get("prompt"), *texts] if isinstance(text, str) and text)

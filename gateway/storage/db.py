@@ -7,7 +7,7 @@ statement of the product (`store`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
@@ -54,10 +54,11 @@ class Database(Protocol):
         """All rows of one statement. Raises StorageError."""
         ...
 
-    async def write(self, steps: Sequence[Step]) -> None:
-        """Run `steps` as one atomic write; returns once it is durable.
+    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
+        """Run `steps` as one atomic write; returns once it is durable. Raises GuardFailed, Duplicate, StorageError.
 
-        Raises GuardFailed, Duplicate, StorageError.
+        `committed` is called before this returns, and also when the caller was cancelled meanwhile: a commit that
+        was handed over goes on.
         """
         ...
 

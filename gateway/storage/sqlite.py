@@ -8,11 +8,13 @@ Not held here: any statement of the product (`store`), any rule of the schema (`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, TypeAlias
@@ -33,6 +35,9 @@ BATCH_MAX: Final = 512  # writes in one commit: bounds how long the first of the
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 BUSY_TIMEOUT_MS: Final = 5_000
 
+_ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # the last two for a value that it cannot bind
+_NOT_UNIQUE: Final = ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+
 _Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[None]", asyncio.AbstractEventLoop]
 
 
@@ -49,12 +54,14 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, exclusive: bool = False) -> None:
         self._path = path
         self._lock: int | None = None
+        self._is_closed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path) if exclusive else None
             self._writer = _connect(path)
             self._reader = self._writer if path == IN_MEMORY else _connect(path)
         except (sqlite3.Error, OSError) as error:
+            self._unlock()
             raise StorageError(f"cannot open {path}: {error}") from error
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
@@ -65,20 +72,25 @@ class SqliteDatabase:
         """All rows of one statement, read on this thread."""
         try:
             return self._reader.execute(sql, _named(args)).fetchall()
-        except sqlite3.Error as error:
-            raise StorageError(str(error)) from error
+        except _ERRORS as error:
+            raise StorageError(f"cannot read {self._path}: {error}") from error
 
-    async def write(self, steps: Sequence[Step]) -> None:
+    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
         """Hand `steps` to the writer thread; returns after the fsync of the commit that they were part of."""
+        if self._is_closed:
+            raise StorageError(f"cannot write {self._path}: it is closed")
         if self._jobs.qsize() >= QUEUE_MAX:
             raise StorageBusy(f"{QUEUE_MAX} writes are waiting already")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         if not self._thread.is_alive():
-            job = (steps, done, loop)
-            _settle([(done, self._commit([job])[0])])
+            _settle([(done, self._commit([(steps, done, loop)])[0])])
             await done
+            if committed is not None:
+                committed()
             return
+        if committed is not None:
+            done.add_done_callback(lambda _: None if done.cancelled() or done.exception() else committed())
         self._jobs.put((steps, done, loop))
         # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
         await asyncio.shield(done)
@@ -91,12 +103,16 @@ class SqliteDatabase:
             raise StorageError(f"cannot migrate {self._path}: {error}") from error
 
     async def close(self) -> None:
-        """Commit what was handed over, then close."""
+        """Commit what was handed over, then close. Nothing is taken from then on."""
+        self._is_closed = True
         if self._thread.is_alive():
             self._jobs.put(None)
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
         self._reader.close()
         self._writer.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -122,12 +138,12 @@ class SqliteDatabase:
         try:
             self._writer.execute("begin immediate")
             for steps, _, _ in batch:
-                results.append(_run(self._writer, steps))
+                results.append(_run(self._writer, steps, self._path))
             self._writer.execute("commit")
         except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("rollback")
-            return [StorageError(f"cannot write {self._path}: {error}")] * len(batch)
+            with contextlib.suppress(sqlite3.Error):  # tried again after the next batch, which fails
+                self._writer.rollback()
+            return [StorageError(f"cannot write {self._path}: {error}") for _ in batch]
         return results
 
 
@@ -151,13 +167,18 @@ def _settle(answers: Sequence[tuple[asyncio.Future[None], Exception | None]]) ->
             done.set_exception(result)
 
 
-def _run(connection: sqlite3.Connection, steps: Sequence[Step]) -> Exception | None:
+def _run(connection: sqlite3.Connection, steps: Sequence[Step], path: Path) -> Exception | None:
+    """Run one write; why it was undone, or None. Raises sqlite3.Error when SQLite undid the whole batch."""
     connection.execute("savepoint one_write")
     for step in steps:
         try:
             cursor = connection.execute(step.sql, _named(step.args))
-        except sqlite3.IntegrityError as error:
-            return _undone(connection, Duplicate(str(error)))
+        except _ERRORS as error:
+            if not connection.in_transaction:  # a full disk is answered like that
+                raise
+            taken = getattr(error, "sqlite_errorname", None) in _NOT_UNIQUE
+            kind = Duplicate if taken else StorageError
+            return _undone(connection, kind(f"cannot write {path}: {error}"))
         if step.guarded and cursor.rowcount < 1:
             return _undone(connection, GuardFailed(step.sql.split("\n", 1)[0]))
     connection.execute("release one_write")
@@ -178,10 +199,27 @@ def _named(args: Sequence[Value]) -> dict[str, Value]:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
-    connection.execute("pragma journal_mode = wal")
+    _use_wal(connection)
     # FULL: a commit is on disk when it is answered; NORMAL may lose it with the power.
     connection.execute("pragma synchronous = full")
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Change to WAL, which stays in the file.
+
+    SQLite does not wait for others here: of two that open a new file at once, one meets "locked" immediately.
+    """
+    ends_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_at:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _lock(path: Path) -> int:
@@ -214,10 +252,10 @@ def _migrate(connection: sqlite3.Connection) -> int:
             todo = pending(version, known)
             if not todo:
                 return applied
-            first = todo[0]
-            for statement in _statements(first.sql):
+            for statement in _statements(todo[0].sql):
                 connection.execute(statement)
-            connection.execute("insert into schema_version values ($1, $2)", _named((first.number, first.name)))
+            done = _named((todo[0].number, todo[0].name))
+            connection.execute("insert into schema_version values ($1, $2)", done)
             connection.execute("commit")
             applied += 1
         finally:
@@ -233,4 +271,4 @@ def _statements(script: str) -> list[str]:
         if sqlite3.complete_statement(text):
             found.append(text)
             text = ""
-    return found
+    return [*found, text] if text.strip() else found

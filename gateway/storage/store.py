@@ -37,7 +37,8 @@ _VERSION: Final = len(TASK_COLUMNS) + 1
 _UNFINISHED: Final = "('waiting', 'submitting', 'rendering', 'submission_unknown')"
 
 # --- videos ---------------------------------------------------------------------------------------
-VIDEO_ADD: Final = f"insert into videos ({_NAMES}) values ({_HOLES})"  # noqa: S608 (names of columns, no input)
+# S608 below: what is put into these texts are names of columns, never input.
+VIDEO_ADD: Final = f"insert into videos ({_NAMES}) values ({_HOLES})"  # noqa: S608
 VIDEO_SAVE: Final = f"update videos set {_SETS} where id = ${_ID} and version = ${_VERSION}"  # noqa: S608
 VIDEO_GET: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
     where v.id = $1 and v.owner = $2"""  # noqa: S608
@@ -102,13 +103,12 @@ class Store:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
             steps.insert(0, Step(IDEMPOTENCY_ADD, taken, guarded=True))
         try:
-            await self._database.write(steps)
+            await self._database.write(steps, lambda: self.tell(task, new.events))
         except GuardFailed:
             holder = None if key is None else await self.idempotency_get(task.owner, key.name)
             if holder is None:
                 raise
             return holder
-        self.tell(task, new.events)
         return None
 
     async def idempotency_get(self, owner: str, name: str) -> Idempotency | None:
@@ -127,7 +127,7 @@ class Store:
         return [_video_of(row) for row in await self._database.read(sql, args)]
 
     async def video_delete(self, video_id: str, owner: str) -> bool:
-        """Remove a terminal video and its parts, but its idempotency key; False when there is none to remove."""
+        """Remove a terminal video and its parts; False when there is none. Its idempotency key stays."""
         parts = (Step(sql, (video_id,)) for sql in PARTS_DELETE)
         try:
             await self._database.write((Step(VIDEO_DELETE, (video_id, owner), guarded=True), *parts))
@@ -150,8 +150,7 @@ class Store:
         after = msgspec.structs.replace(change.task, version=before.version + 1)
         events = (Step(EVENT_ADD, event_values(after.id, event)) for event in change.events)
         save = Step(VIDEO_SAVE, (*task_values(after), before.version), guarded=True)
-        await self._database.write((save, *events))
-        self.tell(after, change.events)
+        await self._database.write((save, *events), lambda: self.tell(after, change.events))
         return after
 
     async def tasks_claim(self, replica: str, limit: int) -> bool:

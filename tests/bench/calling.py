@@ -22,7 +22,7 @@ _HEADERS: Final = {
     "Content-Type": "application/json", "Authorization": "Bearer bench",
 }
 _TRANSPORT: Final = Transport(fresh=True, max_connections=0)
-_URL: Final = httpx.URL(f"http://{HOST}:{sys.argv[2]}/v3/async/kling-v3.0-std-t2v")
+_URL: Final = httpx.URL(f"http://{HOST}:{sys.argv[2]}/v3/async/floor")
 
 
 class _Job(msgspec.Struct):

@@ -47,11 +47,11 @@ class Server:
         line = next(line for line in text.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) / 1024
 
-    def await_ready(self, path: str, began: float) -> None:
-        """Return when `path` is answered 200. Raises ServerFailed."""
+    def await_ready(self, began: float) -> None:
+        """Return when it is. Raises ServerFailed."""
         while time.perf_counter() - began < READY_WITHIN_SECONDS and self.process.poll() is None:
             with suppress(OSError):  # nobody listens yet
-                if exchange(self.port, "GET", path).status == 200:
+                if exchange(self.port, "GET", "/readyz").status == 200:
                     self.ready_seconds = time.perf_counter() - began
                     return
             time.sleep(0.002)
@@ -60,8 +60,7 @@ class Server:
 
 @contextmanager
 def running(
-    arguments: Sequence[str], port: int, log: Path, *, core: int, 
-    environ: dict[str, str] | None = None,
+    arguments: Sequence[str], port: int, log: Path, *, core: int, environ: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """`python -m ARGUMENTS`, ready, alone on `core` with its output in `log`; ended on every way out."""
     os.sched_setaffinity(0, {core})  # inherited by the child and all of its threads
@@ -74,7 +73,7 @@ def running(
     os.sched_setaffinity(0, {LOAD_CORE})
     server = Server(process, port, log)
     try:
-        server.await_ready(ready, began)
+        server.await_ready(began)
         yield server
     finally:
         process.terminate()

@@ -2,7 +2,7 @@
 
     POST /v3/async/{slug}              -> {"task_id": a new one}
     GET  /v3/async/task-result?...     -> still processing
-    GET  /count                        -> how many jobs it took
+    GET  /count/{slug}                 -> how many jobs of that slug it took
 
 Not held here: strictness, money, faults; the simulators of `gateway.sandbox` have those, and their price.
 """
@@ -13,7 +13,8 @@ import asyncio
 import re
 import sys
 import uuid
-from typing import Final
+from collections import Counter
+from typing import ClassVar, Final
 
 from tests.bench.wire import HOST, message_end
 
@@ -21,7 +22,7 @@ _TASK_ID: Final = re.compile(rb"task_id=([0-9A-Za-z-]+)")
 
 
 class _Vendor(asyncio.Protocol):
-    taken = 0
+    taken: ClassVar[Counter[bytes]] = Counter()
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -44,11 +45,12 @@ class _Vendor(asyncio.Protocol):
 
 
 def _answer(head: bytes) -> bytes:
+    slug = head.split(b" ", 2)[1].rpartition(b"/")[2]
     if head.startswith(b"POST "):
-        _Vendor.taken += 1
+        _Vendor.taken[slug] += 1
         return b'{"task_id":"%s"}' % str(uuid.uuid4()).encode()
-    if head.startswith(b"GET /count"):
-        return b"%d" % _Vendor.taken
+    if head.startswith(b"GET /count/"):
+        return b"%d" % _Vendor.taken[slug]
     asked = _TASK_ID.search(head)
     task_id = asked[1] if asked else b""
     return b'{"task":{"task_id":"%s","status":"TASK_STATUS_PROCESSING"},"videos":[]}' % task_id

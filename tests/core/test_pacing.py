@@ -32,7 +32,8 @@ def delay(age: float, eta_seconds: float | None = None) -> tuple[float, str]:
 
 @pytest.mark.parametrize(
     ("age", "expected"),
-    [(0, (2, "first")), (5, (2, "schedule")), (20, (3, "schedule")), (100, (15, "schedule")), (1e6, (30, "schedule"))],
+    [(0, (2, "first")), (5, (2, "schedule")), (20, (3, "schedule")), (100, (15, "schedule")),
+     (1e6, (30, "schedule"))],
 )
 def test_the_pause_is_a_share_of_the_age_of_the_render(age: float, expected: tuple[float, str]) -> None:
     assert delay(age) == expected
@@ -40,10 +41,10 @@ def test_the_pause_is_a_share_of_the_age_of_the_render(age: float, expected: tup
 
 @pytest.mark.parametrize(
     ("eta_seconds", "expected"),
-    [(5, (5, "eta")), (15, (15, "schedule")), (500, (15, "schedule")), (0, (15, "schedule")), (-9, (15, "schedule")),
-     (0.5, (2, "schedule")), (float("nan"), (15, "schedule")), (float("inf"), (15, "schedule"))],
+    [(5, (5, "eta")), (15, (15, "schedule")), (500, (15, "schedule")), (0, (15, "schedule")),
+     (-9, (15, "schedule")), (0.5, (2, "schedule")), (float("nan"), (15, "schedule")), (float("inf"), (15, "schedule"))],
 )
-def test_the_vendors_guess_counts_only_if_it_is_sooner(eta_seconds: float, expected: tuple[float, str]) -> None:
+def test_the_vendors_guess_counts_if_it_is_sooner(eta_seconds: float, expected: tuple[float, str]) -> None:
     assert delay(100, eta_seconds) == expected
 
 
@@ -51,7 +52,8 @@ def test_a_clock_that_went_back_makes_a_young_render() -> None:
     assert delay(-3600) == (2, "first")
 
 
-_bounds = st.tuples(st.floats(0.01, 3600), st.floats(0.01, 3600)).map(lambda pair: Bounds(min(pair), max(pair)))
+_ends = st.floats(0.01, 3600)
+_bounds = st.tuples(_ends, _ends).map(lambda pair: Bounds(min(pair), max(pair)))
 _seeds = st.integers(0, 2**31)
 
 
@@ -71,7 +73,7 @@ def test_the_jitter_is_a_tenth_to_both_sides() -> None:
     assert 16.4 < max(delays) <= 16.5
 
 
-@given(_bounds, _seeds, st.integers(1, 1000), st.none() | st.floats())
+@given(_bounds, _seeds, st.integers(1, 1000), st.none() | st.floats(allow_nan=False))
 def test_after_a_failure_the_pause_is_bounded_and_never_below_poll_min(
     bounds: Bounds, seed: int, failures: int, hint: float | None
 ) -> None:
@@ -87,4 +89,4 @@ def test_a_vendors_hint_may_be_longer_than_poll_max() -> None:
 def test_the_pause_grows_with_the_failures() -> None:
     delays = [poll_again(NOW, failures, None, BOUNDS, Even()).at - NOW for failures in range(1, 9)]
     assert delays == sorted(delays)
-    assert (delays[0], delays[-1]) == (2, pytest.approx(33))
+    assert [delays[0], round(delays[-1], 3)] == [2, 33]

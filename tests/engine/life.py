@@ -74,7 +74,7 @@ def done(url: str | None = "https://files.example/v.mp4") -> Succeeded:
 
 
 class ScriptedVendor:
-    """An adapter that answers by a script; the last line of a script is repeated. It counts what it was sent."""
+    """An adapter that answers by a script, whose last line is repeated. It counts what it was sent."""
 
     def __init__(self, submits: Sequence[Outcome], polls: Sequence[Answer], seconds: float = 0.1) -> None:
         self.submits, self.polls, self.seconds = list(submits), list(polls), seconds
@@ -110,12 +110,15 @@ class Life:
     def __init__(self, database: SqliteDatabase, vendors: dict[str, Adapter], extra: dict[str, str]) -> None:
         self.store = Store(database)
         self.telemetry = Telemetry({})
-        self.chance = random.Random(1)  # noqa: S311 (not for secrets: the test is to be the same each time)
+        self.chance = random.Random(1)
         self.fleet = Fleet(self.chance)
         text = CONFIGURATION.replace("{one}", extra.get("one", "")).replace("{two}", extra.get("two", ""))
-        self.settings: Settings = parse(text, Path("/tmp"), adapters(), {"KEY": "secret"})  # noqa: S108 (nothing is written)
-        self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in self.settings.providers.values()])
-        self.engine = Engine(self.store, self.fleet, self.telemetry, Outside(self.now, self.chance, "replica-1"), STEPS)
+        folder = Path("/tmp")  # noqa: S108 (nothing is written)
+        self.settings: Settings = parse(text, folder, adapters(), {"KEY": "secret"})
+        entries = self.settings.providers.values()
+        self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in entries])
+        outside = Outside(self.now, self.chance, "replica-1")
+        self.engine = Engine(self.store, self.fleet, self.telemetry, outside, STEPS)
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.store.listen(lambda task, events: self._changed.set())
@@ -135,18 +138,21 @@ class Life:
 
     async def crash(self) -> None:
         """End the engine as a kill would: in the middle of whatever it does."""
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # type: ignore[arg-type]
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await asyncio.sleep(0)
 
-    async def create(self, video_id: str = "video_1", providers: Sequence[str] = ("one",), **fields: object) -> Task:
+    async def create(
+        self, video_id: str = "video_1", providers: Sequence[str] = ("one",), **fields: object
+    ) -> Task:
         """Accept a video with these providers as candidates, as the API does."""
         request = VideoRequest(model="kling-v3", prompt="a fox", resolution="1080p", aspect_ratio="16:9")
         text, inputs = split_request(request)
         task = Task(
             id=video_id, owner="key_1", model="kling-v3", state="waiting", stage="waiting", last_seq=1,
-            candidates=tuple(Candidate(name, "kling-v3.0-pro-t2v") for name in providers), replica=self.engine.replica,
-            created_at=self.now(), deadline_at=self.now() + self.settings.routing.deadline,
+            candidates=tuple(Candidate(name, "kling-v3.0-pro-t2v") for name in providers),
+            replica=self.engine.replica, created_at=self.now(),
+            deadline_at=self.now() + self.settings.routing.deadline,
         )
         task = msgspec.structs.replace(task, **fields)
         await self.store.video_add(
@@ -154,7 +160,9 @@ class Life:
         )
         return task
 
-    async def until(self, fits: Callable[[Task], bool], video_id: str = "video_1", seconds: float = 100_000) -> Task:
+    async def until(
+        self, fits: Callable[[Task], bool], video_id: str = "video_1", seconds: float = 100_000
+    ) -> Task:
         """The task once it fits; fails after `seconds` of virtual time."""
         async with asyncio.timeout(seconds):
             while True:

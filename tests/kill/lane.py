@@ -1,14 +1,14 @@
-"""One vendor, one proxy before it, one store: a life in it is lived again and again, and ended at a chosen point.
+"""A vendor, a proxy before it, gateways: a life on this stage is lived again and again, ended where chosen.
 
-Held here: the stage, the customer who orders a video and does not give up, and the story of one life. Not held here:
-what must be true of it (the tests).
+Held here: the stage, the customer who orders a video and does not give up, the story of one life. Not held
+here: what must be true of it (the tests).
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -76,17 +76,21 @@ class Story(msgspec.Struct):
     charges: list[Entry] = []
 
 
+async def _nothing(_: str) -> None:
+    """What happens at a point by itself."""
+
+
 class Lane:
-    """The stage. `on_cross` is called with each label on the wire; `port` is where every gateway of it listens."""
+    """The stage. `on_cross` is awaited at each point on the wire; every gateway of it listens on `port`."""
 
     def __init__(self, sandbox: Sandbox, starter: Launcher, port: int) -> None:
         self.sandbox, self.starter, self.port = sandbox, starter, port
         self.proxy: Proxy
         self.gateway: Gateway | None = None
-        self.on_cross: Callable[[str], None] = lambda _: None
+        self.on_cross: Callable[[str], Awaitable[None]] = _nothing
         # Without kept connections: after a death there is nothing to find out about them.
         self.client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False, verify=False,
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False,
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
@@ -95,55 +99,71 @@ class Lane:
         gateway = self.gateway
         assert gateway is not None
         dies = gateway.points.cross(label)
-        self.on_cross(label)
+        await self.on_cross(label)
         if dies:
             await gateway.kill()
         return dies
 
-    def configure(self, folder: Path, *, auth: str = "off") -> Path:
-        """A new store with its configuration; the path of that."""
+    def configure(self, folder: Path, *, auth: str = "off", more: str = "") -> Path:
+        """A new store with its configuration, `more` of it for the provider; the path of that."""
         folder.mkdir()
         config = folder / "reelgate.toml"
-        config.write_text(_CONFIGURATION.format(port=self.port, auth=auth, proxy=self.proxy.url), "utf-8")
+        text = _CONFIGURATION.format(port=self.port, auth=auth, proxy=self.proxy.url)
+        config.write_text(text + more, "utf-8")
         return config
 
     async def start(self, config: Path, points: Points) -> Gateway:
         """A gateway, ready or dead."""
         self.gateway = await self.starter.start(config, points)
+        await self.gateway.reachable(self.port)
         return self.gateway
 
-    async def live(self, folder: Path, deaths: Sequence[int]) -> Story:
-        """A whole life in a new store: one process for each number of a deadly point, and one that is let live.
+    async def live(self, folder: Path, deaths: Sequence[int | str]) -> Story:
+        """A whole life in a new store: one process for each deadly point, and one that is let live.
 
-        A number that is not reached ends the story there.
+        A point that is not reached ends the story there.
         """
         config, story, words = self.configure(folder), Story(), f"a life in {folder.name}"
         for deadly in (*deaths, None):
-            gateway = await self.start(config, Points(deadly))
-            try:
-                await self._order(words, story)
-            except httpx.TransportError:
-                await gateway.ended()
-                if not gateway.points.is_reached:
-                    raise
-            story.crossed.append(gateway.points.crossed)
-            if deadly is not None and not gateway.points.is_reached:
+            points = Points(deadly)
+            await self._live_on(config, points, words, story)
+            story.crossed.append(points.crossed)
+            if deadly is not None and not points.is_reached:
                 story.is_reached = False
                 break
-        await gateway.kill()
-        story.charges = [entry for entry in self.sandbox.ledger if entry.prompt == words]
+        story.charges = self.charges(words)
         return story
 
+    async def _live_on(self, config: Path, points: Points, words: str, story: Story) -> None:
+        """One process's part of a life, and its end."""
+        gateway = await self.start(config, points)
+        try:
+            await self._order(words, story)
+        except httpx.TransportError:
+            if not points.is_reached:
+                raise
+        await (gateway.ended() if points.is_reached else gateway.kill())
+
+    def charges(self, words: str) -> list[Entry]:
+        """What the vendor has charged for that prompt."""
+        return [entry for entry in self.sandbox.ledger if entry.prompt == words]
+
     async def _order(self, words: str, story: Story) -> None:
-        """What a good client does, again from the start whenever its connection breaks: always with the same key."""
-        answer = await self.client.post("/v1/videos", json={"prompt": words, "duration": 3}, headers={"Idempotency-Key": words})
-        assert answer.status_code == 202, answer.text
-        story.promised.append(answer.json()["id"])
-        video = await self.finished(answer.json()["id"])
+        """The whole way of a video; what arrives goes into the story at once."""
+        video_id = await self.create(words)
+        story.promised.append(video_id)
+        video = await self.finished(video_id)
         if video["status"] == "completed":
             story.content = (await self.client.get(video["output"]["url"])).raise_for_status().content
-        story.timeline = await self.read(f"/v1/videos/{video['id']}/timeline")
-        story.videos = await self.read("/v1/videos")
+        story.timeline = await self.read(f"/v1/videos/{video_id}/timeline")
+        story.videos = await self.read("/v1/videos?limit=100")
+
+    async def create(self, words: str) -> str:
+        """Order a video as a good client does, with the same key for the same video. Its id, from the 202."""
+        headers = {"Idempotency-Key": words}
+        answer = await self.client.post("/v1/videos", json={"prompt": words, "duration": 3}, headers=headers)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
 
     async def finished(self, video_id: str) -> Json:
         """Follow a video to its end."""
@@ -176,14 +196,14 @@ async def lane(settings: SandboxSettings, clock: Clock | None = None) -> AsyncIt
 
 @asynccontextmanager
 async def still_lane() -> AsyncIterator[Lane]:
-    """A stage on which a render takes three polls, however fast they come: two lives cross the same points."""
+    """A stage where a render takes three polls, however fast they come: two lives cross the same points."""
     clock = StillClock()
 
-    def on_cross(label: str) -> None:
+    async def on_cross(label: str) -> None:
         if label == "poll request before":
             clock.now += POLL_SECONDS
 
-    settings = SandboxSettings(port=0, key=KEY, render_seconds=RENDER_SECONDS, render_spread=0, draw_words=False)
-    async with lane(settings, clock) as made:
+    settings = SandboxSettings(port=0, key=KEY, render_seconds=RENDER_SECONDS, draw_words=False)
+    async with lane(msgspec.structs.replace(settings, render_spread=0), clock) as made:
         made.on_cross = on_cross
         yield made

@@ -1,11 +1,11 @@
-"""Starts gateways for the kill tests: imports the program once, then forks a process for each that is asked for.
+"""Starts gateways for the kill tests: imports the program once, then forks a process for each one asked for.
 
-Held here: the fork, and what makes a process stop at each commit until the test has said whether it dies there. Only
-`sqlite3.connect` is replaced, in that process alone; the program itself knows nothing of it. Not held here: what is
-asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, and spoken to over its own pipes:
+Held here: the fork, and what makes a process stop at each commit until the test has said whether it dies
+there: only `sqlite3.connect` is replaced, in that process alone, and the program knows nothing of it. Not
+held here: what is asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, spoken to by pipes:
 
-    stdin    `run 0 CONFIG` or `run 1 CONFIG` (1: stop at commits), then one byte for each point: g (go on) or d (die)
-    stdout   `pid N`, `point LABEL`, what the gateway logs as lines of JSON, `exit CODE` (negative: by that signal)
+    stdin    `run 0 CONFIG`, or `run 1 CONFIG` to stop at commits; then a byte for each: g (go on), d (die)
+    stdout   `pid N`, `point LABEL`, the gateway's log as lines of JSON, `exit CODE` (negative: that signal)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EVENT_TYPE: Final = "4"  # the parameter of that statement
 
 
 class WatchedConnection(sqlite3.Connection):
-    """A connection that stops before and after every commit, those that a lone statement makes by itself too."""
+    """A connection that stops before and after every commit, a lone statement's own one too."""
 
     _name = ""
 
@@ -52,7 +52,7 @@ class WatchedConnection(sqlite3.Connection):
 
 
 def _stop(label: str) -> None:
-    """Wait for the test's word, and die on the spot if that is it. A test that has gone says nothing: die too."""
+    """Wait for the test's word, and die on the spot if that is it, or if the test has gone."""
     _tell(f"point {label}")
     if os.read(0, 1) != b"g":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -67,7 +67,7 @@ def _gateway(config: Path, *, watched: bool) -> int:
     """The life of one gateway; its exit code."""
     _tell(f"pid {os.getpid()}")
     if watched:
-        sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)
+        sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)  # type: ignore[assignment]
     try:
         return run(config)
     except BaseException:  # noqa: BLE001 - the last thing before the process ends, told on stderr
@@ -76,7 +76,7 @@ def _gateway(config: Path, *, watched: bool) -> int:
 
 
 def _asked() -> str:
-    """The next line of stdin, read byte by byte: what follows it is for the gateway. Empty when the test has gone."""
+    """The next line of stdin, byte by byte: what follows is for the gateway. Empty when the test has gone."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

@@ -1,6 +1,6 @@
-"""The points of a life at which it may end, in the order in which they are crossed: one enumeration for all of them.
+"""The points at which a life may end, counted as they are crossed: one enumeration for all of them.
 
-Held here: their names, and who counts. Not held here: who stops there (`launcher` at commits, `proxy` on the wire).
+Held here: their names, and who counts. Not held here: who stops there (`launcher`, `proxy`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ WIRE: Final = frozenset(
     f"{exchange} {message} {place}"
     for exchange, message, place in product(EXCHANGES, ("request", "answer"), PLACES)
 )
-# What a life commits that nothing goes wrong in; and what is added when it goes on after a death while sending.
-LIFE: Final = ("schema", "migration", "claim", "accepted", "submitting", "accepted_by_vendor", "vendor_status", "completed")
+# What is committed in a life that nothing goes wrong in, and in going on after a death while sending.
+LIFE: Final = (
+    "schema", "migration", "claim",
+    "accepted", "submitting", "accepted_by_vendor", "vendor_status", "completed",
+)  # fmt: skip
 RECOVERY: Final = ("schema", "claim", "submission_unknown", "failed")
 
 
@@ -25,9 +28,9 @@ def commits(names: tuple[str, ...]) -> frozenset[str]:
 
 
 class Points:
-    """Counts what one process crosses, by label. `deadly` is the number, from 1, of the point where it dies."""
+    """Counts what one process crosses, by label. `deadly`: where it dies, by number from 1 or by label."""
 
-    def __init__(self, deadly: int | None = None) -> None:
+    def __init__(self, deadly: int | str | None = None) -> None:
         self._deadly = deadly
         self.crossed: list[str] = []
 
@@ -40,7 +43,9 @@ class Points:
     @property
     def is_reached(self) -> bool:
         """Whether the process had to die."""
-        return self._deadly is not None and len(self.crossed) >= self._deadly
+        if isinstance(self._deadly, int):
+            return len(self.crossed) >= self._deadly
+        return self._deadly in self.crossed
 
     @property
     def watches(self) -> bool:

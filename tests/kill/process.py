@@ -1,4 +1,4 @@
-"""Gateways as real processes: started by the launcher, or by the command that a user types; killed, and waited for.
+"""Gateways as real processes: started by the launcher or by the command as typed, killed, and waited for.
 
 Not held here: what is asked of them, and when they die.
 """
@@ -12,7 +12,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,13 +50,13 @@ class Log:
 
     async def wait(self, event: str) -> bool:
         """Wait for an event; False when the process ended without it."""
-        async with self._came:
+        async with asyncio.timeout(PATIENCE_SECONDS), self._came:
             await self._came.wait_for(lambda: self.has(event) or self._has_ended)
         return self.has(event)
 
 
 class Gateway:
-    """One process: its log, the points it crosses, and its exit code once it has one (negative: that signal)."""
+    """One process: its log, the points it crosses, its exit code once it has one (negative: that signal)."""
 
     def __init__(self, points: Points) -> None:
         self.points = points
@@ -67,11 +67,24 @@ class Gateway:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; harmless when it has ended."""
         if self.pid and not self.code.done():
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def ended(self) -> int:
         """Wait for the end; the exit code. After that, all that the process held is free."""
-        return await asyncio.wait_for(asyncio.shield(self.code), PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await asyncio.shield(self.code)
+
+    async def reachable(self, port: int) -> None:
+        """Come back when it listens, or has ended: `ready` is logged a moment before the first."""
+        while not self.code.done():
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0)
+            else:
+                writer.close()
+                return
 
     async def kill(self) -> None:
         """`kill -9`, and wait until it is dead."""
@@ -87,16 +100,16 @@ class Launcher:
         self._gateway: Gateway | None = None
 
     async def start(self, config: Path, points: Points) -> Gateway:
-        """Start one; it is ready, or has died at a point before that. Raises AssertionError for any other end."""
+        """Start one; it is ready, or has died at a point before that. Any other end fails the test."""
         assert self._process.stdin is not None
         self._gateway = gateway = Gateway(points)
         self._process.stdin.write(f"run {int(points.watches)} {config}\n".encode())
-        if not await asyncio.wait_for(gateway.log.wait("ready"), PATIENCE_SECONDS):
-            assert points.is_reached, f"the gateway ended by itself: {await gateway.ended()}, {gateway.log.lines}"
+        if not await gateway.log.wait("ready"):
+            assert points.is_reached, f"the gateway ended by itself: {gateway.log.lines}"
         return gateway
 
     async def read(self) -> None:
-        """Take what the gateways say, until the launcher ends; a gateway that it leaves behind counts as ended."""
+        """Take what the gateways say, until the launcher ends; one that it leaves behind counts as ended."""
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         async for line in self._process.stdout:
@@ -130,7 +143,7 @@ class Launcher:
 async def launcher() -> AsyncIterator[Launcher]:
     """A launcher for as long as the context lasts."""
     command = [sys.executable, "-m", "tests.kill.launcher"]
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT, env=_ENVIRONMENT)
+    process = await _spawn(command, stdin=PIPE)
     started = Launcher(process)
     reading = asyncio.create_task(started.read())
     try:
@@ -138,6 +151,12 @@ async def launcher() -> AsyncIterator[Launcher]:
     finally:
         await started.stop()
         await reading
+
+
+async def _spawn(command: Sequence[str], *, stdin: int | None = None, stderr: int | None = None) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=_ENVIRONMENT, stdin=stdin, stdout=PIPE, stderr=stderr
+    )
 
 
 def reelgate(*arguments: str) -> Sequence[str]:
@@ -149,12 +168,12 @@ def reelgate(*arguments: str) -> Sequence[str]:
 async def serving(config: Path) -> AsyncIterator[Gateway]:
     """`reelgate serve`, ready; killed at the end of the context if it is alive then."""
     command = reelgate("serve", "--config", str(config))
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, cwd=ROOT, env=_ENVIRONMENT)
+    process = await _spawn(command)
     gateway = Gateway(Points())
     gateway.pid = process.pid
     reading = asyncio.create_task(_read(process, gateway))
     try:
-        assert await asyncio.wait_for(gateway.log.wait("ready"), PATIENCE_SECONDS), "the gateway did not start"
+        assert await gateway.log.wait("ready"), "the gateway did not start"
         yield gateway
     finally:
         await gateway.kill()
@@ -172,7 +191,7 @@ async def _read(process: Process, gateway: Gateway) -> None:
 async def run(*arguments: str) -> tuple[int, str, str]:
     """Run a verb to its end: exit code, stdout, stderr."""
     command = reelgate(*arguments)
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, cwd=ROOT, env=_ENVIRONMENT)
+    process = await _spawn(command, stderr=PIPE)
     out, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()

@@ -1,10 +1,11 @@
 """A byte-exact TCP proxy between a gateway and its vendor that knows where messages begin and end.
 
-Held here: passing on requests and answers in four pieces, and asking at every edge between them whether the gateway
-dies there. Not held here: who kills it, and how (`lane`).
+Held here: passing on requests and answers in pieces, and asking at every edge between them whether the
+gateway dies there. Not held here: who kills it, and how (`lane`).
 
-A gateway that dies once the vendor has the whole request leaves a vendor that does the work: the proxy waits for its
-answer, so that a charge is in the ledger before anybody looks. Dies it earlier, the vendor gets a request cut short.
+A gateway that dies once the vendor has the whole request leaves a vendor that does the work: the proxy waits
+for its answer, so that a charge is in the ledger before anybody looks. If it dies earlier, the vendor gets a
+request that is cut short.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
-
-# Called with a point's label as soon as it is crossed. It counts before it first waits for anything, and returns
-# whether the gateway is dead now.
+# Called with a point's label as soon as it is crossed. It counts before it first waits for anything, and
+# returns whether the gateway is dead now.
 Cross: TypeAlias = Callable[[str], Awaitable[bool]]
 
 
 class Proxy:
-    """Passes connections on to `port` of the loopback, one exchange after the other. Each label is `cross`ed."""
+    """Passes connections on to `port` of the loopback, one exchange after the other."""
 
     def __init__(self, port: int, cross: Cross) -> None:
         self._vendor_port, self._cross = port, cross
@@ -69,7 +69,7 @@ class Proxy:
         return is_alive and await self._pass(answer, gateway[1], f"{name} answer")
 
     async def _pass(self, message: bytes, to: asyncio.StreamWriter, label: str) -> bool:
-        """Write `message` in pieces, crossing a point after each. Closes `to` when the gateway died before the last."""
+        """Write `message`, a point after each piece; whether the gateway lives. `to` is closed if cut."""
         to.transport.set_write_buffer_limits(0)  # so that drained means sent
         middle = len(message) // 2
         for place, piece in (("before", b""), ("first", message[:1]), ("amid", message[1:middle])):

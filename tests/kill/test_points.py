@@ -1,18 +1,19 @@
 """Killed at every point of a life, one after the other: nothing is lost, nothing is bought twice.
 
-Enumerated, not random: the n-th life dies at its n-th point, until one ends without having an n-th. Lives cross the same
-points in the same order, so the shards, which share the numbers among them, cover all of them together.
+Enumerated, not random: the n-th life dies at its n-th point, until one ends without having an n-th. Lives
+cross the same points in the same order, so the shards, which share the numbers, cover all of them together.
 """
 
 from __future__ import annotations
 
-import os
+import sys
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.kill.lane import Story, still_lane
+from tests.kill.lane import Lane, Story, still_lane
 from tests.kill.points import LIFE, RECOVERY, WIRE, commits
 
 pytestmark = pytest.mark.anyio
@@ -22,39 +23,55 @@ SHARDS = 4
 
 def check(story: Story) -> str:
     """What must be true of every life, however it was cut; the status that it ended in."""
-    first = story.crossed[0]
+    first, last = story.crossed[0], story.crossed[-1]
     (video,) = story.videos
-    assert set(story.promised) == {video["id"]}, "a promised video is gone, or there are two for one key"
+    assert set(story.promised) == {video["id"]}, "a promised video is gone, or one key has two"
     types = [event["type"] for event in story.timeline]
     assert [event["seq"] for event in story.timeline] == list(range(1, len(types) + 1))
     assert (types[0], types[-1], types.count("submitting")) == ("accepted", video["status"], 1)
-    vendor_works = "submit request last" in story.crossed[-1] or "submit request last" in first
-    assert len(story.charges) == int(vendor_works), "not exactly one charge for what the vendor was asked"
-    is_blind = "commit submitting after" in first and "commit accepted_by_vendor after" not in first
-    if is_blind and (story.is_reached or len(story.crossed) > 1):
+    vendor_worked = "submit request last" in (*first, *last)
+    assert len(story.charges) == int(vendor_worked), "charged more than once, or for nothing, or not at all"
+    if "commit submitting after" in first and "commit accepted_by_vendor after" not in first:
         assert (video["status"], video["charged"]) == ("failed", "unknown")
         assert video["error"]["code"] == "submission_unknown"
     else:
         assert (video["status"], video["charged"], video["error"]) == ("completed", "yes", None)
-        assert story.content[4:8] == b"ftyp"
     return str(video["status"])
+
+
+async def lives(
+    lane: Lane, folder: Path, numbers: Iterable[int], before: Sequence[str] = ()
+) -> dict[int, Story]:
+    """One life for each number, checked and told of, up to the first that does not have so many points.
+
+    `before`: the points at which it has died already when the counting begins.
+    """
+    lived: dict[int, Story] = {}
+    for number in numbers:
+        lived[number] = story = await lane.live(folder / str(number), [*before, number])
+        status, where = check(story), story.crossed[len(before)][-1] if story.is_reached else "not reached"
+        sys.stdout.write(f"{number:3}  {where:34} {status:9}  charged {len(story.charges)}\n")
+        if not story.is_reached:
+            break
+    return lived
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 async def test_killed_at_every_point(shard: int, tmp_path: Path) -> None:
-    died: dict[int, str] = {}
-    files: set[bytes] = set()
     async with still_lane() as lane:
-        for number in count(shard + 1, SHARDS):
-            story = await lane.live(tmp_path / f"{shard}-{number}", [number])
-            status = check(story)
-            files.add(story.content)
-            if not story.is_reached:
-                break
-            died[number] = story.crossed[0][-1]
-            print(f"{number:3}  {died[number]:36} {status}  charged {len(story.charges)}")
-    whole = story.crossed[0]
-    print(f"a whole life has {len(whole)} points")
-    assert died == {number: whole[number - 1] for number in range(shard + 1, len(whole) + 1, SHARDS)}
+        lived = await lives(lane, tmp_path, count(shard + 1, SHARDS))
+    whole = lived.popitem()[1].crossed[0]
     assert set(whole) == WIRE | commits(LIFE)
-    assert len(files - {b""}) == 1
+    died = {number: story.crossed[0][-1] for number, story in lived.items()}
+    assert died == {number: whole[number - 1] for number in range(shard + 1, len(whole) + 1, SHARDS)}
+    assert {story.content[4:8] for story in lived.values() if story.content} == {b"ftyp"}
+    assert len({story.content for story in lived.values() if story.content}) == 1, "a download was not whole"
+
+
+async def test_killed_again_at_every_point_of_going_on(tmp_path: Path) -> None:
+    """The way on that has commits of its own: after a death between the vendor's answer and its commit."""
+    async with still_lane() as lane:
+        lived = await lives(lane, tmp_path, count(1), before=["submit answer last"])
+    whole = lived.popitem()[1].crossed[1]
+    assert set(whole) == commits(RECOVERY)
+    assert [story.crossed[1][-1] for story in lived.values()] == whole

@@ -1,0 +1,230 @@
+"""Who may ask for what: keys, roles against every route there is, and what one caller sees of another's videos: nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Final
+
+import httpx
+import pytest
+from litestar import get
+
+from gateway.api import application
+from gateway.api.application import ROUTES, make_application
+from gateway.api.auth import KNOWN_SECONDS, Door, Role
+from tests.serving import Served, problem, read, serving
+
+ROLES: Final[tuple[Role, ...]] = ("viewer", "caller", "operator", "admin")
+ALL: Final = frozenset(ROLES)
+CREATORS: Final = frozenset({"caller", "operator", "admin"})
+OPERATORS: Final = frozenset({"operator", "admin"})
+PUBLIC: Final = None
+
+# Every route, and the roles that it lets in. A new route fails the test below until it is entered here.
+MAY: Final[dict[tuple[str, str], frozenset[str] | None]] = {
+    ("POST", "/v1/videos"): CREATORS,
+    ("POST", "/v1/videos/plan"): CREATORS,
+    ("GET", "/v1/videos"): ALL,
+    ("GET", "/v1/videos/{video_id}"): ALL,
+    ("GET", "/v1/videos/{video_id}/timeline"): ALL,
+    ("GET", "/v1/videos/{video_id}/content"): ALL,
+    ("HEAD", "/v1/videos/{video_id}/content"): ALL,
+    ("POST", "/v1/videos/{video_id}/cancel"): CREATORS,
+    ("DELETE", "/v1/videos/{video_id}"): CREATORS,
+    ("GET", "/v1/models"): ALL,
+    ("GET", "/v1/providers"): OPERATORS,
+    ("GET", "/v1/version"): PUBLIC,
+    ("GET", "/livez"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/metrics"): PUBLIC,
+    ("GET", "/openapi.json"): PUBLIC,
+    ("GET", "/docs"): PUBLIC,
+}
+CLOSED: Final = sorted(route for route, roles in MAY.items() if roles is not PUBLIC)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("auth"), auth="keys") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def clients(served: Served) -> dict[str, httpx.Client]:
+    return {role: served.as_caller(role, role) for role in ROLES}
+
+
+@pytest.fixture(scope="module")
+def key(served: Served) -> str:
+    return served.new_key("alice")
+
+
+def call(client: httpx.Client, method: str, path: str) -> httpx.Response:
+    return client.request(method, path.replace("{video_id}", "video_0"))
+
+
+def with_key(served: Served, value: str) -> httpx.Response:
+    return served.client.get("/v1/videos", headers={"Authorization": value})
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_every_route_is_in_the_table() -> None:
+    there = {
+        (str(method), path.replace(":str}", "}"))
+        for route in ROUTES for path in route.paths for method in route.http_methods
+    }  # fmt: skip
+    assert there == set(MAY)
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+def test_without_a_key_nothing_is_told(served: Served, method: str, path: str) -> None:
+    answer = call(served.client, method, path)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    if method != "HEAD":
+        problem(answer, 401, "authentication_failed")
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(route for route, roles in MAY.items() if roles is PUBLIC))
+def test_some_routes_need_no_key(served: Served, method: str, path: str) -> None:
+    assert call(served.client, method, path).status_code == 200
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+def test_a_role_opens_exactly_its_routes(
+    clients: dict[str, httpx.Client], method: str, path: str, role: str
+) -> None:
+    answer = call(clients[role], method, path)
+    if role in (MAY[method, path] or ()):
+        assert answer.status_code in {200, 400, 404}, answer.text
+    else:
+        problem(answer, 403, "permission_denied")
+
+
+def test_a_good_key_is_taken_as_a_bearer_in_any_case(served: Served, key: str) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER", "Bearer  "):
+        assert with_key(served, f"{scheme} {key}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "", "Bearer", "{key}", "Basic {key}", "Token {key}", "Bearer {key} {key}", "Bearer {key}x",
+        "Bearer {short}", "Bearer {typo}", "Bearer sk-0123456789", "Bearer {upper}",
+        "Bearer rg_" + "\u00e9" * 36,
+    ],
+)  # fmt: skip
+def test_anything_but_a_known_key_is_refused_alike(served: Served, key: str, made: str) -> None:
+    typo = key[:10] + ("a" if key[10] != "a" else "b") + key[11:]
+    text = made.format(key=key, short=key[:-1], typo=typo, upper=key.upper())
+    answer = served.client.get("/v1/videos", headers={"Authorization": text.encode()})
+    found = problem(answer, 401, "authentication_failed")
+    bare = problem(served.client.get("/v1/videos"), 401, "authentication_failed")
+    assert {**found, "request_id": ""} == {**bare, "request_id": ""}
+    assert key not in answer.text
+
+
+def test_an_unknown_key_that_is_well_formed_is_refused(served: Served) -> None:
+    with closing(sqlite3.connect(served.database)) as database, database:
+        forgotten = served.new_key("forgotten")
+        database.execute("delete from keys where name = 'forgotten'")
+    problem(with_key(served, f"Bearer {forgotten}"), 401, "authentication_failed")
+
+
+def test_a_revoked_key_is_believed_for_a_few_seconds_at_most(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(served.gateway, "door", Door(served.gateway.store, lambda: now, is_open=False))
+    used, unused = served.new_key("revoked"), served.new_key("revoked")
+    assert with_key(served, f"Bearer {used}").status_code == 200
+    with closing(sqlite3.connect(served.database)) as database, database:
+        database.execute("update keys set revoked_at = 1 where name = 'revoked'")
+    problem(with_key(served, f"Bearer {unused}"), 401, "authentication_failed")
+    now = KNOWN_SECONDS
+    problem(with_key(served, f"Bearer {used}"), 401, "authentication_failed")
+
+
+def test_keys_are_not_stored(served: Served, key: str) -> None:
+    with closing(sqlite3.connect(served.database)) as database:
+        rows = database.execute("select * from keys").fetchall()
+    assert rows
+    assert not any(key in str(value) for row in rows for value in row)
+
+
+def test_too_many_wrong_keys_from_one_address_are_429(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serving(tmp_path_factory.mktemp("guesses"), auth="keys") as served:
+        statuses = [with_key(served, f"Bearer rg_{number}").status_code for number in range(101)]
+        assert statuses == [401] * 100 + [429]
+        answer = with_key(served, "Bearer rg_x")
+        found = problem(answer, 429, "rate_limited")
+        assert (found["retryable"], answer.headers["retry-after"]) == (True, "60")
+        assert served.as_caller("alice").get("/v1/videos").status_code == 200  # whoever has a key is not shut out
+
+
+def test_a_route_that_names_no_role_is_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    @get("/v1/forgotten")
+    async def forgotten() -> str:
+        return "secret"
+
+    monkeypatch.setattr(application, "ROUTES", (*ROUTES, forgotten))
+    app = make_application(served.gateway)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return await client.get("/v1/forgotten")
+
+    answer = served.run(ask)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+# --- callers among themselves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "tail"),
+    [
+        ("GET", ""), ("GET", "?wait=1"), ("GET", "/timeline"), ("GET", "/content"), ("POST", "/cancel"),
+        ("POST", "/cancel?detach=true"), ("DELETE", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("other", ["caller", "admin"])
+def test_anothers_video_is_exactly_like_an_absent_one(
+    served: Served, clients: dict[str, httpx.Client], method: str, tail: str, other: str
+) -> None:
+    alice = served.as_caller("alice")
+    video_id = served.completed(alice)["id"]
+    absent_id = "video_" + "0" * 32
+    seen = [clients[other].request(method, f"/v1/videos/{name}{tail}") for name in (video_id, absent_id)]
+    bodies = [problem(answer, 404, "not_found") for answer in seen]
+    shown = [
+        str({**body, "request_id": ""}).replace(name, "ID") for body, name in zip(bodies, (video_id, absent_id), strict=True)
+    ]
+    assert shown[0] == shown[1]
+    assert set(seen[0].headers) == set(seen[1].headers)
+    assert read(alice.get(f"/v1/videos/{video_id}"))["status"] == "completed"
+
+
+def test_lists_hold_the_callers_own_only(served: Served) -> None:
+    alice, bob = served.as_caller("alice"), served.as_caller("bob")
+    hers, his = served.create(alice, metadata={"team": "x"}), served.create(bob, metadata={"team": "x"})
+    for client, video in ((alice, hers), (bob, his)):
+        for query in ({}, {"metadata[team]": "x"}, {"created_after": 0}):
+            assert [entry["id"] for entry in read(client.get("/v1/videos", params=query))["data"]] == [video["id"]]
+    foreign, absent = (
+        problem(bob.get("/v1/videos", params={"after": name}), 400, "invalid_request")
+        for name in (hers["id"], "video_0")
+    )
+    assert {**foreign, "request_id": ""} == {**absent, "request_id": ""}
+
+
+def test_with_auth_off_there_is_one_caller_who_may_everything(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serving(tmp_path_factory.mktemp("open")) as served:
+        for method, path in sorted(MAY):
+            assert call(served.client, method, path).status_code in {200, 400, 404}, path
+        video = served.create()
+        assert with_key(served, "Bearer whatever").json()["data"][0]["id"] == video["id"]

@@ -1,0 +1,223 @@
+"""What operators see: log lines and metrics. Every name and label of contract section 5 is there from the start, and
+nothing secret is ever in a line, a metric or an error: searched for by canary values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.serving import PATIENCE_SECONDS, VENDOR_KEY, Json, Served, free_port, serving
+
+Series: TypeAlias = set[tuple[tuple[str, str], ...]]
+
+PROVIDERS: Final = ("highway", "narrow", "unified")
+STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
+STATES: Final = ("healthy", "degraded", "open", "paused", "draining")
+# Contract section 5: each metric as it is exposed, with its labels and the closed values of those that have any.
+METRICS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "reelgate_http_request_duration_seconds": {"route": (), "method": (), "status": ()},
+    "reelgate_videos": {"status": STATUSES},
+    "reelgate_video_duration_seconds": {
+        "provider": PROVIDERS, "model": ("kling-v3",), "outcome": ("completed", "failed", "cancelled"),
+    },
+    "reelgate_queue_wait_seconds": {"provider": PROVIDERS},
+    "reelgate_submissions": {"provider": PROVIDERS, "result": ("accepted", "rejected", "not_sent", "unknown")},
+    "reelgate_submission_unknown": {"provider": PROVIDERS},
+    "reelgate_vendor_request_duration_seconds": {
+        "provider": PROVIDERS, "operation": ("submit", "poll"),
+        "outcome": ("2xx", "3xx", "4xx", "5xx", "not_sent", "timeout", "broken", "junk", "cancelled"),
+    },
+    "reelgate_polls": {"provider": PROVIDERS, "outcome": ("pending", "succeeded", "failed", "unrecognised", "error")},
+    "reelgate_poll_lag_seconds": {},
+    "reelgate_detection_delay_seconds": {"provider": PROVIDERS},
+    "reelgate_provider_state": {"provider": PROVIDERS, "state": STATES},
+    "reelgate_provider_in_flight": {"provider": PROVIDERS},
+    "reelgate_unrecognised_status": {"provider": PROVIDERS},
+    "reelgate_cost": {"provider": PROVIDERS, "currency": ("USD",)},
+    "reelgate_oldest_unfinished_seconds": {},
+    "reelgate_invariant_violations": {},
+}  # fmt: skip
+COUNTERS: Final = {name for name in METRICS if name.endswith(("submissions", "polls", "status", "cost", "violations"))}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, auth="keys") as started:
+        yield started
+
+
+def scraped(served: Served) -> dict[str, Series]:
+    """The label sets of each metric family, `le` left out."""
+    answer = served.client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = text_string_to_metric_families(answer.text)
+    return {
+        family.name: {
+            tuple(sorted((name, value) for name, value in sample.labels.items() if name != "le"))
+            for sample in family.samples
+        }
+        for family in families
+    }
+
+
+def value(served: Served, name: str, **labels: str) -> float:
+    """One sample."""
+    for family in text_string_to_metric_families(served.client.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return float(sample.value)
+    raise AssertionError(f"no {name} {labels}")
+
+
+def product(labels: dict[str, tuple[str, ...]]) -> Series:
+    """Every combination of the labels' values."""
+    found: list[tuple[tuple[str, str], ...]] = [()]
+    for name in sorted(labels):
+        found = [(*some, (name, each)) for some in found for each in labels[name]]
+    return set(found)
+
+
+def test_every_metric_is_there_from_the_start(served: Served) -> None:
+    shown = scraped(served)
+    for name, labels in METRICS.items():
+        assert name in shown, name
+        assert {label for series in shown[name] for label, _ in series} == set(labels), name
+        assert product(labels) <= shown[name], (name, product(labels) - shown[name])
+    text = served.client.get("/metrics").text
+    assert all(f"# TYPE {name}_total counter" in text for name in COUNTERS)
+
+
+def test_metrics_follow_a_life(served: Served) -> None:
+    client = served.as_caller("alice")
+    running = served.rendering(client)["id"]
+    assert value(served, "reelgate_provider_in_flight", provider="highway") == 1
+    assert value(served, "reelgate_videos", status="in_progress") == 1
+    assert value(served, "reelgate_oldest_unfinished_seconds") >= 0
+    served.finish(running, client)
+    wanted: list[tuple[str, dict[str, str], float]] = [
+        ("reelgate_provider_in_flight", {"provider": "highway"}, 0),
+        ("reelgate_videos", {"status": "completed"}, 1),
+        ("reelgate_submissions_total", {"provider": "highway", "result": "accepted"}, 1),
+        ("reelgate_video_duration_seconds_count", {"provider": "highway", "outcome": "completed"}, 1),
+        ("reelgate_queue_wait_seconds_count", {"provider": "highway"}, 1),
+        ("reelgate_detection_delay_seconds_count", {"provider": "highway"}, 1),
+        ("reelgate_polls_total", {"provider": "highway", "outcome": "succeeded"}, 1),
+        ("reelgate_cost_total", {"provider": "highway", "currency": "USD"}, 0.42),
+        ("reelgate_oldest_unfinished_seconds", {}, 0),
+        ("reelgate_invariant_violations_total", {}, 0),
+    ]
+    for name, labels, number in wanted:
+        assert value(served, name, **labels) == pytest.approx(number, abs=0.001), (name, labels)
+
+
+def test_routes_are_counted_by_template(served: Served) -> None:
+    client = served.as_caller("alice")
+    for video_id in ("video_1", "video_2"):
+        client.get(f"/v1/videos/{video_id}")
+    client.get("/nowhere/at/all")
+    client.request("BREW", "/v1/videos")
+    name = "reelgate_http_request_duration_seconds_count"
+    assert value(served, name, route="/v1/videos/{video_id}", method="GET", status="404") == 2
+    assert value(served, name, route="unmatched", method="GET", status="404") == 1
+    shown = served.client.get("/metrics").text
+    assert "BREW" not in shown
+    assert "nowhere" not in shown
+
+
+CANARIES: Final = {
+    "prompt": "canary-prompt", "negative_prompt": "canary-negative", "metadata": "canary-label", "image": "canary-image",
+}  # fmt: skip
+
+
+def lives(served: Served) -> tuple[list[str], list[str]]:
+    """Lives with every kind of end; what was secret in them, and every error that was answered."""
+    key = served.new_key("canary-caller")
+    client = served.client_with({"Authorization": f"Bearer {key}"})
+    more = {"negative_prompt": CANARIES["negative_prompt"], "metadata": {"a": CANARIES["metadata"]}}
+    prompt = CANARIES["prompt"]
+    video = served.completed(client, prompt=prompt, **more)
+    client.get(video["output"]["url"])
+    for fault in ("policy", "no_credit", "unavailable phase=poll times=1", "unknown_status"):
+        made = served.create(client, prompt=f"[[fault:{fault}]] {prompt}", **more)["id"]
+        served.finish(made, client) if "phase" in fault or "status" in fault else served.until(
+            made, lambda video: video["status"] in {"failed", "in_progress", "completed"}, client
+        )
+    cut = served.completed(client, prompt=f"[[fault:dead_link]] {prompt}")
+    image = f"https://images.test/{CANARIES['image']}.png?signature={CANARIES['image']}"
+    errors = [
+        client.get(cut["output"]["url"]),
+        client.post("/v1/videos", json={"prompt": prompt, "duration": 99, **more}),
+        client.post("/v1/videos", json={"prompt": prompt, "image": image, "provider": "unified", "resolution": "4k", "cfg_scale": 1}),
+        client.post("/v1/videos", content=f'{{"prompt": "{prompt}"'),
+        client.get("/v1/videos/video_0", headers={"Authorization": f"Bearer {key}x"}),
+        client.get(f"/v1/videos/{video['id']}/content", params={"variant": "x"}),
+    ]
+    assert all(answer.status_code >= 400 for answer in errors)
+    links = [served.sandbox.world.link(task, 60) for task in served.sandbox.world.tasks.values()]
+    signed = [part for link in links for part in (urlsplit(link).path, urlsplit(link).query.partition("signature=")[2])]
+    return [key, VENDOR_KEY, *CANARIES.values(), *signed], [answer.text for answer in errors]
+
+
+def test_nothing_secret_is_logged_counted_or_answered(served: Served) -> None:
+    secrets, errors = lives(served)
+    metrics, log = served.client.get("/metrics").text, served.log.getvalue()
+    assert log.count("\n") > 20
+    for secret in secrets:
+        assert secret not in log
+        assert secret not in metrics
+        assert not any(secret in error for error in errors)
+    assert "signature=" not in log + metrics + "".join(errors)
+    assert "Bearer" not in log + metrics
+
+
+def test_a_life_is_told_in_json_lines(served: Served) -> None:
+    client = served.as_caller("alice")
+    answer = client.post("/v1/videos", json={"prompt": "x"}, headers={"X-Request-Id": "told-1"})
+    video_id = answer.json()["id"]
+    served.finish(video_id, client)
+    lines: list[Json] = [json.loads(line) for line in served.log.getvalue().splitlines()]
+    assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
+    access = [line for line in lines if line["event"] == "request" and line["request_id"] == "told-1"]
+    assert [(line["route"], line["method"], line["status"]) for line in access] == [("/v1/videos", "POST", 202)]
+    changes = [line for line in lines if line.get("video_id") == video_id]
+    kinds = [line["event"] for line in changes]
+    assert [kind for kind in kinds if kind != "vendor_status"] == ["accepted", "submitting", "accepted_by_vendor", "completed"]
+    assert {line.get("provider") for line in changes[1:]} == {"highway"}
+
+
+def test_the_process_writes_json_lines_and_nothing_else(tmp_path: Path) -> None:
+    port, key = free_port(), "canary-of-the-environment"
+    text = f"""
+        [server]
+        listen = "127.0.0.1:{port}"
+        [providers.one]
+        adapter = "myrouter"
+        base_url = "http://127.0.0.1:{free_port()}"
+        api_key = {{ env = "CANARY" }}
+    """
+    (tmp_path / "reelgate.toml").write_text(text, "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "--config", str(tmp_path / "reelgate.toml")],
+        env=os.environ | {"CANARY": key}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert (ready["event"], ready["listen"]) == ("ready", f"127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        rest, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    lines = [json.loads(line) for line in rest.splitlines()]
+    assert process.returncode == 0, errors
+    assert "draining" in {line["event"] for line in lines}
+    assert key not in rest + errors

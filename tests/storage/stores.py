@@ -1,0 +1,63 @@
+"""The databases that the store is tested on, and short ways to fill and read one. No expectation is here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.core.tasks import Task, accepted_event
+from gateway.storage.db import Database
+from gateway.storage.rows import Filters, NewVideo, Page
+from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
+from gateway.storage.store import Store
+from tests.core.made import make_task
+
+# Each opens an empty database of its kind, in a folder of the test's own. A new kind is one line.
+DATABASES: dict[str, Callable[[Path], Database]] = {
+    "sqlite-file": lambda folder: SqliteDatabase(folder / "reelgate.db"),
+    "sqlite-memory": lambda folder: SqliteDatabase(IN_MEMORY),
+}
+TABLES = ("videos", "video_requests", "video_inputs", "video_labels", "events", "idempotency_keys")
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncIterator[Database]:
+    """A database of DATABASES with the schema in it, closed at the end."""
+    database = DATABASES[kind](folder)
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+def new(task: Task, metadata: dict[str, str] | None = None, inputs: dict[str, str] | None = None) -> NewVideo:
+    """A video to store, with its first event."""
+    return NewVideo(
+        task=task, request=f'{{"prompt":"of {task.id}"}}', metadata=metadata or {}, inputs=inputs or {},
+        events=(accepted_event(task),),
+    )
+
+
+async def add(store: Store, *made: Task, **metadata: str) -> None:
+    """Store these tasks as videos, each with this metadata."""
+    for task in made:
+        assert await store.video_add(new(task, metadata)) is None
+
+
+def ended(task_id: str = "video_1", **fields: object) -> Task:
+    """A completed task."""
+    return make_task(task_id, state="completed", stage="linked", **fields)
+
+
+async def ids(
+    store: Store, filters: Filters | None = None, page: Page | None = None, owner: str = "key_1"
+) -> list[str]:
+    """The ids of a list."""
+    found = await store.video_list(owner, filters or Filters(), page or Page(limit=100))
+    return [video.task.id for video in found]
+
+
+async def sizes(database: Database) -> dict[str, int]:
+    """How many rows each table has."""
+    counted = [(await database.read(f"select count(*) from {table}"))[0][0] for table in TABLES]  # noqa: S608
+    return {table: int(count or 0) for table, count in zip(TABLES, counted, strict=True)}
