@@ -1,7 +1,8 @@
 """A whole gateway behind a real socket, with the real simulators behind it, in a thread of its own.
 
-Held here: the harness of the API tests, and a client that knows the way of a video. Not held here: any expectation.
 The simulators' clock stands still until a test moves it, so that "still rendering" is a state and not a race.
+Held here: the harness of the API tests, and a vendor that does odd things. Not held here: any expectation but
+what a problem document always has.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class StillClock:
 
 
 class Served:
-    """A gateway that is being served: `client` calls it by HTTP, without a key; `log` is what it has logged."""
+    """A gateway that is being served. `client` brings no key; `log` is what was logged so far."""
 
     def __init__(self, gateway: Gateway, settings: Settings, sandbox: Sandbox, clock: StillClock) -> None:
         self.gateway, self.settings, self.sandbox, self.clock = gateway, settings, sandbox, clock
@@ -147,7 +148,7 @@ class Served:
 
     def rendering(self, client: httpx.Client | None = None, **body: object) -> Json:
         """A new video that its vendor has accepted; it renders until `finish`."""
-        return self.until(self.create(client, **body)["id"], lambda video: video["status"] != "queued", client)
+        return self.started(self.create(client, **body)["id"], client)
 
     def completed(self, client: httpx.Client | None = None, **body: object) -> Json:
         """A new video, all the way to its file."""
@@ -155,9 +156,13 @@ class Served:
         assert video["status"] == "completed", video
         return video
 
+    def started(self, video_id: str, client: httpx.Client | None = None) -> Json:
+        """The video once a vendor has it, or it has ended."""
+        return self.until(video_id, lambda video: video["status"] != "queued", client)
+
     def finish(self, video_id: str, client: httpx.Client | None = None) -> Json:
         """Let every render end, and return this video when it is terminal."""
-        self.until(video_id, lambda video: video["status"] != "queued", client)
+        self.started(video_id, client)
         self.clock.now += RENDER_SECONDS
         return self.until(video_id, lambda video: video["status"] in TERMINAL, client)
 
@@ -171,7 +176,8 @@ class Served:
             if is_reached(video):
                 return video
             with self._saved:
-                assert self._saved.wait_for(lambda: self._saves != seen, PATIENCE_SECONDS), video  # noqa: B023
+                is_new = self._saved.wait_for(lambda: self._saves != seen, PATIENCE_SECONDS)  # noqa: B023
+            assert is_new, video
 
     def _on_save(self, task: Task, events: tuple[Event, ...]) -> None:
         with self._saved:
@@ -227,8 +233,10 @@ class Call(NamedTuple):
 
 
 class OddVendor:
-    """A vendor of the v3 async protocol that does what the simulators cannot: it keeps what it was sent, and its videos
-    are done at once, under any `link` (None: its own `/file`), of which `send_file` sends what it likes.
+    """A vendor of the v3 async protocol that does what the simulators cannot.
+
+    It keeps what it was sent, and its videos are done at once, under any `link` (None: its own `/file`);
+    `send_file` answers for that file as it likes.
     """
 
     def __init__(self, url: str) -> None:
@@ -295,11 +303,13 @@ def serving(folder: Path, *, auth: str = "off", more: str = "") -> Iterator[Serv
     with redirect_stdout(log):
         configure_logging("info", "json")
     try:
-        with start_blocking_portal("asyncio") as portal:
-            with portal.wrap_async_context_manager(_living(folder, auth, more)) as served:
-                served.portal, served.log = portal, log
-                with served.clients:
-                    yield served
+        with (
+            start_blocking_portal("asyncio") as portal,
+            portal.wrap_async_context_manager(_living(folder, auth, more)) as served,
+            served.clients,
+        ):
+            served.portal, served.log = portal, log
+            yield served
     finally:
         structlog.configure(**kept)
 
@@ -308,7 +318,8 @@ def serving(folder: Path, *, auth: str = "off", more: str = "") -> Iterator[Serv
 async def _living(folder: Path, auth: str, more: str) -> AsyncIterator[Served]:
     clock = StillClock()
     vendors = SandboxSettings(
-        port=0, key=VENDOR_KEY, render_seconds=RENDER_SECONDS, render_spread=0, draw_words=False, link_seconds=1e7
+        port=0, key=VENDOR_KEY, render_seconds=RENDER_SECONDS, render_spread=0, link_seconds=1e7,
+        draw_words=False,
     )
     async with sandbox_running(vendors, clock=clock) as sandbox:
         text = _CONFIGURATION.format(port=free_port(), auth=auth, sandbox=sandbox.url, more=more)

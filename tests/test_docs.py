@@ -47,7 +47,8 @@ def test_the_first_request_of_the_readme_makes_a_video(tmp_path: Path) -> None:
     listen = f'[server]\nlisten = "127.0.0.1:{gateway}"\n\n[providers.highway]'
     script = script.replace("[providers.highway]", listen)
     shell = subprocess.Popen(
-        ["sh", "-euc", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        ["sh", "-euc", f"{script}\necho"],  # curl ends no line
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )
     try:
         assert shell.stdout is not None
@@ -61,7 +62,7 @@ def test_the_first_request_of_the_readme_makes_a_video(tmp_path: Path) -> None:
         shell.wait()
         assert shell.stdout is not None
         shell.stdout.close()
-    video, _ = json.JSONDecoder().raw_decode(lines[-1])  # curl ends no line
+    video, _ = json.JSONDecoder().raw_decode(lines[-1])
     assert (video["status"], video["provider"], video["charged"]) == ("completed", "highway", "yes"), lines
 
 

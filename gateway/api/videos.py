@@ -11,7 +11,7 @@ import re
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, delete, get, post
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.planning import Plan, no_route, plan_of
@@ -50,10 +50,10 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 async def create_video(
     request: Request[Any, Any, Any],
     idempotency_key: Annotated[
-        str | None, Parameter(header="Idempotency-Key", description="<= 255 characters")
+        str | None, HeaderParameter(name="Idempotency-Key", description="<= 255 characters")
     ] = None,
     prefer: Annotated[
-        str | None, Parameter(header="Prefer", description="wait=N holds the answer up to N seconds")
+        str | None, HeaderParameter(name="Prefer", description="wait=N holds the answer up to N seconds")
     ] = None,
 ) -> Response[VideoObject]:
     """Accept a video. The task is durable before the answer leaves; the vendor is called at once after it."""
@@ -91,10 +91,10 @@ async def get_video(
     request: Request[Any, Any, Any],
     video_id: str,
     wait: Annotated[
-        int | None, Parameter(ge=0, le=WAIT_MAX_SECONDS, description="seconds to wait for the end")
+        int | None, QueryParameter(ge=0, le=WAIT_MAX_SECONDS, description="seconds to wait for the end")
     ] = None,
-    prefer: Annotated[str | None, Parameter(header="Prefer")] = None,
-    if_none_match: Annotated[str | None, Parameter(header="If-None-Match")] = None,
+    prefer: Annotated[str | None, HeaderParameter(name="Prefer")] = None,
+    if_none_match: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,
 ) -> Response[VideoObject]:
     """The video as stored; the vendor is never called for it.
 

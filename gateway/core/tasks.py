@@ -93,6 +93,9 @@ REFUSALS: Final[Mapping[ErrorKind, tuple[Scope, str]]] = {
 PROGRESS_STEP: Final = 25
 
 
+_CHARGED: Final[tuple[Charged, ...]] = ("no", "unknown", "yes")
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
 
@@ -131,6 +134,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     error_message: str | None = None
     charged: Charged = "no"
+    charged_before: Charged = "no"
     cost_amount: str | None = None
     cost_currency: str | None = None
 
@@ -248,13 +252,18 @@ def _ended(task: Task, now: float, code: str, message: str, **fields: object) ->
 
 
 def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
-    if task.charged != "no" and task.resubmits == 0:
+    if task.charged != task.charged_before:
         raise InvariantViolation("a task that may have been bought would be sent again without a permission")
     after = replace(
         task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
         attempts=task.attempts + 1, submitted_at=now,
     )
     return after, "submitting", {"attempt": after.attempts}
+
+
+def _charged(task: Task, now: Charged) -> Charged:
+    """What is known of all sendings together: a second one does not unsay what is known of the first."""
+    return max(task.charged_before, now, key=_CHARGED.index)
 
 
 def _accepted(task: Task, fact: Accepted, now: float) -> _Step:
@@ -297,7 +306,7 @@ def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
 
 def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
     after = replace(
-        task, state="submission_unknown", charged="unknown", started_at=now, unknown_at=now,
+        task, state="submission_unknown", charged=_charged(task, "unknown"), started_at=now, unknown_at=now,
         **_cost(fact.cost),
     )
     return after, "submission_unknown", _cause(fact.cause)
@@ -324,7 +333,7 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
             )
             return done, "completed", {"raw_status": got.raw_status}
         case Failed():
-            failed = _ended(noted, now, got.code, got.message, charged=fact.failed_is_charged)
+            failed = _ended(noted, now, got.code, got.message, charged=_charged(task, fact.failed_is_charged))
             return failed, "failed", {"raw_status": got.raw_status, "code": got.code, "message": got.message}
         case Pending() | Unrecognised() if (got.progress or 0) >= task.progress + PROGRESS_STEP:
             noted = replace(noted, progress=min(got.progress or 0, 99))
@@ -345,7 +354,7 @@ def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
     if task.state != "waiting" and not fact.detach:
         raise IllegalTransition(task, fact)
     # The answer of a submit in flight is not known yet, so neither is whether it was bought.
-    charged: Charged = "unknown" if task.state == "submitting" else task.charged
+    charged = _charged(task, "unknown") if task.state == "submitting" else task.charged
     after = replace(
         task, state="cancelled", completed_at=now, charged=charged, error_code="cancelled",
         error_message="Cancelled by the caller." if task.state == "waiting" else
@@ -359,8 +368,11 @@ def _timed_out(code: str, message: str) -> Callable[[Task, Fact, float], _Step]:
 
 
 def _resubmit_allowed(task: Task, fact: ResubmitAllowed, now: float) -> _Step:
-    after = replace(_back(task), resubmits=task.resubmits + 1, unknown_at=None)
-    return after, "resubmit_allowed", {"by": fact.by}
+    after = replace(
+        _back(task), resubmits=task.resubmits + 1, unknown_at=None, vendor_task_id=None, ref=None,
+        charged_before=task.charged,
+    )
+    return after, "resubmit_allowed", {"by": fact.by, "vendor_task_id": task.vendor_task_id}
 
 
 _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
@@ -376,7 +388,7 @@ _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
     ResubmitAllowed: _resubmit_allowed,
     DeadlinePassed: _timed_out("deadline_exceeded", "The deadline passed before the video was finished."),
     QueueTimedOut: _timed_out(
-        "queue_timeout", "No provider had a place for this video in time; nothing was charged."
+        "queue_timeout", "No provider had a place for this video in time."
     ),
     UnknownTimedOut: _timed_out(
         "submission_unknown",
@@ -393,6 +405,7 @@ def _late(task: Task, fact: Fact, now: float) -> Change:
             after = replace(task, **given, ref=got.ref, charged="yes", **_cost(fact.cost))
             return _change(task, after, now, "accepted_after_end", given)
         case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
-            return _change(task, replace(task, charged="no"), now, "refused_after_end", _cause(fact.cause))
+            after = replace(task, charged=_charged(task, "no"))
+            return _change(task, after, now, "refused_after_end", _cause(fact.cause))
         case _:
             raise IllegalTransition(task, fact)

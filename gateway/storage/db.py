@@ -55,10 +55,10 @@ class Database(Protocol):
         ...
 
     async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
-        """Run `steps` as one atomic write; returns once it is durable. Raises GuardFailed, Duplicate, StorageError.
+        """Run `steps` as one atomic write; returns once it is durable.
 
-        `committed` is called before this returns, and also when the caller was cancelled meanwhile: a commit that
-        was handed over goes on.
+        `committed` is called before this returns, and also when the caller was cancelled meanwhile: a write
+        that was handed over goes on. Raises GuardFailed, Duplicate, StorageError.
         """
         ...
 

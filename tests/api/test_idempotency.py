@@ -1,4 +1,4 @@
-"""Idempotency keys: one key of one caller is one request and one video, however often and however fast it comes."""
+"""Idempotency keys: one key of one caller is one request and one video, however often and fast it comes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.serving import Served, problem, read, serving, together
 
+IMAGE = "https://images.test/a.png"
 FOX = {"prompt": "a fox", "duration": 5}
 
 
@@ -23,7 +24,9 @@ def alice(served: Served) -> httpx.Client:
     return served.as_caller("alice")
 
 
-def create(client: httpx.Client, key: str, body: object = FOX, name: str = "Idempotency-Key") -> httpx.Response:
+def create(
+    client: httpx.Client, key: str, body: object = FOX, name: str = "Idempotency-Key"
+) -> httpx.Response:
     return client.post("/v1/videos", json=body, headers={name: key})
 
 
@@ -55,7 +58,7 @@ def test_another_request_under_the_key_is_refused(alice: httpx.Client) -> None:
         ({"prompt": "x", "seconds": "5"}, {"prompt": "x", "duration": 5}),
         ({"prompt": "x", "seconds": 5}, {"prompt": "x"}),
         ({"prompt": "x", "size": "720x1280"}, {"prompt": "x", "resolution": "720p", "aspect_ratio": "9:16"}),
-        ({"prompt": "x", "image": "https://a.test/b.png"}, {"input_reference": {"image_url": "https://a.test/b.png"}, "prompt": "x"}),
+        ({"prompt": "x", "image": IMAGE}, {"input_reference": {"image_url": IMAGE}, "prompt": "x"}),
         ({"prompt": "x", "audio": None, "metadata": {}}, {"audio": False, "prompt": "x"}),
         ({"prompt": "x", "provider": "highway"}, {"prompt": "x", "provider": ["highway"]}),
     ],
@@ -70,7 +73,10 @@ def test_the_same_request_in_other_words_is_the_same(
 
 @pytest.mark.parametrize(
     ("key", "same"),
-    [("bare", '"bare"'), ('"quoted"', "quoted"), ("a b-c_d.e:f", "a b-c_d.e:f"), ("x" * 255, '"' + "x" * 255 + '"'), ('"', '"')],
+    [
+        ("bare", '"bare"'), ('"quoted"', "quoted"), ("a b-c_d.e:f", "a b-c_d.e:f"), ('"', '"'),
+        ("x" * 255, '"' + "x" * 255 + '"'),
+    ],
 )
 def test_a_key_is_the_same_bare_and_quoted(alice: httpx.Client, key: str, same: str) -> None:
     first = create(alice, key)

@@ -1,4 +1,4 @@
-"""Callers that wait: `?wait=` and `Prefer: wait=`, woken by the end of the video itself, never later than they asked.
+"""Callers that wait: `?wait=` and `Prefer: wait=`, woken by the end itself, never later than they asked.
 
 Order is asserted by events, not by a clock: a test sees the caller begin to wait, then ends the render.
 """
@@ -113,7 +113,8 @@ def test_nobody_waits_who_did_not_ask_or_has_no_need_to(served: Served, lobby: L
     video_id = served.rendering()["id"]
     path = f"/v1/videos/{video_id}"
     now: list[dict[str, dict[str, str]]] = [
-        {}, {"params": {"wait": "0"}}, {"headers": {"Prefer": "wait=0"}}, {"headers": {"Prefer": "handling=strict"}},
+        {}, {"params": {"wait": "0"}}, {"headers": {"Prefer": "wait=0"}},
+        {"headers": {"Prefer": "handling=strict"}},
         {"params": {"wait": "0"}, "headers": {"Prefer": "wait=60"}},
     ]  # fmt: skip
     assert {served.client.get(path, **options).status_code for options in now} == {200}  # type: ignore[arg-type]
@@ -122,7 +123,9 @@ def test_nobody_waits_who_did_not_ask_or_has_no_need_to(served: Served, lobby: L
     assert lobby.is_empty()
 
 
-@pytest.mark.parametrize(("preferred", "applied"), [("wait=3600", "wait=60"), ("WAIT=60", "wait=60"), ("wait=0", "wait=0")])
+@pytest.mark.parametrize(
+    ("preferred", "applied"), [("wait=3600", "wait=60"), ("WAIT=60", "wait=60"), ("wait=0", "wait=0")]
+)
 def test_a_preference_is_clamped_and_said_to_be(served: Served, preferred: str, applied: str) -> None:
     path = f"/v1/videos/{served.completed()['id']}"
     assert served.client.get(path, headers={"Prefer": preferred}).headers["preference-applied"] == applied

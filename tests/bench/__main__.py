@@ -1,6 +1,7 @@
-"""`make bench`: start the servers, measure round by round, write RESULTS.md. Progress on stderr, the report on stdout.
+"""`make bench`: start the servers, measure round by round, write RESULTS.md and print it; progress on stderr.
 
-ROUNDS=n sets the number of rounds. Not held here: what a case is (`cases`), what is made of the figures (`report`).
+ROUNDS=n sets the number of rounds. Not held here: what a case is (`cases`), what becomes of the figures
+(`report`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.bench.cases import ENVIRON, Gateway, Sample, check_reads_alike, make_cases, measure
+from tests.bench.cases import ENVIRON, Gateway, Sample, bytes_of_reads, make_cases, measure
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, Server, running
 from tests.bench.report import Results, Starts, markdown, measured_fsync_us
 from tests.bench.wire import free_port
 
 ROUNDS: Final = 5
+STARTS: Final = 3
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 
 
@@ -33,10 +35,9 @@ class Bench:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
         vendor_port = free_port()
-        self.vendor = stack.enter_context(
-            running(["tests.bench.vendor", str(vendor_port)], vendor_port, folder / "vendor.log", core=LOAD_CORE)
-        )
-        self.gateway = Gateway(folder, free_port(), self.vendor)
+        command = ["tests.bench.vendor", str(vendor_port)]
+        vendor = stack.enter_context(running(command, vendor_port, folder / "vendor.log", core=LOAD_CORE))
+        self.gateway = Gateway(folder, free_port(), vendor)
         bare, calling = free_port(), free_port()
         self.commands = {
             "reelgate": (self.gateway.command, self.gateway.port),
@@ -63,25 +64,28 @@ class Bench:
     def run(self, rounds: int, scale: float) -> Results:
         """Measure everything."""
         load_average = os.getloadavg()[0]
-        say(f"starting each server {rounds} times")
-        starts = self.starts(rounds)
+        say(f"starting each server {STARTS} times")
+        starts = self.starts(STARTS)
         servers = {name: self.start(self.stack, name) for name in self.commands}
         ours, bare, calling = servers.values()
-        read_bytes = check_reads_alike(self.gateway, bare)
+        read_bytes = bytes_of_reads(self.gateway, bare)
         for case in make_cases(self.gateway, ours, bare, calling, scale / 5):
             measure(case)  # not counted: whatever is done only once is done
         samples: dict[str, list[Sample]] = {}
+        fsync_us: list[float] = []
         cases = make_cases(self.gateway, ours, bare, calling, scale)
         for number in range(1, rounds + 1):
+            fsync_us.append(measured_fsync_us(self.folder))
             for case in cases:
                 sample = measure(case)
                 samples.setdefault(case.name, []).append(sample)
-                say(f"round {number}/{rounds}  {case.name:<26} {sample.per_second:8,.0f}/s {sample.cpu_us:6,.0f} us")
+                figures = f"{sample.per_second:8,.0f}/s {sample.cpu_us:6,.0f} us"
+                say(f"round {number}/{rounds}  {case.name:<26} {figures}")
         for name, server in servers.items():
             starts[name].loaded_mib = server.memory_mib()
         return Results(
-            rounds=rounds, scale=scale, load_average_before=load_average, fsync_us=measured_fsync_us(self.folder),
-            samples=samples, starts=starts, read_bytes=read_bytes, created=self.gateway.taken_by_vendor(),
+            rounds=rounds, scale=scale, load_average_before=load_average, fsync_us=fsync_us, samples=samples,
+            starts=starts, read_bytes=read_bytes, created=self.gateway.taken_by_vendor(),
         )
 
 

@@ -1,7 +1,7 @@
-"""The floor: the same framework and server with handlers that do nothing. What Reelgate adds, it adds to this.
+"""The floor: the same framework and server with handlers that do nothing. Reelgate's own part comes on top.
 
-Held here: accept (Struct in and out, 202), read (a Struct of a video's size), and how the server is started, as
-`gateway.app` starts it. Not held here: a vendor (`calling`). No key, no log line, no metric, no database.
+Held here: accept (Struct in and out, 202), read (a Struct of a video's size), and how the server is started,
+as `gateway.app` starts it. Not held here: a vendor (`calling`). No key, no log line, no metric, no database.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Shown(msgspec.Struct):
 
 
 ORDER: Final = Create(
-    prompt="A red fox crosses a snowy field at dawn", model="kling-v3", resolution="720p", aspect_ratio="16:9",
-    duration=5, audio=False,
+    prompt="A red fox crosses a snowy field at dawn", model="kling-v3", resolution="720p",
+    aspect_ratio="16:9", duration=5, audio=False,
 )
 _TEXTS: Final = {f"a_field_of_it_{number}": "a value of that field" for number in range(12)}
 

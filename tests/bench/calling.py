@@ -1,6 +1,6 @@
 """The floor of a create: the bare accept, and one vendor call on a fresh connection before it answers.
 
-The call goes over `providers.transport`, since that is what Reelgate pays for not buying twice. Nothing is stored.
+The call goes over `providers.transport`: that is what Reelgate pays for not buying twice. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class _Job(msgspec.Struct):
 async def accept(data: Create) -> Accepted:
     """Read, check, call the vendor, read its answer, answer."""
     content = msgspec.json.encode(data)
-    answer = await _TRANSPORT.handle_async_request(httpx.Request("POST", _URL, headers=_HEADERS, content=content))
+    request = httpx.Request("POST", _URL, headers=_HEADERS, content=content)
+    answer = await _TRANSPORT.handle_async_request(request)
     try:
         msgspec.json.decode(await answer.aread(), type=_Job)
     finally:

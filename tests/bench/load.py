@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
 
 from tests.bench.wire import HOST, message_end
 
@@ -16,12 +19,26 @@ class UnexpectedAnswer(Exception):
     """A server answered something else, or went away."""
 
 
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` requests over `connections`; connection i sends `requests[i]` (modulo) each time.
+
+    Every answer must have `status`. `pause_seconds` lie between an answer and the next request.
+    """
+
+    requests: list[bytes]
+    connections: int
+    count: int
+    status: int
+    pause_seconds: float = 0.0
+
+
 class _Run:
     """What the callers of one run share: how many requests are still to be sent and answered."""
 
-    def __init__(self, count: int, status: int) -> None:
-        self.unsent = self.unanswered = count
-        self.expected = b"HTTP/1.1 %d " % status
+    def __init__(self, load: Load) -> None:
+        self.unsent = self.unanswered = load.count
+        self.expected = b"HTTP/1.1 %d " % load.status
+        self.pause_seconds = load.pause_seconds
         self.seconds: list[float] = []
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -64,7 +81,10 @@ class _Caller(asyncio.Protocol):
             return
         self._received.clear()
         self._run.answered(time.perf_counter() - self._sent_at)
-        self.send()
+        if self._run.pause_seconds:
+            asyncio.get_running_loop().call_later(self._run.pause_seconds, self.send)
+        else:
+            self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._run.failed(f"the server closed a connection that was to be kept: {exc}")
@@ -73,22 +93,17 @@ class _Caller(asyncio.Protocol):
         self._transport.abort()
 
 
-async def drive(
-    port: int, requests: Sequence[bytes], connections: int, count: int, *, status: int,
-    on_connected: Callable[[], None],
-) -> list[float]:
-    """Send `count` requests over `connections` and return the seconds that each took.
+async def drive(port: int, load: Load, on_connected: Callable[[], None]) -> list[float]:
+    """Do `load` and return the seconds that each request took. `on_connected` is called before the first.
 
-    Caller i sends `requests[i]` (modulo) each time. `on_connected` is called before the first is sent. Raises
-    UnexpectedAnswer for any status but `status`.
+    Raises UnexpectedAnswer for any other status, and for a connection that was not kept.
     """
-    run = _Run(count, status)
+    run = _Run(load)
     loop = asyncio.get_running_loop()
     callers: list[_Caller] = []
-    for index in range(connections):
-        _, caller = await loop.create_connection(
-            lambda sent=requests[index % len(requests)]: _Caller(run, sent), HOST, port  # type: ignore[misc]
-        )
+    for index in range(load.connections):
+        request = load.requests[index % len(load.requests)]
+        _, caller = await loop.create_connection(partial(_Caller, run, request), HOST, port)
         callers.append(caller)
     on_connected()
     for caller in callers:

@@ -1,4 +1,4 @@
-"""A vendor of the "v3 async" protocol that costs next to nothing: it takes every job at once and never ends one.
+"""A vendor of the "v3 async" protocol that costs next to nothing: it takes every job and never ends one.
 
     POST /v3/async/{slug}              -> {"task_id": a new one}
     GET  /v3/async/task-result?...     -> still processing

@@ -1,4 +1,4 @@
-"""The little HTTP/1.1 that both ends of the bench speak: cheap, so that the load does not outweigh what it loads.
+"""The little HTTP/1.1 that both ends of the bench speak: cheap, so that the load stays light.
 
 Held here: where a message ends, a whole request as bytes, one exchange at a time. Not held here: callers by
 the dozen (`load`), the vendor's answers (`vendor`).
@@ -27,7 +27,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def message_end(received: bytes | bytearray) -> int:
-    """Where the first message in `received` ends, 0 while it is not whole. Knows Content-Length, no chunks."""
+    """Where the first message in `received` ends, 0 while it is not whole. Knows no chunks."""
     head = received.find(b"\r\n\r\n")
     if head < 0:
         return 0

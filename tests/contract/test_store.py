@@ -1,14 +1,14 @@
 """The contract of the store, the same on every database: what callers and the engine may rely on.
 
-Not held here: the databases (`DATABASES` of `tests.storage.stores`), lists (`tests/storage/test_lists.py`), what
-only one database does (`tests/storage`), what follows from a fact (`tests/core`).
+Not held here: the databases (`DATABASES` of `tests.storage.stores`), lists (`tests/storage/test_lists.py`),
+what only one database does (`tests/storage`), what follows from a fact (`tests/core`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -62,10 +62,9 @@ async def test_what_was_added_is_there(store: Store, told: Told) -> None:
 
 
 async def test_the_request_and_its_inputs_are_kept_apart(store: Store) -> None:
-    image = "data:image/png;base64," + "A" * 200_000
-    await store.video_add(new(make_task(), inputs={"image": image, "end_image": "data:image/png;base64,BBBB"}))
-    expected = ('{"prompt":"of video_1"}', {"image": image, "end_image": "data:image/png;base64,BBBB"})
-    assert await store.request_get("video_1") == expected
+    inputs = {"image": "data:image/png;base64," + "A" * 200_000, "end_image": "data:image/png;base64,BBBB"}
+    await store.video_add(new(make_task(), inputs=inputs))
+    assert await store.request_get("video_1") == ('{"prompt":"of video_1"}', inputs)
     video = await store.video_get("video_1", "key_1")
     assert video is not None
     assert "base64" not in video.request
@@ -104,7 +103,7 @@ async def test_an_id_is_given_once(store: Store, database: Database, told: Told)
 
 
 @pytest.mark.parametrize("state", STATUS_OF)
-async def test_only_an_ended_video_is_deleted_and_then_wholly(store: Store, database: Database, state: str) -> None:
+async def test_only_an_ended_video_is_deleted(store: Store, database: Database, state: str) -> None:
     await add(store, make_task("other"), a="1")
     alone = await sizes(database)
     full = new(make_task(state=state), {"a": "1", "b": "2"}, {"image": "data:"})
@@ -120,7 +119,7 @@ async def test_only_an_ended_video_is_deleted_and_then_wholly(store: Store, data
     assert await ids(store, Filters(metadata={"a": "1"})) == (["other"] if is_ended else ["video_1", "other"])
 
 
-_numbers = itertools.count()
+_numbers = count()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -141,7 +140,8 @@ async def test_a_timeline_is_in_order_and_keeps_every_value(store: Store) -> Non
     await add(store, make_task())
     task = await store.task_get("video_1")
     assert task is not None
-    details: list[dict[str, str | int | float | None]] = [{}, {"text": "ä\n\"'$1", "n": -1, "f": 0.5, "none": None}]
+    values: dict[str, str | int | float | None] = {"text": "ä\n\"'$1", "int": -1, "float": 0.5, "none": None}
+    details = [{}, values]
     for number, detail in enumerate(details * 6, 2):
         event = Event(
             type="vendor_status", at=NOW - number, status="in_progress", stage=None, provider="one",
@@ -156,7 +156,8 @@ async def test_a_timeline_is_in_order_and_keeps_every_value(store: Store) -> Non
 
 async def test_counts(store: Store) -> None:
     assert await store.counts() == {}
-    await add(store, make_task("a"), make_task("b", state="submitting"), ended("c"), make_task("d", owner="key_2"))
+    await add(store, make_task("a"), make_task("b", state="submitting"), ended("c"))
+    await add(store, make_task("d", owner="key_2"))
     assert await store.counts() == {"queued": 3, "completed": 1}
 
 
@@ -166,12 +167,12 @@ async def test_of_many_with_one_key_one_is_stored_and_the_others_learn_which(
     store: Store, database: Database, told: Told
 ) -> None:
     tries = [
-        store.video_add(new(make_task(f"v{n}"), {"a": "1"}, {"image": "data:"}), Idempotency("k", f"print-{n}", f"v{n}"))
-        for n in range(50)
+        store.video_add(new(make_task(name), {"a": "1"}, {"b": ""}), Idempotency("k", f"of {name}", name))
+        for name in (f"v{number}" for number in range(50))
     ]
     holders = await asyncio.gather(*tries)
     winner = holders.index(None)
-    held = Idempotency("k", f"print-{winner}", f"v{winner}")
+    held = Idempotency("k", f"of v{winner}", f"v{winner}")
     assert holders.count(None) == 1
     assert [holder for holder in holders if holder is not None] == [held] * 49
     assert await store.idempotency_get("key_1", "k") == held
@@ -189,11 +190,11 @@ async def test_a_key_is_its_callers_own(store: Store) -> None:
 
 
 async def test_keys_differ_by_every_letter(store: Store) -> None:
-    names = ["k", "K", "k ", "ķ", "%", "", "k" * 255]
-    for number, name in enumerate(names):
-        assert await store.video_add(new(make_task(f"v{number}")), Idempotency(name, "print", f"v{number}")) is None
-    holders = [await store.idempotency_get("key_1", name) for name in names]
-    assert [holder and holder.video_id for holder in holders] == [f"v{number}" for number in range(len(names))]
+    names = {"v1": "k", "v2": "K", "v3": "k ", "v4": "ķ", "v5": "%", "v6": "", "v7": "k" * 255}
+    for video_id, name in names.items():
+        assert await store.video_add(new(make_task(video_id)), Idempotency(name, "print", video_id)) is None
+    for video_id, name in names.items():
+        assert await store.idempotency_get("key_1", name) == Idempotency(name, "print", video_id)
 
 
 async def test_after_a_deletion_the_key_stays_taken(store: Store) -> None:
@@ -218,7 +219,7 @@ async def test_a_save_moves_the_version_on_and_tells(store: Store, told: Told) -
     assert await ids(store, Filters(stage="submitting")) == ["video_1"]  # what lists filter by moves along
 
 
-async def test_a_save_from_an_old_version_changes_nothing(store: Store, database: Database, told: Told) -> None:
+async def test_a_save_from_an_old_version_does_nothing(store: Store, database: Database, told: Told) -> None:
     old = make_task()
     await add(store, old)
     fresh = await store.task_save(apply(old, SubmitStarted(ONE), NOW + 1))
@@ -262,7 +263,7 @@ async def test_a_vendors_job_belongs_to_one_video(store: Store, database: Databa
         await store.task_save(changes[1])
     assert await store.task_get("v1") == sent[1]
     assert (await sizes(database), len(told)) == (before, 4)
-    assert (await store.task_save(changes[2])).vendor_task_id == "job"  # another vendor's job of the same name
+    assert (await store.task_save(changes[2])).vendor_task_id == "job"  # another vendor's, of the same name
 
 
 @pytest.mark.parametrize("kind", ["add", "save"])
@@ -300,27 +301,23 @@ async def owned(store: Store, replica: str, limit: int) -> list[list[Task]]:
 
 
 async def test_a_replica_takes_over_in_batches_what_is_unfinished(store: Store) -> None:
-    states = list(STATUS_OF)
+    states, replicas = list(STATUS_OF), (None, "dead", "mine")
     made = [
-        make_task(f"v{n:02}", state=states[n % 7], created_at=NOW - n // 4, replica=(None, "dead", "mine")[n % 3])
+        make_task(f"v{n:02}", state=states[n % 7], created_at=NOW - n // 4, replica=replicas[n % 3])
         for n in range(42)
     ]
     await add(store, *made)
-    unfinished = [task for task in made if not task.is_terminal]
-    others = [task for task in unfinished if task.replica != "mine"]
-    before = {task.id for batch in await owned(store, "mine", 5) for task in batch}
-    assert before == {task.id for task in unfinished} - {task.id for task in others}
-    claims = [await store.tasks_claim("mine", 5) for _ in range(5)]
-    assert claims == [*[True] * -(-len(others) // 5), False]
+    unfinished = sorted(
+        (task for task in made if not task.is_terminal), key=lambda task: (task.created_at, task.id)
+    )
+    mine = [task for task in unfinished if task.replica == "mine"]
+    assert list(chain(*await owned(store, "mine", 5))) == mine
+    assert [await store.tasks_claim("mine", 5) for _ in range(5)] == [True, True, True, True, False]
     batches = await owned(store, "mine", 5)
-    taken = [task for batch in batches for task in batch]
-    assert all(len(batch) == 5 for batch in batches[:-1])
-    assert [task.id for task in taken] == [
-        task.id for task in sorted(unfinished, key=lambda task: (task.created_at, task.id))
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 4]
+    assert list(chain(*batches)) == [
+        task if task.replica == "mine" else replace(task, replica="mine", version=2) for task in unfinished
     ]
-    moved = {task.id: replace(task, replica="mine", version=2) for task in others}
-    assert taken == [moved.get(task.id) or replace(task) for task in sorted(
-        unfinished, key=lambda task: (task.created_at, task.id))]
     assert await owned(store, "dead", 5) == []
 
 

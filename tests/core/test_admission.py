@@ -153,7 +153,7 @@ def test_a_gate_is_free_when_both_its_closing_and_its_rate_are_over() -> None:
 
 
 @given(st.floats(allow_nan=False), st.integers(0, 2**31), st.integers(1, 10_000))
-def test_a_hint_is_honoured_from_a_second_to_a_quarter_of_an_hour(hint: float, seed: int, failures: int) -> None:
+def test_a_hint_is_honoured_from_a_second_to_fifteen_minutes(hint: float, seed: int, failures: int) -> None:
     pause = pause_seconds(failures, hint, random.Random(seed))
     assert 1 <= pause <= 901
     if 1 <= hint <= 900:

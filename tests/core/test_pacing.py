@@ -42,7 +42,8 @@ def test_the_pause_is_a_share_of_the_age_of_the_render(age: float, expected: tup
 @pytest.mark.parametrize(
     ("eta_seconds", "expected"),
     [(5, (5, "eta")), (15, (15, "schedule")), (500, (15, "schedule")), (0, (15, "schedule")),
-     (-9, (15, "schedule")), (0.5, (2, "schedule")), (float("nan"), (15, "schedule")), (float("inf"), (15, "schedule"))],
+     (-9, (15, "schedule")), (0.5, (2, "schedule")), (float("nan"), (15, "schedule")),
+     (float("inf"), (15, "schedule"))],
 )
 def test_the_vendors_guess_counts_if_it_is_sooner(eta_seconds: float, expected: tuple[float, str]) -> None:
     assert delay(100, eta_seconds) == expected

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -92,12 +92,20 @@ class Gateway:
         await self.ended()
 
 
+async def _nothing() -> None:
+    """What is done before a death, unless something else is."""
+
+
 class Launcher:
-    """Starts gateways one after the other, each a fork of a process that has imported the program already."""
+    """Starts gateways one after the other, each a fork of a process that has imported the program already.
+
+    `before_death` is awaited while a gateway stands at the commit at which it will die.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._gateway: Gateway | None = None
+        self.before_death: Callable[[], Awaitable[None]] = _nothing
 
     async def start(self, config: Path, points: Points) -> Gateway:
         """Start one; it is ready, or has died at a point before that. Any other end fails the test."""
@@ -120,7 +128,10 @@ class Launcher:
             if word == "pid":
                 gateway.pid = int(rest)
             elif word == "point":
-                self._process.stdin.write(b"d" if gateway.points.cross(rest) else b"g")
+                dies = gateway.points.cross(rest)
+                if dies:
+                    await self.before_death()
+                self._process.stdin.write(b"d" if dies else b"g")
             elif word == "exit":
                 gateway.code.set_result(int(rest))
                 await gateway.log.end()

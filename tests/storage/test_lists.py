@@ -83,7 +83,8 @@ async def test_pages_skip_and_repeat_nothing_while_videos_come_and_go(
         seen += [video.task for video in found[:limit]]
         page = replace(page, after=(seen[-1].created_at, seen[-1].id))
         count = len(seen)
-        await add(store, ended(f"v{count:02}x", created_at=NOW + count // 5 / 8), ended(f"new{count}", created_at=NOW + 9))
+        await add(store, ended(f"v{count:02}x", created_at=NOW + count // 5 / 8))
+        await add(store, ended(f"new{count}", created_at=NOW + 9))
         await store.video_delete(seen[-1].id, "key_1")  # the row that the next page begins after
         if len(seen) > 60:
             break  # oldest first, each page brings a newer one

@@ -18,8 +18,14 @@ from gateway.storage.sqlite import SqliteDatabase
 pytestmark = pytest.mark.anyio
 
 FIRST = Migration(1, "0001_first", "create table a (x bigint);\n")
-SECOND = Migration(2, "0002_second", "-- a; b\ncreate table b (x text default ';');\ninsert into a values (1);\n")
-BROKEN = Migration(3, "0003_broken", "create table c (x bigint);\ninsert into a values (2);\ninsert into no values (1);")
+SECOND = Migration(2, "0002_second", """-- a; b
+create table b (x text default ';');
+insert into a values (1);
+""")
+BROKEN = Migration(3, "0003_broken", """create table c (x bigint);
+insert into a values (2);
+insert into no values (1);
+""")
 
 
 @pytest.fixture
@@ -40,6 +46,10 @@ def known(monkeypatch: pytest.MonkeyPatch) -> list[Migration]:
     some = [FIRST]
     monkeypatch.setattr(sqlite, "migrations", lambda: some)
     return some
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 async def tables(database: SqliteDatabase) -> list[str]:
@@ -64,7 +74,7 @@ async def test_only_what_is_missing_is_run(database: SqliteDatabase, known: list
     assert await database.read("select x from a") == [(1,)]
 
 
-async def test_one_that_fails_leaves_nothing_half_done(database: SqliteDatabase, known: list[Migration]) -> None:
+async def test_one_that_fails_leaves_nothing_behind(database: SqliteDatabase, known: list[Migration]) -> None:
     known += [SECOND, BROKEN]
     for _ in range(2):
         with pytest.raises(StorageError, match=r"cannot migrate .*reelgate\.db: no such table: no"):
@@ -77,7 +87,7 @@ async def test_one_that_fails_leaves_nothing_half_done(database: SqliteDatabase,
     assert await database.migrate() == 1
 
 
-async def test_the_last_statement_needs_no_semicolon(database: SqliteDatabase, known: list[Migration]) -> None:
+async def test_a_last_statement_needs_no_semicolon(database: SqliteDatabase, known: list[Migration]) -> None:
     known.append(Migration(2, "0002_open", "insert into a values (1);\ninsert into a values (2)"))
     await database.migrate()
     assert await database.read("select x from a") == [(1,), (2,)]
@@ -89,13 +99,13 @@ async def test_a_newer_schema_is_refused_and_not_touched(
     known.append(SECOND)
     await database.migrate()
     await database.close()
-    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    before = digest(path)
     known.pop()
     older = SqliteDatabase(path)
-    with pytest.raises(SchemaTooNew, match="has schema version 2, this program knows 1: start the newer version"):
+    with pytest.raises(SchemaTooNew, match="has schema version 2, this program knows 1: start the newer"):
         await older.migrate()
     await older.close()
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    assert digest(path) == before
 
 
 def test_pending() -> None:

@@ -24,8 +24,9 @@ Start: TypeAlias = Callable[[str], "Process"]
 BEGIN = """
 import asyncio, sys
 from pathlib import Path
-from gateway.storage.db import Step
+from gateway.storage.rows import KeyRow
 from gateway.storage.sqlite import SqliteDatabase
+from gateway.storage.store import Store
 
 async def main():
     print("up", flush=True)
@@ -41,10 +42,11 @@ asyncio.run(main())
 WRITE = BEGIN + """
     database = SqliteDatabase(Path(sys.argv[1]))
     for number in range(1_000_000):
-        key = (f"key_{number}", "n", "caller", f"digest {number}", "hint", 1.0)
-        await database.write((Step(
-            "insert into keys (id, name, role, digest, hint, created_at) values ($1, $2, $3, $4, $5, $6)", key),))
-        print(key[0], flush=True)
+        key = KeyRow(
+            id=f"key_{number}", name="n", role="caller", digest=f"d{number}", hint="hint", created_at=1.0
+        )
+        await Store(database).key_add(key)
+        print(key.id, flush=True)
 asyncio.run(main())
 """
 MIGRATE = BEGIN + """
@@ -109,7 +111,7 @@ async def test_one_process_serves_a_file_and_others_write_beside_it(start: Start
     server = start(SERVE)
     server.go()
     assert server.says() == "open"
-    with pytest.raises(StorageBusy, match=rf"process {server.running.pid}\) is using .*reelgate\.db: stop it"):
+    with pytest.raises(StorageBusy, match=rf"process {server.running.pid}\) is using .*\.db: stop it"):
         SqliteDatabase(path, exclusive=True)
     beside = SqliteDatabase(path)
     await beside.migrate()

@@ -1,7 +1,7 @@
 """What SQLite is asked to promise: durability, one commit for many writes, and errors that say what happened.
 
-Not held here: the contract of the store (`tests/contract/test_store.py`), what another process does to the same
-file (`test_processes.py`), the schema's history (`test_migrations.py`).
+Not held here: the contract of the store (`tests/contract/test_store.py`), what another process does to the
+same file (`test_processes.py`), the schema's history (`test_migrations.py`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ async def test_a_commit_is_on_disk_when_it_is_answered(database: SqliteDatabase)
         assert connection.execute("pragma busy_timeout").fetchone() == (5000,)
 
 
-async def test_what_was_answered_is_what_another_connection_reads(database: SqliteDatabase, path: Path) -> None:
+async def test_what_was_answered_is_what_others_read(database: SqliteDatabase, path: Path) -> None:
     await database.write(note("a"))
     other = sqlite3.connect(path)
     assert other.execute("select name from notes").fetchall() == [("a",)]
@@ -116,7 +116,7 @@ async def test_a_batch_is_bounded(database: SqliteDatabase, path: Path, ran: lis
     assert 3 <= ran.count("commit") <= 4
 
 
-async def test_one_that_fails_takes_no_other_along(database: SqliteDatabase, path: Path, ran: list[str]) -> None:
+async def test_a_failure_takes_no_other_along(database: SqliteDatabase, path: Path, ran: list[str]) -> None:
     await database.write(note("taken"))
     ran.clear()
     absent = Step("update notes set number = 2 where name = $1", ("absent",), guarded=True)
@@ -201,7 +201,7 @@ async def test_a_closed_database_may_be_closed_again(database: SqliteDatabase) -
 
 # --- a disk that fails ------------------------------------------------------------------------------------
 
-async def test_a_full_disk_is_told_and_what_fits_again_is_stored(database: SqliteDatabase, path: Path) -> None:
+async def test_a_full_disk_is_told_and_what_fits_is_stored(database: SqliteDatabase) -> None:
     await database.write(note("before"))
     writer = database._writer  # noqa: SLF001 (the limit belongs to a connection)
     (pages,) = writer.execute("pragma page_count").fetchone()
@@ -223,7 +223,7 @@ async def test_a_lock_that_is_never_let_go_is_told(database: SqliteDatabase, pat
     assert await names(database) == ["b"]
 
 
-def test_two_that_open_a_new_file_at_once_wait_for_each_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_open_a_new_file_at_once_both_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("create table begun (x)")  # as it is before the first has changed the file to WAL
     other.execute("begin immediate")
@@ -279,36 +279,33 @@ def test_a_file_where_the_folder_should_be(path: Path) -> None:
         SqliteDatabase(path / "below.db")
 
 
-async def _filled(path: Path) -> bytearray:
+async def filled(path: Path) -> None:
     database = SqliteDatabase(path)
     await database.migrate()
     await database.close()
-    return bytearray(path.read_bytes())
+
+
+def overwrite(path: Path, start: int, end: int, byte: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[start:end] = bytes([byte]) * (min(end, len(content)) - start)
+    path.write_bytes(content)
 
 
 async def test_a_database_that_may_only_be_read(path: Path) -> None:
-    content = await _filled(path)
-    content[18] = 3  # a write version of the file format that no SQLite has: permissions do not stop root
-    path.write_bytes(content)
+    await filled(path)
+    overwrite(path, 18, 19, 3)  # a file format that no SQLite writes: permissions would not stop root
+    database = SqliteDatabase(path)
     with pytest.raises(StorageError, match=r"reelgate\.db.*readonly"):
-        await _written(path)
+        await database.write((Step("insert into keys values ('a', 'b', 'c', 'd', 'e', 1, null)", ()),))
+    await database.close()
 
 
 async def test_a_database_with_broken_pages(path: Path) -> None:
-    content = await _filled(path)
-    content[4096:] = b"\xff" * (len(content) - 4096)
-    path.write_bytes(content)
+    await filled(path)
+    overwrite(path, 4096, 2**30, 0xFF)
     database = SqliteDatabase(path)
     with pytest.raises(StorageError, match=r"reelgate\.db.*malformed"):
         await database.migrate()
     with pytest.raises(StorageError, match=r"reelgate\.db.*malformed"):
         await database.read("select * from videos")
     await database.close()
-
-
-async def _written(path: Path) -> None:
-    database = SqliteDatabase(path)
-    try:
-        await database.write((Step("insert into keys values ('a', 'b', 'c', 'd', 'e', 1, null)", ()),))
-    finally:
-        await database.close()

@@ -44,6 +44,7 @@ create table videos (
     error_code text,
     error_message text,
     charged text not null,
+    charged_before text not null,       -- by sendings before the last recorded permission
     cost_amount text,
     cost_currency text
 );
