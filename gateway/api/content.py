@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from litestar import Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import HeaderParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
 from gateway.api.gateway import Gateway, caller_of, gateway_of
@@ -38,8 +38,8 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 )
 async def get_content(
     request: Request[Any, Any, Any],
-    video_id: str,
-    variant: str = "video",
+    video_id: FromPath[str],
+    variant: FromQuery[str] = "video",
     range_header: Annotated[str | None, HeaderParameter(name="Range")] = None,
     if_range: Annotated[str | None, HeaderParameter(name="If-Range")] = None,
     if_none_match: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,

@@ -11,7 +11,7 @@ import re
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, delete, get, post
-from litestar.params import HeaderParameter, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.planning import Plan, no_route, plan_of
@@ -89,7 +89,7 @@ async def plan_video(request: Request[Any, Any, Any]) -> Plan:
 )
 async def get_video(
     request: Request[Any, Any, Any],
-    video_id: str,
+    video_id: FromPath[str],
     wait: Annotated[
         int | None, QueryParameter(ge=0, le=WAIT_MAX_SECONDS, description="seconds to wait for the end")
     ] = None,
@@ -140,7 +140,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     "/v1/videos/{video_id:str}/timeline", opt={"role": "viewer"}, responses=responses(401, 404),
     summary="What happened to a video, and when", tags=["videos"],
 )
-async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> TimelineList:
+async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str]) -> TimelineList:
     """Every event of the video, oldest first."""
     gateway, owner = gateway_of(request), caller_of(request).id
     await _found(gateway, video_id, owner)
@@ -152,7 +152,7 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: str) -> Timeli
     responses=responses(401, 403, 404, 409), summary="Cancel a video", tags=["videos"],
 )
 async def cancel_video(
-    request: Request[Any, Any, Any], video_id: str, *, detach: bool = False
+    request: Request[Any, Any, Any], video_id: FromPath[str], *, detach: FromQuery[bool] = False
 ) -> Response[VideoObject]:
     """A waiting video is cancelled free of charge; any other is only no longer followed (`detach=true`)."""
     gateway, owner = gateway_of(request), caller_of(request).id
@@ -173,7 +173,7 @@ async def cancel_video(
     "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller"},
     responses=responses(401, 403, 404, 409), summary="Delete a finished video", tags=["videos"],
 )
-async def delete_video(request: Request[Any, Any, Any], video_id: str) -> Deleted:
+async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str]) -> Deleted:
     """Remove the record of a terminal video. A replay of its idempotency key is answered 410 thereafter."""
     gateway, owner = gateway_of(request), caller_of(request).id
     video = await _found(gateway, video_id, owner)

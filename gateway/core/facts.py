@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -103,3 +104,18 @@ class ResubmitAllowed(Fact, frozen=True):
     """A permission to send once more although the first submit may have been accepted; `by` says whose."""
 
     by: str
+
+
+# What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate
+# only, `later` for now only. A prompt that one vendor refused is not shopped around.
+Scope: TypeAlias = Literal["final", "elsewhere", "later"]
+REFUSALS: Final[Mapping[ErrorKind, tuple[Scope, str]]] = {
+    "invalid_request": ("final", "vendor_rejected"),
+    "content_policy": ("final", "content_policy"),
+    "unsupported": ("elsewhere", "vendor_rejected"),
+    "auth": ("elsewhere", "vendor_auth"),
+    "permission": ("elsewhere", "vendor_auth"),
+    "insufficient_credit": ("elsewhere", "insufficient_credit"),
+    "rate_limited": ("later", "vendor_rejected"),
+    "capacity": ("later", "vendor_rejected"),
+}

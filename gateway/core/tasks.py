@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.core.facts import (
+    REFUSALS,
     Accepted,
     Cancelled,
     Candidate,
@@ -36,7 +37,7 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from providers.spec import Charged, ErrorKind, Failed, Pending, Ref, Succeeded, Unrecognised
+from providers.spec import Charged, Failed, Pending, Ref, Succeeded, Unrecognised
 
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 State: TypeAlias = Literal[
@@ -73,20 +74,6 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
     ("rendering", Forgotten): frozenset({"submission_unknown"}),
     ("rendering", Cancelled): frozenset({"cancelled"}),
     ("rendering", DeadlinePassed): frozenset({"failed"}),
-}
-
-# What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate
-# only, `later` for now only. A prompt that one vendor refused is not shopped around.
-Scope: TypeAlias = Literal["final", "elsewhere", "later"]
-REFUSALS: Final[Mapping[ErrorKind, tuple[Scope, str]]] = {
-    "invalid_request": ("final", "vendor_rejected"),
-    "content_policy": ("final", "content_policy"),
-    "unsupported": ("elsewhere", "vendor_rejected"),
-    "auth": ("elsewhere", "vendor_auth"),
-    "permission": ("elsewhere", "vendor_auth"),
-    "insufficient_credit": ("elsewhere", "insufficient_credit"),
-    "rate_limited": ("later", "vendor_rejected"),
-    "capacity": ("later", "vendor_rejected"),
 }
 
 # Progress is written only when it moved this far: polls cost no writes, and a life stays below eight of them.

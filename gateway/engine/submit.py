@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from gateway.core.facts import (
+    REFUSALS,
     Accepted,
     Candidate,
     Cause,
@@ -25,7 +26,7 @@ from gateway.core.facts import (
     UnknownTimedOut,
 )
 from gateway.core.pricing import as_cost
-from gateway.core.tasks import REFUSALS, Task
+from gateway.core.tasks import Task
 from gateway.engine.loop import Engine
 from gateway.engine.poll import poll
 from gateway.engine.provider import Provider

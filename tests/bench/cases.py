@@ -87,7 +87,8 @@ class Gateway:
         self.command = ["gateway", "serve", "--config", str(self.config)]
         verb = ["gateway", "keys", "create", "bench", "--config", str(self.config)]
         made = subprocess.run(
-            [sys.executable, "-m", *verb], cwd=ROOT, env=os.environ | ENVIRON, capture_output=True, check=False
+            [sys.executable, "-m", *verb], cwd=ROOT, env=os.environ | ENVIRON, check=False,
+            capture_output=True,
         )
         if made.returncode != 0:
             raise ServerFailed(made.stderr.decode("utf-8", "replace"))

@@ -93,7 +93,8 @@ def machine(results: Results) -> str:
         where = "everything on one core: the rates say little, CPU per request still holds"
     return (
         f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, {libraries}; {where}; fsync {spread(results.fsync_us, '.0f')} us; "
+        f"Python {platform.python_version()}, {libraries}; {where}; "
+        f"fsync {spread(results.fsync_us, '.0f')} us; "
         f"load average before the run {results.load_average_before:.2f}."
     )
 
@@ -189,12 +190,12 @@ Only ratios within one run count, taken round by round; the machine moves.
 {_compared(results)}
 
 Each case: {CONNECTIONS} connections that send again when answered; then one connection that pauses
-{PAUSE_SECONDS * 1e3:.0f} ms before each request, for the p50. A create ends when the vendor has taken it and that is
-committed: its rate and its CPU hold the accept, all its commits (SQLite, synchronous=FULL), the vendor call
-on a fresh connection, and the log. Its p50 is that of the 202, which is durable but does not wait for the
-vendor. The floors are Litestar handlers under the same server in processes of their own, without key, log,
-metrics or database. The body of a status read has {ours} bytes, its floor's {floors}. A server that used less
-than its whole core was not the limit.
+{PAUSE_SECONDS * 1e3:.0f} ms before each request, for the p50. A create ends when the vendor has taken it and
+that is committed: its rate and its CPU hold the accept, all its commits (SQLite, synchronous=FULL), the
+vendor call on a fresh connection, and the log. Its p50 is that of the 202, which is durable but does not wait
+for the vendor. The floors are Litestar handlers under the same server in processes of their own, without key,
+log, metrics or database. The body of a status read has {ours} bytes, its floor's {floors}. A server that used
+less than its whole core was not the limit.
 
 {_starts(results)}
 

@@ -322,7 +322,9 @@ async def test_a_replica_takes_over_in_batches_what_is_unfinished(store: Store) 
 
 
 async def test_the_oldest_are_taken_over_first(store: Store) -> None:
-    await add(store, *(make_task(f"v{n}", created_at=NOW - n, replica="dead") for n in range(6)))
+    states = ("waiting", "rendering") * 3  # whatever their states
+    for n, state in enumerate(states):
+        await add(store, make_task(f"v{n}", state=state, created_at=NOW - n, replica="dead"))
     await store.tasks_claim("mine", 2)
     assert [[task.id for task in batch] for batch in await owned(store, "mine", 9)] == [["v5", "v4"]]
 

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.core import tasks as module
 from gateway.core.facts import (
+    REFUSALS,
     Accepted,
     Cancelled,
     Cause,
@@ -31,7 +32,6 @@ from gateway.core.facts import (
 )
 from gateway.core.tasks import (
     EDGES,
-    REFUSALS,
     STATUS_OF,
     TERMINAL,
     IllegalTransition,

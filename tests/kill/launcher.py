@@ -90,7 +90,7 @@ def main() -> None:
     """Start gateways, one after the other, until stdin ends."""
     openapi_yaml()  # what else the program imports or builds at its first start is there for every fork
     while asked := _asked():
-        _, watched, config = asked.split(" ", 2)  # the word may follow a byte that came too late for a dead one
+        _, watched, config = asked.split(" ", 2)  # before the word there may be a byte for one that died
         child = os.fork()
         if child == 0:
             code = _gateway(Path(config), watched=watched == "1")

@@ -5,6 +5,8 @@ Held here: their names, and who counts. Not held here: who stops there (`launche
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from itertools import product
 from typing import Final
 
@@ -33,11 +35,13 @@ class Points:
     def __init__(self, deadly: int | str | None = None) -> None:
         self._deadly = deadly
         self.crossed: list[str] = []
+        self.passed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def cross(self, label: str) -> bool:
         """Count one; whether the process dies here. What a dying one still crosses is not counted."""
         if not self.is_reached:
             self.crossed.append(label)
+            self.passed[label].set()
         return self.is_reached
 
     @property

@@ -75,6 +75,13 @@ class Gateway:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await asyncio.shield(self.code)
 
+    async def passed(self, label: str) -> None:
+        """Come back when that point is crossed, or the process has ended."""
+        crossing = asyncio.create_task(self.points.passed[label].wait())
+        either: list[asyncio.Future[Any]] = [crossing, self.code]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_SECONDS)
+        crossing.cancel()
+
     async def reachable(self, port: int) -> None:
         """Come back when it listens, or has ended: `ready` is logged a moment before the first."""
         while not self.code.done():
