@@ -105,7 +105,7 @@ class Served:
         self.log: StringIO
         self.clients = ExitStack()
         self.client = self.client_with({})
-        self._saves = 0
+        self._saves: list[tuple[str, str]] = []
         self._saved = threading.Condition()
         gateway.store.listen(self._on_save)
 
@@ -169,19 +169,24 @@ class Served:
     def until(
         self, video_id: str, is_reached: Callable[[Json], bool], client: httpx.Client | None = None
     ) -> Json:
-        """The video once it `is_reached`: looked at again after each save, without a pause."""
+        """The video once it `is_reached`, looked at again after each save; the metrics know of it by then."""
         while True:
-            seen = self._saves
+            seen = len(self._saves)
             video = read((client or self.client).get(f"/v1/videos/{video_id}"))
             if is_reached(video):
+                # A reader may see a commit before the gateway itself has been told of it.
+                self._wait(lambda: (video_id, video["status"]) in self._saves, video)  # noqa: B023
                 return video
-            with self._saved:
-                is_new = self._saved.wait_for(lambda: self._saves != seen, PATIENCE_SECONDS)  # noqa: B023
-            assert is_new, video
+            self._wait(lambda: len(self._saves) != seen, video)  # noqa: B023
+
+    def _wait(self, is_over: Callable[[], bool], video: Json) -> None:
+        with self._saved:
+            is_reached = self._saved.wait_for(is_over, PATIENCE_SECONDS)
+        assert is_reached, video
 
     def _on_save(self, task: Task, events: tuple[Event, ...]) -> None:
         with self._saved:
-            self._saves += 1
+            self._saves.append((task.id, task.status))
             self._saved.notify_all()
 
 

@@ -94,6 +94,6 @@ def pause_seconds(failures: int, retry_after_seconds: float | None, chance: rand
     """How long to leave a provider alone after `failures` in a row: its bounded hint, else full jitter."""
     if retry_after_seconds is not None:
         low, high = RETRY_AFTER_SECONDS
-        return min(max(retry_after_seconds, low), high) + chance.uniform(0, 1)
+        return min(high, max(low, retry_after_seconds)) + chance.uniform(0, 1)
     most = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10))
     return chance.uniform(most / 10, most)

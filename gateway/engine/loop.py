@@ -287,6 +287,8 @@ class Engine:
             if fresh == msgspec.structs.replace(change.task, version=task.version + 1):
                 self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
                 return fresh
+            if fresh != self.tasks.get(task.id):
+                self._saved(fresh, ())
             task = fresh
 
     async def _insist(self, task_id: str, operation: Callable[[], Awaitable[T]]) -> T:
