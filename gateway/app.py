@@ -178,7 +178,7 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
 
 
 def _settle_memory() -> None:
-    """Leave what start-up made out of later garbage collections, and collect less often: few cycles are made."""
+    """Leave what start-up made out of later garbage collections, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

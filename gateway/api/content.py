@@ -33,7 +33,7 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 @route(
     "/v1/videos/{video_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD],
     opt={"role": "viewer"}, media_type=CONTENT_TYPE,
-    responses=_FILES | responses(401, 404, 409, 410, 416, 502),
+    responses=_FILES | responses(404, 409, 410, 416, 502),
     summary="The video file", tags=["videos"],
 )
 async def get_content(

@@ -51,7 +51,7 @@ class ProviderList(msgspec.Struct, kw_only=True):
 
 
 @get(
-    "/v1/models", opt={"role": "viewer"}, responses=responses(401),
+    "/v1/models", opt={"role": "viewer"}, responses=responses(),
     summary="Models and what serves them", tags=["models"],
 )
 async def list_models(request: Request[Any, Any, Any]) -> ModelList:
@@ -65,7 +65,7 @@ async def list_models(request: Request[Any, Any, Any]) -> ModelList:
 
 
 @get(
-    "/v1/providers", opt={"role": "operator"}, responses=responses(401, 403),
+    "/v1/providers", opt={"role": "operator"}, responses=responses(),
     summary="Providers and their state", tags=["operations"],
 )
 async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
@@ -95,7 +95,7 @@ async def get_livez() -> str:
 
 
 @get(
-    "/readyz", opt={"public": True}, media_type=TEXT, responses=responses(503),
+    "/readyz", opt={"public": True}, media_type=TEXT, responses=responses(503, keyed=False),
     summary="Ready", tags=["operations"],
 )
 async def get_readyz(request: Request[Any, Any, Any]) -> str:

@@ -148,8 +148,11 @@ HANDLERS: Final[ExceptionHandlersMap] = {
 }
 
 
-def responses(*statuses: int) -> dict[int, ResponseSpec]:
-    """The problems that a route documents, by status."""
+_KEYED: Final = (401, 403, 429, 503)  # what every route that needs a key may answer
+
+
+def responses(*statuses: int, keyed: bool = True) -> dict[int, ResponseSpec]:
+    """The problems that a route documents, by status, those of every keyed route among them."""
     titles = {info.status: info.title for info in CODES.values()}
     spec = partial(ResponseSpec, ProblemDocument, generate_examples=False, media_type=MEDIA_TYPE)
-    return {status: spec(description=titles[status]) for status in statuses}
+    return {status: spec(description=titles[status]) for status in sorted({*statuses, *(_KEYED if keyed else ())})}

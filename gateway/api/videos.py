@@ -11,6 +11,7 @@ import re
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, delete, get, post
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 
 from gateway.api.gateway import Gateway, caller_of, gateway_of
@@ -39,12 +40,13 @@ from gateway.storage.rows import Idempotency, NewVideo, Page, Video
 CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
 LOOP_MAX_BYTES: Final = 256 * 1024  # a few milliseconds' worth of decoding
 KEY_MAX_CHARS: Final = 255
+_UNCHANGED = {304: ResponseSpec(None, generate_examples=False, description="The caller has this version already")}
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 
 @post(
     "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
-    responses=responses(400, 401, 403, 410, 413, 422, 429, 503),
+    responses=responses(400, 410, 413, 422),
     summary="Create a video", tags=["videos"],
 )
 async def create_video(
@@ -74,7 +76,7 @@ async def create_video(
 
 @post(
     "/v1/videos/plan", status_code=200, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
-    responses=responses(400, 401, 403, 413, 422), summary="Plan a video",
+    responses=responses(400, 413, 422), summary="Plan a video",
     tags=["videos"],
 )
 async def plan_video(request: Request[Any, Any, Any]) -> Plan:
@@ -84,7 +86,7 @@ async def plan_video(request: Request[Any, Any, Any]) -> Plan:
 
 
 @get(
-    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=responses(400, 401, 404),
+    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=_UNCHANGED | responses(400, 404),
     summary="Get a video", tags=["videos"],
 )
 async def get_video(
@@ -116,7 +118,7 @@ async def get_video(
 
 
 @get(
-    "/v1/videos", opt={"role": "viewer"}, responses=responses(400, 401),
+    "/v1/videos", opt={"role": "viewer"}, responses=responses(400),
     summary="List your videos", tags=["videos"],
 )
 async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
@@ -137,7 +139,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
 
 
 @get(
-    "/v1/videos/{video_id:str}/timeline", opt={"role": "viewer"}, responses=responses(401, 404),
+    "/v1/videos/{video_id:str}/timeline", opt={"role": "viewer"}, responses=responses(404),
     summary="What happened to a video, and when", tags=["videos"],
 )
 async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str]) -> TimelineList:
@@ -149,7 +151,7 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str])
 
 @post(
     "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller"},
-    responses=responses(401, 403, 404, 409), summary="Cancel a video", tags=["videos"],
+    responses=responses(404, 409), summary="Cancel a video", tags=["videos"],
 )
 async def cancel_video(
     request: Request[Any, Any, Any], video_id: FromPath[str], *, detach: FromQuery[bool] = False
@@ -171,7 +173,7 @@ async def cancel_video(
 
 @delete(
     "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller"},
-    responses=responses(401, 403, 404, 409), summary="Delete a finished video", tags=["videos"],
+    responses=responses(404, 409), summary="Delete a finished video", tags=["videos"],
 )
 async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str]) -> Deleted:
     """Remove the record of a terminal video. A replay of its idempotency key is answered 410 thereafter."""

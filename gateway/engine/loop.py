@@ -381,8 +381,8 @@ class Engine:
 
     def oldest_unfinished_seconds(self) -> float:
         """The age of the oldest unfinished task, 0 when there is none."""
-        oldest_at = min((task.created_at for task in self.tasks.values()), default=self.now())
-        return max(0.0, self.now() - oldest_at)
+        oldest = min((task.created_at for task in self.tasks.values()), default=None)
+        return 0.0 if oldest is None else max(0.0, self.now() - oldest)
 
 
 def _place(task: Task) -> tuple[int, float, str]:
