@@ -46,6 +46,7 @@ from providers.http import Account, Limits, VendorHTTP
 from providers.transport import Transport, tls_context
 
 DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its time too
+LISTEN_TRIES: Final = 1_000  # 5 ms apart
 _BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
 _NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
 _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
@@ -158,15 +159,16 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_stop, stopping)
         loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, parts.wires, settings_path)
-        servers = [_server(make_application(gateway), settings.server.listen)]
+        listen = _free(settings.server.listen)
+        servers = [_server(make_application(gateway), listen)]
         if settings.server.management is not None:
-            servers.append(_server(make_application(gateway, MANAGEMENT), settings.server.management))
+            management = _free(settings.server.management)
+            servers.append(_server(make_application(gateway, MANAGEMENT), management))
         serving = [asyncio.create_task(server.serve()) for server in servers]
-        await asyncio.sleep(0)  # lets the servers bind
+        await _listening(listen)
         _settle_memory()
         gateway.is_ready = True
-        listen, count = str(settings.server.listen), len(settings.providers)
-        gateway.telemetry.log.info("ready", listen=listen, providers=count)
+        gateway.telemetry.log.info("ready", listen=str(listen), providers=len(settings.providers))
         stopped = asyncio.create_task(stopping.wait())
         lasting = [*serving, parts.following]
         await asyncio.wait([*lasting, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -198,7 +200,6 @@ async def _drain(gateway: Gateway, servers: list[Server], serving: list[asyncio.
 
 
 def _server(app: ASGIApp, address: Address) -> Server:
-    _check_free(address)
     logging.getLogger("_granian").setLevel(logging.ERROR)
     return Server(
         app, address=address.host, port=address.port, interface=Interfaces.ASGINL, websockets=False,
@@ -206,8 +207,11 @@ def _server(app: ASGIApp, address: Address) -> Server:
     )
 
 
-def _check_free(address: Address) -> None:
-    """Raises CannotListen. The server itself would silently share a port, each sharer getting half."""
+def _free(address: Address) -> Address:
+    """`address`, with a port found for port 0. Raises CannotListen when somebody else listens there.
+
+    The server itself would share the port with whoever else does, silently, each getting half of the calls.
+    """
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -215,8 +219,24 @@ def _check_free(address: Address) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
+            return Address(address.host, probe.getsockname()[1])
     except OSError as error:
         raise CannotListen(f"[server] cannot listen on {address}: {error.strerror}") from error
+
+
+async def _listening(address: Address) -> None:
+    """Return when the server takes connections; `ready` is said no earlier. Raises CannotListen."""
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    host = anywhere.get(address.host, address.host)
+    for _ in range(LISTEN_TRIES):
+        try:
+            _, writer = await asyncio.open_connection(host, address.port)
+        except OSError:
+            await asyncio.sleep(0.005)
+        else:
+            writer.close()
+            return
+    raise CannotListen(f"[server] nothing listens on {address}, though it was free")
 
 
 def _on_stop(stopping: asyncio.Event) -> None:

@@ -155,4 +155,5 @@ def responses(*statuses: int, keyed: bool = True) -> dict[int, ResponseSpec]:
     """The problems that a route documents, by status, those of every keyed route among them."""
     titles = {info.status: info.title for info in CODES.values()}
     spec = partial(ResponseSpec, ProblemDocument, generate_examples=False, media_type=MEDIA_TYPE)
-    return {status: spec(description=titles[status]) for status in sorted({*statuses, *(_KEYED if keyed else ())})}
+    documented = sorted({*statuses, *(_KEYED if keyed else ())})
+    return {status: spec(description=titles[status]) for status in documented}

@@ -40,7 +40,7 @@ from gateway.storage.rows import Idempotency, NewVideo, Page, Video
 CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
 LOOP_MAX_BYTES: Final = 256 * 1024  # a few milliseconds' worth of decoding
 KEY_MAX_CHARS: Final = 255
-_UNCHANGED = {304: ResponseSpec(None, generate_examples=False, description="The caller has this version already")}
+_UNCHANGED = {304: ResponseSpec(None, generate_examples=False, description="The caller has this version")}
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 

@@ -20,6 +20,7 @@ class Waiters:
 
     def __init__(self, store: Store) -> None:
         self._ends: dict[str, tuple[asyncio.Event, int]] = {}
+        self._is_released = False
         store.listen(self._saved)
 
     @contextmanager
@@ -27,6 +28,8 @@ class Waiters:
         """An event, set when the video is terminal. Read the video inside, so that no end is missed."""
         event, count = self._ends.get(video_id, (asyncio.Event(), 0))
         self._ends[video_id] = (event, count + 1)
+        if self._is_released:
+            event.set()
         try:
             yield event
         finally:
@@ -37,7 +40,8 @@ class Waiters:
                 del self._ends[video_id]
 
     def release(self) -> None:
-        """Wake everybody: the gateway is about to stop, and an answer now is better than a cut connection."""
+        """Let nobody wait any more: the gateway stops, and an answer now is better than a cut connection."""
+        self._is_released = True
         for event, _ in self._ends.values():
             event.set()
 

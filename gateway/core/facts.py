@@ -33,16 +33,16 @@ class Cause(msgspec.Struct, frozen=True):
 
 
 class SubmitStarted(Fact, frozen=True):
-    """The intent to send, committed before the vendor is called."""
+    """The intent to send, committed before the vendor is called. `cost` is the estimate, if there is one."""
 
     candidate: Candidate
+    cost: Cost | None = None
 
 
 class Accepted(Fact, frozen=True):
-    """The vendor accepted and gave an id. `cost` is the estimated price, None where none is configured."""
+    """The vendor accepted and gave an id."""
 
     submitted: Submitted
-    cost: Cost | None = None
 
 
 class NotSent(Fact, frozen=True):
@@ -61,7 +61,6 @@ class SubmitUnknown(Fact, frozen=True):
     """The vendor may have accepted; nobody can know."""
 
     cause: Cause
-    cost: Cost | None = None
 
 
 class Polled(Fact, frozen=True):

@@ -245,6 +245,8 @@ def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
         task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
         attempts=task.attempts + 1, submitted_at=now,
     )
+    if fact.cost is not None:
+        after = replace(after, cost_amount=fact.cost[0], cost_currency=fact.cost[1])
     return after, "submitting", {"attempt": after.attempts}
 
 
@@ -258,17 +260,18 @@ def _accepted(task: Task, fact: Accepted, now: float) -> _Step:
     after = replace(
         task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes",
         started_at=now, raw_status=got.raw_status, raw_status_at=now,
-        estimate_seconds=got.estimate_seconds, **_cost(fact.cost),
+        estimate_seconds=got.estimate_seconds,
     )
     return after, "accepted_by_vendor", {"vendor_task_id": got.vendor_task_id, "raw_status": got.raw_status}
 
 
-def _cost(cost: tuple[str, str] | None) -> dict[str, str]:
-    return {} if cost is None else {"cost_amount": cost[0], "cost_currency": cost[1]}
+def _unspent(task: Task) -> Task:
+    """The estimate goes with the proof that nothing was bought."""
+    return replace(task, cost_amount=None, cost_currency=None) if task.charged == "no" else task
 
 
 def _back(task: Task) -> Task:
-    return replace(task, state="waiting", provider=None, offering=None, submitted_at=None)
+    return replace(_unspent(task), state="waiting", provider=None, offering=None, submitted_at=None)
 
 
 def _cause(cause: Cause) -> _Detail:
@@ -288,13 +291,12 @@ def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
     after = replace(task, ruled_out=(*task.ruled_out, tried))
     if scope == "elsewhere" and after.open_candidates:
         return _back(after), "rejected", _cause(fact.cause)
-    return _ended(after, now, code, fact.cause.message), "rejected", _cause(fact.cause)
+    return _ended(_unspent(after), now, code, fact.cause.message), "rejected", _cause(fact.cause)
 
 
 def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
     after = replace(
         task, state="submission_unknown", charged=_charged(task, "unknown"), started_at=now, unknown_at=now,
-        **_cost(fact.cost),
     )
     return after, "submission_unknown", _cause(fact.cause)
 
@@ -389,10 +391,10 @@ def _late(task: Task, fact: Fact, now: float) -> Change:
     match fact:
         case Accepted(submitted=got):
             given: _Detail = {"vendor_task_id": got.vendor_task_id}
-            after = replace(task, **given, ref=got.ref, charged="yes", **_cost(fact.cost))
+            after = replace(task, **given, ref=got.ref, charged="yes")
             return _change(task, after, now, "accepted_after_end", given)
         case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
-            after = replace(task, charged=_charged(task, "no"))
+            after = _unspent(replace(task, charged=_charged(task, "no")))
             return _change(task, after, now, "refused_after_end", _cause(fact.cause))
         case _:
             raise IllegalTransition(task, fact)

@@ -14,7 +14,6 @@ from gateway.core.facts import (
     Accepted,
     Candidate,
     Cause,
-    Cost,
     DeadlinePassed,
     Fact,
     NotSent,
@@ -45,7 +44,8 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
         if found is None:
             return  # a reload took it away since it was admitted
         request = await load_request(engine.store, task.id)
-        started = await engine.save(task, SubmitStarted(candidate))
+        cost = as_cost(found[0].price(found[1], request))
+        started = await engine.save(task, SubmitStarted(candidate, cost))
     finally:
         if started is None:
             engine.fleet.providers[candidate.provider].gate.leave()
@@ -57,30 +57,29 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
             await engine.save(started, fact)
         except Duplicate:
             cause = Cause("junk", "the vendor answered with the id of another video's job")
-            await engine.save(started, SubmitUnknown(cause, as_cost(provider.price(offering, request))))
+            await engine.save(started, SubmitUnknown(cause))
 
 
 async def _send(engine: Engine, provider: Provider, offering: Offering, request: VideoRequest) -> Fact:
     """Send once and say what that proves; everything that proves nothing is unknown."""
-    cost: Cost | None = as_cost(provider.price(offering, request))
     try:
         async with asyncio.timeout(provider.settings.submit_timeout):
             submitted = await provider.adapter.submit(request, offering)
     except VendorError as error:
         cause = Cause(error.kind, error.message, error.status, error.reason)
         if error.outcome == "unknown":
-            return SubmitUnknown(cause, cost)
+            return SubmitUnknown(cause)
         # A kind that is in no table was not sent at all: the provider is away.
         if REFUSALS.get(error.kind, ("later", ""))[0] == "later":
             provider.gate.close(engine.now(), error.kind, error.retry_after_seconds, engine.chance)
         return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause)
     except TimeoutError:
-        return SubmitUnknown(Cause("timeout", "no answer within submit_timeout"), cost)
+        return SubmitUnknown(Cause("timeout", "no answer within submit_timeout"))
     except Exception as error:  # noqa: BLE001 - a fault in an adapter proves nothing about what was sent
         engine.telemetry.step_failed("", error)
-        return SubmitUnknown(Cause("junk", "the adapter failed while sending; see the gateway's log"), cost)
+        return SubmitUnknown(Cause("junk", "the adapter failed while sending; see the gateway's log"))
     provider.gate.succeeded()
-    return Accepted(submitted, cost)
+    return Accepted(submitted)
 
 
 async def expire(engine: Engine, task: Task) -> None:

@@ -116,11 +116,11 @@ _progress: st.SearchStrategy[Progress] = st.one_of(
               message=texts),
 )
 FACTS: dict[type[Fact], st.SearchStrategy[Fact]] = {
-    SubmitStarted: st.builds(SubmitStarted, st.sampled_from((ONE, TWO))),
-    Accepted: st.builds(Accepted, _submitted, _costs),
+    SubmitStarted: st.builds(SubmitStarted, st.sampled_from((ONE, TWO)), _costs),
+    Accepted: st.builds(Accepted, _submitted),
     NotSent: st.builds(NotSent, _causes),
     Rejected: st.builds(Rejected, _causes),
-    SubmitUnknown: st.builds(SubmitUnknown, _causes, _costs),
+    SubmitUnknown: st.builds(SubmitUnknown, _causes),
     Polled: st.builds(Polled, _progress, times, _charged),
     OutputMissing: st.just(OutputMissing()),
     Forgotten: st.builds(Forgotten, _causes),

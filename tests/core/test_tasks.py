@@ -64,7 +64,7 @@ def polled(raw_status: str = "PROCESSING", progress: int | None = None) -> Polle
     return Polled(Pending(raw_status=raw_status, progress=progress), 3600, "unknown")
 
 
-RENDERING = (SubmitStarted(ONE), Accepted(SUBMITTED, ("0.42", "USD")))
+RENDERING = (SubmitStarted(ONE, ("0.42", "USD")), Accepted(SUBMITTED))
 UNKNOWN = (SubmitStarted(ONE), SubmitUnknown(CAUSE))
 FAILED = Failed(raw_status="FAILED", code="vendor_failed", message="no")
 
@@ -268,6 +268,14 @@ def test_a_second_sending_does_not_unsay_what_is_known_of_the_first(
     happened: tuple[Fact, ...], charged: str
 ) -> None:
     assert life(*happened).charged == charged
+
+
+@pytest.mark.parametrize(
+    ("happened", "amount"),
+    [(SubmitUnknown(CAUSE), "0.42"), (NotSent(CAUSE), None), (Rejected(CAUSE), None)],
+)
+def test_the_estimate_stays_unless_nothing_was_bought(happened: Fact, amount: str | None) -> None:
+    assert life(SubmitStarted(ONE, ("0.42", "USD")), happened).cost_amount == amount
 
 
 def test_nothing_was_charged_is_said_only_when_it_is_so() -> None:

@@ -82,7 +82,10 @@ async def _nothing(_: str) -> None:
 
 
 class Lane:
-    """The stage. `on_cross` is awaited at each point on the wire; every gateway of it listens on `port`."""
+    """The stage. `on_cross` is awaited at each point on the wire; every gateway of it listens on `port`.
+
+    `gateway` is set where it is another one than the starter's.
+    """
 
     def __init__(self, sandbox: Sandbox, starter: Launcher, port: int) -> None:
         self.sandbox, self.starter, self.port = sandbox, starter, port
@@ -98,7 +101,8 @@ class Lane:
 
     async def cross(self, label: str) -> bool:
         """A point on the wire was crossed; whether the gateway has died there."""
-        gateway = self.gateway
+        # It sends before it is ready: what it took over is due at once.
+        gateway = self.gateway or self.starter.gateway
         assert gateway is not None
         dies = gateway.points.cross(label)
         await self.on_cross(label)
@@ -121,12 +125,11 @@ class Lane:
 
     async def start(self, config: Path, points: Points) -> Gateway:
         """A gateway, ready or dead."""
-        self.gateway = await self.starter.start(config, points)
-        await self.gateway.reachable(self.port)
+        gateway = await self.starter.start(config, points)
         if points.watches:
             # An order that comes sooner may share the commit of taking over, and then there is a point less.
-            await self.gateway.passed("commit claim after")
-        return self.gateway
+            await gateway.passed("commit claim after")
+        return gateway
 
     async def live(self, folder: Path, deaths: Sequence[int | str]) -> Story:
         """A whole life in a new store: one process for each deadly point, and one that is let live.

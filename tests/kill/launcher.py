@@ -37,8 +37,12 @@ class WatchedConnection(sqlite3.Connection):
 
     _name = ""
 
-    def execute(self, sql: str, parameters: Mapping[str, object] | None = None, /) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(  # type: ignore[override]  # the program gives its parameters by name only
+        self, sql: str, parameters: Mapping[str, object] | None = None, /
+    ) -> sqlite3.Cursor:
         """As sqlite3's."""
+        if sql.startswith("begin"):
+            self._name = ""
         begins = next((begin for begin in _NAMES if sql.startswith(begin)), None)
         if begins is not None and not self._name:
             self._name = _NAMES[begins] or str((parameters or {}).get(_EVENT_TYPE))

@@ -82,17 +82,6 @@ class Gateway:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_SECONDS)
         crossing.cancel()
 
-    async def reachable(self, port: int) -> None:
-        """Come back when it listens, or has ended: `ready` is logged a moment before the first."""
-        while not self.code.done():
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0)
-            else:
-                writer.close()
-                return
-
     async def kill(self) -> None:
         """`kill -9`, and wait until it is dead."""
         self.signal(signal.SIGKILL)
@@ -111,13 +100,13 @@ class Launcher:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._gateway: Gateway | None = None
+        self.gateway: Gateway | None = None
         self.before_death: Callable[[], Awaitable[None]] = _nothing
 
     async def start(self, config: Path, points: Points) -> Gateway:
         """Start one; it is ready, or has died at a point before that. Any other end fails the test."""
         assert self._process.stdin is not None
-        self._gateway = gateway = Gateway(points)
+        self.gateway = gateway = Gateway(points)
         self._process.stdin.write(f"run {int(points.watches)} {config}\n".encode())
         if not await gateway.log.wait("ready"):
             assert points.is_reached, f"the gateway ended by itself: {gateway.log.lines}"
@@ -129,7 +118,7 @@ class Launcher:
         assert self._process.stdin is not None
         async for line in self._process.stdout:
             word, _, rest = line.decode().rstrip("\n").partition(" ")
-            gateway = self._gateway
+            gateway = self.gateway
             if gateway is None or not word:
                 continue
             if word == "pid":
@@ -144,14 +133,14 @@ class Launcher:
                 await gateway.log.end()
             else:
                 await gateway.log.take(f"{word} {rest}")
-        if self._gateway is not None and not self._gateway.code.done():
-            self._gateway.code.set_result(1)
-            await self._gateway.log.end()
+        if self.gateway is not None and not self.gateway.code.done():
+            self.gateway.code.set_result(1)
+            await self.gateway.log.end()
 
     async def stop(self) -> None:
         """End the gateway that runs, and the launcher."""
-        if self._gateway is not None:
-            await self._gateway.kill()
+        if self.gateway is not None:
+            await self.gateway.kill()
         assert self._process.stdin is not None
         self._process.stdin.close()
         await self._process.wait()

@@ -27,7 +27,6 @@ async def test_submit_in_flight_ends_before_the_process_does(tmp_path: Path) -> 
         config = stage.configure(tmp_path / "store")
         async with serving(config) as gateway:
             stage.gateway = gateway
-            await gateway.reachable(stage.port)
 
             async def stop_before_the_answer(label: str) -> None:
                 if label == "submit answer before":
@@ -51,7 +50,6 @@ async def test_who_waits_for_a_video_does_not_hold_up_the_end(tmp_path: Path) ->
     slow = SandboxSettings(port=0, key=KEY, render_seconds=600, render_spread=0)
     async with lane(slow) as stage, serving(stage.configure(tmp_path / "store")) as gateway:
         stage.gateway = gateway
-        await gateway.reachable(stage.port)
         polled = asyncio.Event()
 
         async def note(label: str) -> None:
@@ -74,7 +72,6 @@ async def test_asked_twice_it_stops_at_once_and_nobody_claims_to_know(tmp_path: 
         config = stage.configure(tmp_path / "store")
         async with serving(config) as gateway:
             stage.gateway = gateway
-            await gateway.reachable(stage.port)
 
             async def stop_twice_before_the_answer(label: str) -> None:
                 if label == "submit answer before":
