@@ -9,7 +9,7 @@ export UV_NO_PROGRESS := 1
 TOOLS := prometheus:prometheus promtool:prometheus
 APT := apt-get install --no-install-recommends
 
-.PHONY: help setup demo test tools lint bench openapi lock
+.PHONY: help setup demo test tools lint kills bench openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ lint: .venv/.dev  ## rules, types and the arrows between the rooms
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+kills: .venv/.dev  ## kill -9 a real gateway at every point of a life, and tell each
+	@$(BIN)/pytest tests/kill --numprocesses auto --maxprocesses 4 --dist worksteal -rP
 
 bench: .venv/.dev  ## measure, next to a bare handler in the same run
 	@$(BIN)/python -m tests.bench

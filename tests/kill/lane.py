@@ -125,6 +125,7 @@ class Lane:
 
     async def start(self, config: Path, points: Points) -> Gateway:
         """A gateway, ready or dead."""
+        self.gateway = None
         gateway = await self.starter.start(config, points)
         if points.watches:
             # An order that comes sooner may share the commit of taking over, and then there is a point less.

@@ -102,6 +102,15 @@ async def test_store_is_served_by_one_process(tmp_path: Path) -> None:
         assert (await stage.finished(await stage.create("the first goes on")))["status"] == "completed"
 
 
+async def test_port_is_listened_on_by_one_process(tmp_path: Path) -> None:
+    async with lane(SETTINGS) as stage:
+        await stage.start(stage.configure(tmp_path / "store"), Points())
+        code, _, said = await run("serve", "--config", str(stage.configure(tmp_path / "another")))
+        assert code == 1
+        assert f"cannot listen on 127.0.0.1:{stage.port}: Address already in use" in said
+        assert "Traceback" not in said
+
+
 async def test_key_made_beside_a_running_gateway_opens_it_at_once(tmp_path: Path) -> None:
     async with lane(SETTINGS) as stage:
         config = stage.configure(tmp_path / "store", auth="keys")
