@@ -49,6 +49,7 @@ DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its
 LISTEN_TRIES: Final = 1_000  # 5 ms apart
 _BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
 _NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
+_MOVED: Final = "it has jobs in flight and cannot change its adapter or base_url; use another name"
 _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
 
 
@@ -61,7 +62,9 @@ class Wires:
         proxy = None if egress.proxy is None else egress.proxy.reveal()
         make = partial(Transport, proxy=proxy, tls=tls_context(egress.ca_file), max_connections=0)
         self.fresh, self.pooled = make(fresh=True), make()
-        files = {reach: make(guard=None if proxy else guard(policy, reach)) for reach in _REACHES}
+        # Fresh, so that what is left over on a connection is never taken for another caller's file.
+        guards = {reach: None if proxy else guard(policy, reach) for reach in _REACHES}
+        files = {reach: make(fresh=True, guard=guards[reach]) for reach in _REACHES}
         self.links = Links(policy, files)
         self._all = (self.fresh, self.pooled, *files.values())
 
@@ -111,22 +114,35 @@ class Running(msgspec.Struct):
     following: asyncio.Task[None]
 
 
+class SteadyClock:
+    """Unix time in seconds that follows the machine's clock forward, never back: a step stops no timer."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+
+    def __call__(self) -> float:
+        """Now."""
+        elapsed = time.monotonic()
+        self._offset = max(self._offset, time.time() - elapsed)
+        return elapsed + self._offset
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """All parts of a gateway, started; the engine runs until the context ends. Raises StorageError."""
     chance = random.SystemRandom()
-    telemetry = Telemetry({})
+    now, telemetry = SteadyClock(), Telemetry({})
     database = open_database(settings, exclusive=True)
     wires = Wires(settings)
     try:
         await database.migrate()
         store, fleet = Store(database), Fleet(chance)
         fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
-        engine = Engine(store, fleet, telemetry, Outside(time.time, chance, secrets.token_hex(8)), STEPS)
+        engine = Engine(store, fleet, telemetry, Outside(now, chance, secrets.token_hex(8)), STEPS)
         telemetry.ages(engine.oldest_unfinished_seconds)
         gateway = Gateway(
             store=store, engine=engine, fleet=fleet, telemetry=telemetry, waiters=Waiters(store),
-            links=wires.links, now=time.time, chance=chance,
+            links=wires.links, now=now, chance=chance,
             door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"),
         )
         telemetry.videos_are(await store.counts())
@@ -168,6 +184,7 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
         await _listening(listen)
         _settle_memory()
         gateway.is_ready = True
+        _say_what_waits(gateway.telemetry, settings)
         gateway.telemetry.log.info("ready", listen=str(listen), providers=len(settings.providers))
         stopped = asyncio.create_task(stopping.wait())
         lasting = [*serving, parts.following]
@@ -177,6 +194,15 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
                 task.result()  # what ended by itself says why
         await _drain(gateway, servers, serving)
     return 0
+
+
+def _say_what_waits(telemetry: Telemetry, settings: Settings) -> None:
+    """What the contract's configuration has and this version does not do yet: never accepted in silence."""
+    if settings.files.url.kind != "off":
+        effect = "videos stream from the vendor's link while it lives"
+        telemetry.log.warning("files_are_not_kept_yet", effect=effect)
+    if settings.webhooks.secrets:
+        telemetry.log.warning("webhooks_are_not_sent_yet", effect="a request with a webhook_url is refused")
 
 
 def _settle_memory() -> None:
@@ -245,6 +271,14 @@ def _on_stop(stopping: asyncio.Event) -> None:
     stopping.set()
 
 
+def _has_moved(provider: Provider, settings: Settings) -> bool:
+    """Whether a provider would be another vendor while it has jobs: their ids mean nothing there."""
+    new, old = settings.providers.get(provider.name), provider.settings
+    if new is None or provider.gate.in_flight == 0:
+        return False
+    return (new.adapter.name, new.base_url) != (old.adapter.name, old.base_url)
+
+
 def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
     """SIGHUP: the providers, routing and log of the file as it is now, or none of it when the file is bad."""
     log, old = gateway.telemetry.log, gateway.fleet.settings
@@ -254,13 +288,17 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
         problems = [str(problem) for problem in error.problems]
         log.error("reload_refused", problems=problems)  # noqa: TRY400 - the file's fault: no traceback helps
         return
+    moved = [name for name, provider in gateway.fleet.providers.items() if _has_moved(provider, settings)]
+    if moved:
+        log.error("reload_refused", problems=[f"providers.{name}: {_MOVED}" for name in moved])
+        return
     waits = [name for name in _NEEDS_RESTART if getattr(settings, name) != getattr(old, name)]
     if waits:
         log.warning("reload_needs_restart", sections=waits)
     wires.allow(settings)
     gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet))
     configure_logging(settings.log.level, settings.log.format)
-    gateway.engine.wake()
+    gateway.engine.recount()
     log.info("reloaded", providers=len(settings.providers))
 
 

@@ -95,6 +95,7 @@ def configure_logging(level: LogLevel, style: LogFormat) -> None:
     )
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -237,9 +238,13 @@ class Telemetry:
             request_id=request_id,
         )
 
+    @staticmethod
+    def in_request(request_id: str) -> None:
+        """Have every line that is written while this request is served say its id."""
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+
     def task_changed(
-        self, before: Followed | None, after: Followed, events: Sequence[Happening],
-        request_id: str | None = None,
+        self, before: Followed | None, after: Followed, events: Sequence[Happening]
     ) -> None:
         """A task was created, changed, or taken over: one log line per event, and the metrics that follow."""
         for event in events:
@@ -249,7 +254,7 @@ class Telemetry:
             fields = {
                 "video_id": after.id, "status": event.status, "stage": event.stage,
                 "provider": event.provider, "offering": event.offering,
-                "attempt": after.attempts or None, "request_id": request_id,
+                "attempt": after.attempts or None,
                 "cause": event.detail.get("kind") or event.detail.get("code"),
             }
             write(event.type, **{name: value for name, value in fields.items() if value is not None})

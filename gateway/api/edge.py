@@ -33,6 +33,7 @@ class Edge:
         started = time.perf_counter()
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        self._telemetry.in_request(request_id)
         status = 500
 
         async def marked(message: Message) -> None:

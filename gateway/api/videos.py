@@ -66,7 +66,7 @@ async def create_video(
         held = await gateway.store.idempotency_get(caller.id, name)
         if held is not None:
             return await _replay(request, held, asked.fingerprint, prefer)
-    new = _new_video(gateway, caller.id, asked)
+    new = await _new_video(gateway, caller.id, asked)
     key = None if name is None else Idempotency(name, asked.fingerprint, new.task.id)
     held = await gateway.store.video_add(new, key)
     if held is not None:
@@ -201,7 +201,7 @@ async def _read(request: Request[Any, Any, Any]) -> Asked:
     return await asyncio.to_thread(read_create, body, names)
 
 
-def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
+async def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
     """The task with its candidates, fixed now. Raises Problem no_route when there is none."""
     route = gateway.fleet.route(asked.request, asked.pins)
     if not route.candidates:
@@ -222,7 +222,9 @@ def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
         )
         for seq, entry in enumerate(route.refused, 2)
     )
-    text, inputs = split_request(asked.request)
+    wanted = asked.request
+    has_data = (wanted.image or "").startswith("data:") or (wanted.end_image or "").startswith("data:")
+    text, inputs = await asyncio.to_thread(split_request, wanted) if has_data else split_request(wanted)
     events = (accepted_event(task), *refused)
     return NewVideo(task=task, request=text, metadata=asked.metadata, inputs=inputs, events=events)
 

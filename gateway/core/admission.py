@@ -15,6 +15,7 @@ import msgspec
 # A hint of a vendor is honoured between these; a garbled one cannot stop a provider for days.
 RETRY_AFTER_SECONDS: Final = (1.0, 900.0)
 BACKOFF_BASE_SECONDS: Final = 1.0
+ROOM_MAX: Final = 64  # submits under way at once from which on a provider counts as recovered
 BACKOFF_MAX_SECONDS: Final = 60.0
 
 
@@ -30,23 +31,38 @@ class Rate(msgspec.Struct):
             return now
         return max(now, self.taken[-self.per_minute] + 60.0)
 
+    def book(self, now: float) -> float:
+        """Take the next one there is; when it may be used. Whoever asks first has the earlier turn."""
+        at = self.free_at(now)
+        self._take(at)
+        return at
+
     def take(self, now: float) -> bool:
         """Take one, if it may be taken now."""
         if self.free_at(now) > now:
             return False
+        self._take(now)
+        return True
+
+    def _take(self, at: float) -> None:
         if self.per_minute is not None:
-            self.taken.append(now)
+            self.taken.append(at)
             while len(self.taken) > self.per_minute:
                 self.taken.popleft()
-        return True
 
 
 class Gate(msgspec.Struct, kw_only=True):
-    """The door to one provider. `in_flight` counts the tasks that have, or may have, a job there."""
+    """The door to one provider. `in_flight` counts the tasks that have, or may have, a job there.
+
+    `sending` counts the submits under way, `room` bounds them after a closing: one at first, twice as many
+    after each acceptance. Otherwise all that wait would meet a vendor that has just come back, at once.
+    """
 
     max_in_flight: int | None = None
     rate: Rate
     in_flight: int = 0
+    sending: int = 0
+    room: int | None = None
     draining: bool = False
     closed_until: float = 0.0
     closed_why: str | None = None
@@ -55,6 +71,8 @@ class Gate(msgspec.Struct, kw_only=True):
     def free_at(self, now: float) -> float | None:
         """When a submission may leave: `now`, a later time, or None when only a finished task can tell."""
         if self.draining or (self.max_in_flight is not None and self.in_flight >= self.max_in_flight):
+            return None
+        if self.room is not None and self.sending >= self.room:
             return None
         return max(self.closed_until, self.rate.free_at(now))
 
@@ -69,15 +87,23 @@ class Gate(msgspec.Struct, kw_only=True):
         if self.free_at(now) != now or not self.rate.take(now):
             return False
         self.in_flight += 1
+        self.sending += 1
         return True
+
+    def answered(self) -> None:
+        """A submit that entered is over, whatever came of it."""
+        self.sending -= 1
 
     def leave(self) -> None:
         """A task has no job here any more."""
         self.in_flight = max(0, self.in_flight - 1)
 
     def succeeded(self) -> None:
-        """The provider accepted: the next failure is a first one. A hint to wait stays in force."""
-        self.failures = 0
+        """The provider accepted: there is room for more. After enough of it no failure counts any more."""
+        if self.room is not None:
+            self.room = None if self.room >= ROOM_MAX else self.room * 2
+        if self.room is None:
+            self.failures = 0
 
     def close(self, now: float, why: str, retry_after_seconds: float | None, chance: random.Random) -> None:
         """Nothing more for a while: for the vendor's hint, or for a growing, fully jittered time.
@@ -87,6 +113,7 @@ class Gate(msgspec.Struct, kw_only=True):
         if now >= self.closed_until:
             self.failures += 1
         until = now + pause_seconds(self.failures, retry_after_seconds, chance)
+        self.room = 1
         self.closed_until, self.closed_why = max(self.closed_until, until), why
 
 

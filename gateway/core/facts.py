@@ -117,4 +117,5 @@ REFUSALS: Final[Mapping[ErrorKind, tuple[Scope, str]]] = {
     "insufficient_credit": ("elsewhere", "insufficient_credit"),
     "rate_limited": ("later", "vendor_rejected"),
     "capacity": ("later", "vendor_rejected"),
+    "unavailable": ("later", "vendor_rejected"),
 }

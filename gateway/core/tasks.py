@@ -78,8 +78,6 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
 
 # Progress is written only when it moved this far: polls cost no writes, and a life stays below eight of them.
 PROGRESS_STEP: Final = 25
-
-
 _CHARGED: Final[tuple[Charged, ...]] = ("no", "unknown", "yes")
 
 
@@ -127,8 +125,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> Status:
-        """The caller's word for the state."""
-        return STATUS_OF[self.state]
+        """The caller's word for the state. It never goes back: what is sent again stays in progress."""
+        status = STATUS_OF[self.state]
+        return "in_progress" if status == "queued" and self.resubmits else status
 
     @property
     def is_terminal(self) -> bool:

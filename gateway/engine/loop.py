@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
@@ -31,15 +31,17 @@ from gateway.core.tasks import (
     with_event,
 )
 from gateway.engine.provider import Fleet
+from gateway.engine.queue import Queue
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
 from providers.spec import Pending
 
-CLAIM_BATCH: Final = 500  # tasks taken over at a time, while the first of them are followed already
+CLAIM_BATCH: Final = 500  # tasks taken over at a time
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 500  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
+TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 _IDLE_SECONDS: Final = 3_600.0
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Watch(msgspec.Struct):
     failures: int = 0
     missing_since: float | None = None
     not_before: float = 0.0
+    turn: float | None = None
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -86,7 +89,7 @@ class Engine:
         self.watches: dict[str, Watch] = {}
         self._steps = steps
         self._timers: list[tuple[float, str]] = []
-        self._queue: list[tuple[int, float, str]] = []
+        self._queue = Queue()
         self._gates_at = 0.0
         self._wake = asyncio.Event()
         self._is_stopping = False
@@ -113,8 +116,11 @@ class Engine:
             except TimeoutError:
                 continue
 
-    def wake(self) -> None:
-        """Look again now: a provider, a place or a rate may be free."""
+    def recount(self) -> None:
+        """The providers were changed: count what each has in flight anew, and look again who may go."""
+        jobs = Counter(task.provider for task in self.tasks.values() if task.state in IN_FLIGHT)
+        for name, provider in self.fleet.providers.items():
+            provider.gate.in_flight = max(jobs[name], provider.gate.sending)
         self._wake.set()
 
     async def stop(self) -> None:
@@ -129,10 +135,11 @@ class Engine:
             await asyncio.wait(self._others)
 
     async def _take_over(self) -> None:
-        while await self.store.tasks_claim(self.replica, CLAIM_BATCH):
+        while await self._insist("", partial(self.store.tasks_claim, self.replica, CLAIM_BATCH)):
             pass
         position = (0.0, "")
-        while batch := await self.store.tasks_owned(self.replica, position, CLAIM_BATCH):
+        owned = self.store.tasks_owned
+        while batch := await self._insist("", partial(owned, self.replica, position, CLAIM_BATCH)):
             position = (batch[-1].created_at, batch[-1].id)
             for task in batch:
                 if task.id not in self.tasks:
@@ -151,7 +158,12 @@ class Engine:
         self.watches[task_id].is_busy = True
         running = asyncio.create_task(self._run_step(task_id, step))
         group.add(running)
-        running.add_done_callback(group.discard)
+
+        def is_over(done: asyncio.Task[None]) -> None:
+            group.discard(done)
+            self._wake.set()  # not before: the loop must not count it any more
+
+        running.add_done_callback(is_over)
 
     async def _run_step(self, task_id: str, step: Callable[[], Awaitable[None]]) -> None:
         """Run one step; what goes wrong in it stays with that task, which is looked at again later."""
@@ -168,7 +180,6 @@ class Engine:
             task = self.tasks.get(task_id)
             if task is not None and watch.due is None:
                 self._schedule(task)
-            self._wake.set()
 
     # --- timers -------------------------------------------------------------------------------------
 
@@ -179,6 +190,10 @@ class Engine:
             watch.due = at
             heapq.heappush(self._timers, (at, task_id))
             self._wake.set()
+            if len(self._timers) > 2 * len(self.watches) + TIMERS_SPARE:
+                due = ((watch.due, task_id) for task_id, watch in self.watches.items())
+                self._timers = [(at, task_id) for at, task_id in due if at is not None]
+                heapq.heapify(self._timers)
 
     def _next_due(self) -> Task | None:
         """The next task whose time has come. A busy one is planned anew when its step ends."""
@@ -225,11 +240,12 @@ class Engine:
             return
         now = self.now()
         gates = {name: provider.gate for name, provider in self.fleet.providers.items()}
-        free = {name for name, gate in gates.items() if gate.free_at(now) == now}
-        for place in list(self._queue) if free else ():
+        asked = {name: gate for name, gate in gates.items() if self._queue.is_waited_for(name)}
+        free = {name for name, gate in asked.items() if gate.free_at(now) == now}
+        for task_id in self._queue.ids() if free else ():
             if not free or len(self._submits) >= SUBMITS_MAX:
                 break
-            task = self.tasks[place[2]]
+            task = self.tasks[task_id]
             open_now = (some for some in task.open_candidates if some.provider in free)
             candidate = next((some for some in open_now if self.fleet.find(some) is not None), None)
             watch = self.watches[task.id]
@@ -244,13 +260,13 @@ class Engine:
 
     def queue_place(self, task: Task) -> tuple[int, float | None] | None:
         """A waiting task's place from 1, and when it may start if that can be told; None when not in line."""
-        place = bisect_left(self._queue, _place(task))
-        if task.id not in self.tasks or self._queue[place : place + 1] != [_place(task)]:
+        place = self._queue.place(task)
+        if place is None:
             return None
         gates = [self.fleet.providers[name].gate for name in {some.provider for some in task.open_candidates}
                  if name in self.fleet.providers]
         times = [at for gate in gates if (at := gate.free_at(self.now())) is not None]
-        return place + 1, min(times, default=None)
+        return place, min(times, default=None)
 
     def seconds_to_next(self, task: Task) -> float:
         """How long until something may have changed for a caller: until the next poll, 1 to 60 seconds."""
@@ -342,14 +358,14 @@ class Engine:
         self.tasks[task.id] = task
         self.watches.setdefault(task.id, Watch())
         if task.state == "waiting":
-            insort(self._queue, _place(task))
+            self._queue.add(task)
         self._schedule(task)
         self._wake.set()
 
     def _count(self, before: Task | None, after: Task) -> None:
         """Keep the queue and the gates in step. A gate is entered at admission, or at taking over."""
         if before is not None and before.state == "waiting":
-            self._unqueue(before)
+            self._queue.remove(before)
         was = before is not None and before.state in IN_FLIGHT
         provider = self.fleet.providers.get((before if was and before is not None else after).provider or "")
         if provider is None:
@@ -366,13 +382,8 @@ class Engine:
         task = self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
         if task is not None and task.state == "waiting":
-            self._unqueue(task)
+            self._queue.remove(task)
         self._wake.set()
-
-    def _unqueue(self, task: Task) -> None:
-        index = bisect_left(self._queue, _place(task))
-        if self._queue[index : index + 1] == [_place(task)]:
-            del self._queue[index]
 
     def _park(self, task_id: str, message: str) -> None:
         """Leave a task alone whose next step would break a promise; an operator has to look at it."""
@@ -383,7 +394,3 @@ class Engine:
         """The age of the oldest unfinished task, 0 when there is none."""
         oldest = min((task.created_at for task in self.tasks.values()), default=None)
         return 0.0 if oldest is None else max(0.0, self.now() - oldest)
-
-
-def _place(task: Task) -> tuple[int, float, str]:
-    return -task.priority, task.created_at, task.id

@@ -16,6 +16,8 @@ _OUTCOMES = {
     "Pending": "pending", "Succeeded": "succeeded", "Failed": "failed", "Unrecognised": "unrecognised",
 }
 _UNCONFIGURED_SECONDS = 60.0
+_CROWDED_SECONDS = (0.1, 0.5)
+ASKING_MAX = 100  # polls of one provider under way at once: a vendor that hangs leaves the others their share
 
 
 async def poll(engine: Engine, task: Task) -> None:
@@ -29,18 +31,24 @@ async def poll(engine: Engine, task: Task) -> None:
     if provider is None or task.ref is None:
         engine.due_at(task.id, min(task.deadline_at, now + _UNCONFIGURED_SECONDS))
         return
-    free_at = provider.polls.free_at(now)
-    if free_at > now:
-        engine.due_at(task.id, min(task.deadline_at, free_at))
+    if watch.turn is None:
+        watch.turn = provider.polls.book(now)
+    if provider.asking >= ASKING_MAX:
+        watch.turn = max(watch.turn, now + engine.chance.uniform(*_CROWDED_SECONDS))
+    if watch.turn > now:
+        engine.due_at(task.id, min(task.deadline_at, watch.turn))
         return
-    provider.polls.take(now)
+    watch.turn = None
     lag_seconds = now - (now if watch.plan is None else watch.plan.at)
+    provider.asking += 1
     try:
         progress = await provider.adapter.poll(task.ref)
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", lag_seconds)
         await _could_not_ask(engine, task, provider, error)
         return
+    finally:
+        provider.asking -= 1
     engine.telemetry.polled(provider.name, _OUTCOMES[type(progress).__name__], lag_seconds)
     await _answered(engine, task, provider, progress)
 

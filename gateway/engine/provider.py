@@ -30,6 +30,7 @@ class Provider(msgspec.Struct, kw_only=True):
     polls: Rate
     bounds: Bounds
     known: dict[str, Offering]
+    asking: int = 0
 
     @property
     def name(self) -> str:

@@ -38,7 +38,7 @@ _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sen
 
 async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     """Send an admitted task. Its place at the gate was taken; it is given back here if nothing is sent."""
-    found = engine.fleet.find(candidate)
+    found, gate = engine.fleet.find(candidate), engine.fleet.providers[candidate.provider].gate
     started = None
     try:
         if found is None:
@@ -48,10 +48,14 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
         started = await engine.save(task, SubmitStarted(candidate, cost))
     finally:
         if started is None:
-            engine.fleet.providers[candidate.provider].gate.leave()
+            gate.answered()
+            gate.leave()
     if started is not None:
         provider, offering = found
-        fact = await _send(engine, provider, offering, request)
+        try:
+            fact = await _send(engine, provider, offering, request)
+        finally:
+            gate.answered()
         engine.telemetry.submitted(provider.name, _RESULTS[type(fact)])
         try:
             await engine.save(started, fact)
@@ -69,8 +73,8 @@ async def _send(engine: Engine, provider: Provider, offering: Offering, request:
         cause = Cause(error.kind, error.message, error.status, error.reason)
         if error.outcome == "unknown":
             return SubmitUnknown(cause)
-        # A kind that is in no table was not sent at all: the provider is away.
-        if REFUSALS.get(error.kind, ("later", ""))[0] == "later":
+        is_away = error.outcome == "not_sent" or REFUSALS.get(error.kind, ("final", ""))[0] == "later"
+        if is_away:
             provider.gate.close(engine.now(), error.kind, error.retry_after_seconds, engine.chance)
         return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause)
     except TimeoutError:

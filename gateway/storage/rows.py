@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.facts import Candidate
-from gateway.core.tasks import STATUS_OF, Event, Task
+from gateway.core.tasks import Event, Task
 from gateway.storage.db import Row, Value
 
 # The columns of `videos`: the fields of Task, and the status that follows from its state, for lists.
@@ -90,7 +90,7 @@ def task_values(task: Task) -> tuple[Value, ...]:
     for index in _INDEX.values():
         value = values[index]
         values[index] = None if value is None else _encode(value).decode()
-    return (*values, STATUS_OF[task.state])
+    return (*values, task.status)
 
 
 def task_of(row: Row) -> Task:

@@ -259,6 +259,91 @@ def test_a_redirect_to_a_private_address_is_not_followed(served: Served, trap: s
     assert "secret" not in answer.text
 
 
+# --- vendors that do not answer what was asked --------------------------------------------------------------
+
+OK, PART = "200 OK\r\nContent-Type: video/mp4\r\n", "206 Partial Content\r\nContent-Type: video/mp4\r\n"
+NOT_THERE = "416 Range Not Satisfiable\r\n"
+FIRST_100 = "bytes=0-99"
+
+
+def raw(monkeypatch: pytest.MonkeyPatch, odd: OddVendor, head: str, size: int = 0) -> None:
+    """Have the odd vendor answer each request for a file by this status and these headers, then hang up."""
+    answer = f"HTTP/1.1 {head.strip()}\r\nConnection: close\r\n\r\n".encode() + bytes(range(100)) * 10
+    end = len(answer) - 1000 + size
+    monkeypatch.setattr(odd, "send_file", lambda handler: handler.wfile.write(answer[:end]))
+
+
+@pytest.mark.parametrize("to", ["http://[::1", "http://vendor.example:abc/", "/a\x7fb", "//\u0378.example/"])
+def test_a_redirect_that_is_no_url_is_410(
+    served: Served, odd: OddVendor, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    raw(monkeypatch, odd, f"302 Found\r\nLocation: {to}\r\nContent-Length: 0")
+    problem(served.client.get(odd_path(served)), 410, "expired")
+
+
+@pytest.mark.parametrize(
+    ("asked", "head", "size"),
+    [
+        (FIRST_100, PART + "Content-Range: bytes 500-599/1000\r\nContent-Length: 100", 100),
+        (FIRST_100, PART + "Content-Range: bytes 50-149/1000\r\nContent-Length: 100", 100),
+        (FIRST_100, PART + "Content-Range: bytes 0-49/1000\r\nContent-Length: 50", 50),
+        ("bytes=-5", PART + "Content-Range: bytes 0-4/1000\r\nContent-Length: 5", 5),
+        ("bytes=5-", PART + "Content-Range: bytes 5-9/1000\r\nContent-Length: 5", 5),
+        (FIRST_100, PART + "Content-Range: bytes 0-99/1000\r\nContent-Length: 50", 50),
+        (FIRST_100, PART + "Content-Range: bytes 0-99/1000\r\nContent-Length: 0", 0),
+        (FIRST_100, PART + "Content-Range: bytes 0-99/1000", 0),
+        (FIRST_100, PART + "Content-Range: bytes 0-99/-5", 100),
+        (FIRST_100, PART + f"Content-Range: bytes 0-99/{'9' * 30}", 100),
+        (FIRST_100, PART + "Content-Range: bytes 0-99/50\r\nContent-Length: 100", 100),
+        (FIRST_100, PART + "Content-Range: bytes 99-0/1000\r\nContent-Length: 100", 100),
+        (FIRST_100, PART + "Content-Range: bytes 0-99/*\r\nContent-Length: 100", 100),
+        (FIRST_100, PART + "Content-Length: 100", 100),
+        (FIRST_100, NOT_THERE + "Content-Range: bytes */1000\r\nContent-Length: 0", 0),
+        (FIRST_100, NOT_THERE + "Content-Range: bytes 0-0/-5\r\nContent-Length: 0", 0),
+        (FIRST_100, NOT_THERE + "Content-Length: 0", 0),
+        ("", NOT_THERE + "Content-Range: bytes */1000\r\nContent-Length: 0", 0),
+        ("", PART + "Content-Range: bytes 0-99/100\r\nContent-Length: 100", 100),
+        ("", OK + "Content-Length: 100", 0),
+        ("", OK + "Content-Length: 0", 0),
+        ("", OK, 100),
+        ("bytes=50-", OK + "Content-Length: 100", 40),
+        ("", OK + "Content-Encoding: gzip\r\nContent-Length: 100", 100),
+        ("", "200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 100", 100),
+        ("", "200 OK\r\nContent-Type: application/json\r\nContent-Length: 100", 100),
+    ],
+)  # fmt: skip
+def test_an_answer_that_does_not_fit_is_502(
+    served: Served, odd: OddVendor, monkeypatch: pytest.MonkeyPatch, asked: str, head: str, size: int
+) -> None:
+    raw(monkeypatch, odd, head, size)
+    answer = served.client.get(odd_path(served), headers={"Range": asked} if asked else {})
+    found = problem(answer, 502, "vendor_unavailable")
+    assert (found["charged"], found["retryable"]) == ("yes", True)
+
+
+def test_a_part_that_ends_early_never_passes_for_a_whole_one(
+    served: Served, odd: OddVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw(monkeypatch, odd, PART + "Content-Range: bytes 0-99/1000", 50)
+    with pytest.raises(httpx.TransportError):
+        served.client.get(odd_path(served), headers={"Range": FIRST_100})
+
+
+def test_a_416_that_leaves_out_the_size_is_asked_for_it(
+    served: Served, odd: OddVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        if "range" in handler.headers:
+            handler.send_error(416)
+        else:
+            begin(handler, 1000)
+
+    monkeypatch.setattr(odd, "send_file", send)
+    answer = served.client.get(odd_path(served), headers={"Range": "bytes=1000-"})
+    problem(answer, 416, "range_not_satisfiable")
+    assert answer.headers["content-range"] == "bytes */1000"
+
+
 # --- memory -------------------------------------------------------------------------------------------------
 
 

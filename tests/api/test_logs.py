@@ -194,6 +194,7 @@ def test_a_life_is_told_in_json_lines(served: Served) -> None:
     (access,) = (line for line in lines if line["event"] == "request" and line["request_id"] == "told-1")
     assert (access["route"], access["method"], access["status"]) == ("/v1/videos", "POST", 202)
     changes = [line for line in lines if line.get("video_id") == video_id]
+    assert [line.get("request_id") for line in changes] == ["told-1"] + [None] * (len(changes) - 1)
     kinds = [line["event"] for line in changes]
     steps = [kind for kind in kinds if kind != "vendor_status"]
     assert steps == ["accepted", "submitting", "accepted_by_vendor", "completed"]
@@ -205,6 +206,8 @@ def test_the_process_writes_json_lines_and_nothing_else(tmp_path: Path) -> None:
     text = f"""
         [server]
         listen = "127.0.0.1:{port}"
+        [files]
+        url = "off"
         [providers.one]
         adapter = "myrouter"
         base_url = "http://127.0.0.1:{free_port()}"

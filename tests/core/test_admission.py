@@ -110,16 +110,27 @@ def test_a_closed_gate_opens_by_itself() -> None:
     assert door.state(free_at) == "healthy"
 
 
-def test_after_a_success_the_next_failure_is_a_first_one_but_a_hint_stays_in_force() -> None:
+def test_after_a_closing_there_is_room_for_one_and_twice_as_many_after_each_acceptance() -> None:
     door, chance = gate(), random.Random(1)
     for number in range(5):
         door.close(NOW + 100 * number, "capacity", None, chance)
     assert door.failures == 5
-    door.close(NOW + 500, "rate_limited", 30, chance)
+    now, rooms = NOW + 1_000, []
+    while door.room is not None:
+        rooms.append(next(count for count in range(1_000) if not door.enter(now)))
+        assert door.failures == 5
+        for _ in range(rooms[-1]):
+            door.answered()
+        door.succeeded()
+    assert rooms == [1, 2, 4, 8, 16, 32, 64]
+    assert door.failures == 0
+
+
+def test_a_hint_stays_in_force_after_a_success() -> None:
+    door = gate()
+    door.close(NOW + 500, "rate_limited", 30, random.Random(1))
     door.succeeded()
-    assert (door.failures, door.state(NOW + 529), door.enter(NOW + 529)) == (0, "degraded", False)
-    door.close(NOW + 600, "capacity", None, chance)
-    assert (door.failures, door.closed_until <= NOW + 601) == (1, True)
+    assert (door.state(NOW + 529), door.enter(NOW + 529)) == ("degraded", False)
 
 
 def test_failures_of_submits_that_left_together_count_once() -> None:
@@ -146,6 +157,7 @@ def test_a_draining_gate_lets_nobody_in() -> None:
 def test_a_gate_is_free_when_both_its_closing_and_its_rate_are_over() -> None:
     door = gate(per_minute=1)
     assert door.enter(NOW)
+    door.answered()
     door.close(NOW, "capacity", 2, random.Random(1))
     assert door.free_at(NOW) == NOW + 60
     door.close(NOW, "capacity", 120, random.Random(1))
@@ -190,3 +202,9 @@ def test_free_now_is_what_lets_one_in_and_the_cap_holds(
         else:
             getattr(door, act)()
         assert 0 <= door.in_flight <= cap
+
+
+def test_booked_turns_keep_the_rate_and_the_order() -> None:
+    rate = Rate(3)
+    turns = [rate.book(NOW) for _ in range(10)]
+    assert turns == [NOW] * 3 + [NOW + 60] * 3 + [NOW + 120] * 3 + [NOW + 180]
