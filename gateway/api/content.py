@@ -7,7 +7,8 @@ product).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, route
@@ -58,7 +59,8 @@ async def get_content(
     if if_none_match is not None and (tag in if_none_match or if_none_match.strip() == "*"):
         return Response(b"", status_code=304, headers=headers)
     asked = _asked(range_header if if_range in (None, tag) else None)
-    piece = await _open(gateway, url, "bytes=0-0" if request.method == "HEAD" else asked)
+    with _explained():
+        piece = await _open(gateway, url, "bytes=0-0" if request.method == "HEAD" else asked)
     start, end = _span(asked, piece.total)
     if start >= piece.total and asked is not None:
         await piece.close()
@@ -71,7 +73,10 @@ async def get_content(
     if request.method == "HEAD":
         await piece.close()
         return Response(b"", status_code=status, headers=headers, media_type=CONTENT_TYPE)
-    return Stream(_bytes(piece, start, end), status_code=status, headers=headers, media_type=CONTENT_TYPE)
+    part = piece.part(start, end)
+    with _explained():
+        first = await anext(part)  # before the answer begins: until then a failure can be told
+    return Stream(_rejoined(first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE)
 
 
 def _link(gateway: Gateway, task: Task) -> str:
@@ -84,15 +89,27 @@ def _link(gateway: Gateway, task: Task) -> str:
     return task.result_url
 
 
-async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Make a Problem of what goes wrong with a link."""
     charged = {"charged": "yes"}
     try:
-        return await open_link(gateway.links, url, asked)
+        yield
     except LinkRefused as error:
         detail = f"{error}; the file was not stored.".capitalize()
         raise Problem("expired", detail, extra=charged) from error
     except LinkUnreachable as error:
         raise Problem("vendor_unavailable", f"{error}.".capitalize(), extra=charged) from error
+
+
+async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:
+    """The vendor's answer, which holds all that was asked for. Raises LinkRefused, LinkUnreachable."""
+    piece = await open_link(gateway.links, url, asked)
+    start, end = _span(asked, piece.total)
+    if start < piece.total and not (piece.start <= start and end <= piece.end):
+        await piece.close()
+        raise LinkUnreachable("the vendor's file server sent another part than was asked for")
+    return piece
 
 
 def _asked(header: str | None) -> str | None:
@@ -116,16 +133,8 @@ def _span(asked: str | None, total: int) -> tuple[int, int]:
     return min(int(first), total), min(int(last) if last else total - 1, total - 1)
 
 
-async def _bytes(piece: Piece, start: int, end: int) -> AsyncIterator[bytes]:
-    """Just the bytes `start` to `end`, of an answer that may begin earlier or end later than asked."""
-    position = piece.start
-    try:
-        async for chunk in piece.chunks:
-            part = chunk[max(0, start - position) : end + 1 - position]
-            position += len(chunk)
-            if part:
-                yield part
-            if position > end:
-                return
-    finally:
-        await piece.close()
+async def _rejoined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for chunk in rest:
+            yield chunk
