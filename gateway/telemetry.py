@@ -293,6 +293,10 @@ class Telemetry:
         """A poll found a video done, `delay_seconds` after the last one that did not."""
         self.detection_delay.labels(provider).observe(max(0.0, delay_seconds))
 
+    def provider_missing(self, provider: str, count: int) -> None:
+        """Videos of a provider that the configuration no longer has: they wait for it until their deadline."""
+        self.log.warning("provider_missing", provider=provider, unfinished_videos=count)
+
     def step_failed(self, video_id: str, error: Exception) -> None:
         """A step of a task ended in a fault of ours; the task is tried again."""
         self.log.error("step_failed", video_id=video_id, error=type(error).__name__, exc_info=error)

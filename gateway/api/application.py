@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
 from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
@@ -17,8 +16,7 @@ from litestar.types import ASGIApp
 
 from gateway import __version__
 from gateway.api import content, operations, videos
-from gateway.api.auth import Role, require
-from gateway.api.document import docs_page, openapi_document
+from gateway.api.auth import Role, check_same_site, require
 from gateway.api.edge import Edge
 from gateway.api.gateway import Gateway
 from gateway.api.problems import HANDLERS
@@ -42,8 +40,10 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     # Guards see only HTTP scopes here.
     if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
         return  # the framework's own answer: the methods, and nothing else
-    role: Role = handler.opt["role"]  # a route that declares neither is closed: this raises
     gateway: Gateway = connection.app.state.gateway
+    if gateway.door.is_open:
+        check_same_site(connection.headers.get("host", ""), connection.headers.get("origin"))
+    role: Role = handler.opt["role"]  # a route that declares neither is closed: this raises
     address = connection.client.host if connection.client else ""
     caller = await gateway.door.caller(connection.headers.get("authorization", ""), address)
     require(caller, role)
@@ -53,7 +53,7 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
 def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) -> Litestar:
     """The framework's application over `gateway` (None: only to describe itself); `paths` restricts it."""
     routes = [route for route in ROUTES if paths is None or route.paths & paths]
-    app = Litestar(
+    return Litestar(
         route_handlers=routes,
         guards=[authorize],
         exception_handlers=HANDLERS,
@@ -65,9 +65,6 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
         state=State({"gateway": gateway}),
         logging_config=None,
     )
-    document = openapi_document(app)
-    app.state.openapi, app.state.docs = msgspec.json.encode(document), docs_page(document)
-    return app
 
 
 def make_application(gateway: Gateway, paths: frozenset[str] | None = None) -> ASGIApp:

@@ -10,7 +10,9 @@ import hashlib
 import secrets
 import zlib
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -86,13 +88,13 @@ class Door:
     """Turns a request's Authorization header into a Caller. `now` is a monotonic clock in seconds."""
 
     def __init__(self, store: Store, now: Callable[[], float], *, is_open: bool) -> None:
-        self._store, self._now, self._is_open = store, now, is_open
+        self._store, self._now, self.is_open = store, now, is_open
         self._known: dict[str, tuple[Caller, float]] = {}
         self._bad: dict[str, Rate] = {}
 
     async def caller(self, authorization: str, address: str) -> Caller:
         """The caller. Raises Problem: authentication_failed, or rate_limited after too many bad keys."""
-        if self._is_open:
+        if self.is_open:
             return LOCAL
         scheme, _, key = authorization.partition(" ")
         key = key.strip()
@@ -132,4 +134,19 @@ def require(caller: Caller, role: Role) -> None:
     """Raises Problem permission_denied unless the caller's role includes `role`."""
     if role not in MAY[caller.role]:
         detail = f"This needs the role {role}; this key has the role {caller.role}."
+        raise Problem("permission_denied", detail)
+
+
+def check_same_site(host: str, origin: str | None) -> None:
+    """Where no key is asked for, raises Problem for what a web page of elsewhere sends by somebody's browser.
+
+    Such a page may reach us by a name of its own (`Host`); its browser says where it is from (`Origin`).
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        is_ours = name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        is_ours = False
+    if not is_ours or origin not in (None, f"http://{host}"):
+        detail = "With [auth] mode = off only programs and pages of this machine, by its loopback name, may call."
         raise Problem("permission_denied", detail)

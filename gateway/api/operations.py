@@ -7,12 +7,14 @@ Not held here: the videos (`videos`, `content`), who may ask (`auth`; each route
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Litestar, Request, Response, get
 
 from gateway import __version__
+from gateway.api.document import docs_page, openapi_document
 from gateway.api.gateway import gateway_of
 from gateway.api.problems import responses
 from gateway.api.shapes import ModelList, model_list
@@ -120,11 +122,17 @@ async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
 @get("/openapi.json", opt={"public": True}, include_in_schema=False)
 async def get_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The OpenAPI document."""
-    return Response(request.app.state.openapi, media_type="application/json")
+    return Response(msgspec.json.encode(_document(request.app)), media_type="application/json")
 
 
 @get("/docs", opt={"public": True}, include_in_schema=False)
 async def get_docs(request: Request[Any, Any, Any]) -> Response[str]:
     """The OpenAPI document for people."""
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-    return Response(request.app.state.docs, media_type="text/html", headers=headers)
+    return Response(docs_page(_document(request.app)), media_type="text/html", headers=headers)
+
+
+@cache
+def _document(app: Litestar) -> dict[str, Any]:
+    """Made when it is first asked for: starting does not wait for it."""
+    return openapi_document(app)

@@ -116,6 +116,8 @@ def _sentence(code: Code, error: HTTPException, request: Request[Any, Any, Any])
             return f"{request.method} is not possible here; the Allow header lists what is."
         case "internal_error":
             return _FAULT
+        case _ if found := _field_errors(error):
+            return f"{found[0].pointer.lstrip('?')}: {found[0].detail}"
         case _:
             return re.sub(r" for (GET|POST|DELETE|HEAD) \S+$", "", error.detail) or CODES[code].title
 

@@ -26,7 +26,12 @@ class ListQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     after: Annotated[str | None, Meta(description="begin after the video with this id")] = None
     order: Annotated[Literal["asc", "desc"], Meta(description="by creation; desc = newest first")] = "desc"
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled"] | None = None
-    stage: str | None = None
+    stage: (
+        Literal[
+            "waiting", "submitting", "rendering", "submission_unknown", "storing", "stored", "lost", "linked"
+        ]
+        | None
+    ) = None
     model: str | None = None
     provider: str | None = None
     created_after: _UnixSeconds | None = None
@@ -41,7 +46,7 @@ def read_list_query(items: Iterable[tuple[str, str]]) -> tuple[ListQuery, Filter
         label = _LABEL.fullmatch(name)
         kept, key = (plain, name) if label is None else (labels, label.group(1))
         if key in kept:
-            raise invalid(f"?{name}", "is given twice")
+            raise invalid(f"?{name}", f"{name} is given twice")
         kept[key] = value
     query = ListQuery()
     for name, value in plain.items():
@@ -58,7 +63,7 @@ def _with(query: ListQuery, name: str, value: str) -> ListQuery:
     """`query` with one more parameter, read on its own so that an error names it."""
     known = ListQuery.__struct_fields__
     if name not in known:
-        raise invalid(f"?{name}", f"is no filter; known are {', '.join(known)} and metadata[key]")
+        raise invalid(f"?{name}", f"{name} is no filter; known are {', '.join(known)} and metadata[key]")
     try:
         read = msgspec.convert({name: value}, ListQuery, strict=False)
     except msgspec.ValidationError as error:

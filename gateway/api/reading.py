@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, NoReturn, Union, get_args, get_origin
 
 import msgspec
@@ -58,7 +58,7 @@ def faults(raw: dict[str, object], struct: type[Struct]) -> list[FieldError]:
     return []
 
 
-def refuse(errors: list[FieldError]) -> None:
+def refuse(errors: Sequence[FieldError]) -> None:
     """Raises Problem with the `errors`, when there are any."""
     if errors:
         first, more = errors[0], len(errors) - 1

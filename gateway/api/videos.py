@@ -18,6 +18,7 @@ from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.query import read_list_query
+from gateway.api.reading import refuse
 from gateway.api.shapes import (
     Deleted,
     TimelineList,
@@ -29,7 +30,7 @@ from gateway.api.shapes import (
     video_object,
 )
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
-from gateway.api.wire import Asked, Known, read_create
+from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.facts import Cancelled
 from gateway.core.tasks import Event, IllegalTransition, Task, accepted_event, apply
 from gateway.engine.request import split_request
@@ -66,6 +67,7 @@ async def create_video(
         held = await gateway.store.idempotency_get(caller.id, name)
         if held is not None:
             return await _replay(request, held, asked.fingerprint, prefer)
+    refuse(asked.unknown)
     new = await _new_video(gateway, caller.id, asked)
     key = None if name is None else Idempotency(name, asked.fingerprint, new.task.id)
     held = await gateway.store.video_add(new, key)
@@ -82,7 +84,9 @@ async def create_video(
 async def plan_video(request: Request[Any, Any, Any]) -> Plan:
     """A dry run: candidates in order, why others were refused, the exact vendor request, estimated cost."""
     gateway = gateway_of(request)
-    return plan_of(gateway, await _read(request))
+    asked = await _read(request)
+    refuse(asked.unknown)
+    return plan_of(gateway, asked)
 
 
 @get(
@@ -112,7 +116,7 @@ async def get_video(
     if asked is not None and wait is None:
         headers["Preference-Applied"] = f"wait={asked}"
     known_tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    if headers["ETag"] in known_tags:
+    if {headers["ETag"], "*"} & set(known_tags):
         return Response(content=b"", status_code=304, headers=headers)  # type: ignore[arg-type]
     return _video_response(gateway, video, 200, headers)
 
@@ -129,7 +133,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     if query.after is not None:
         last = await gateway.store.video_get(query.after, owner)
         if last is None:
-            raise invalid("?after", "is not the id of one of your videos")
+            raise invalid("?after", "after is not the id of one of your videos")
         position = (last.task.created_at, last.task.id)
     page = Page(limit=query.limit, newest_first=query.order == "desc", after=position)
     videos = await gateway.store.video_list(owner, filters, page)
@@ -197,8 +201,8 @@ async def _read(request: Request[Any, Any, Any]) -> Asked:
     """The decoded body. A large one, with image data in it, is decoded beside the loop, not on it."""
     body, names = await request.body(), known(gateway_of(request))
     if len(body) <= LOOP_MAX_BYTES:
-        return read_create(body, names)
-    return await asyncio.to_thread(read_create, body, names)
+        return read_asked(body, names)
+    return await asyncio.to_thread(read_asked, body, names)
 
 
 async def _new_video(gateway: Gateway, owner: str, asked: Asked) -> NewVideo:
@@ -291,7 +295,7 @@ def _key_name(value: str | None) -> str | None:
     if len(name) >= 2 and name[0] == name[-1] == '"':
         name = name[1:-1]
     if not 0 < len(name) <= KEY_MAX_CHARS or not name.isprintable():
-        raise invalid("Idempotency-Key", f"must have 1 to {KEY_MAX_CHARS} printable characters")
+        raise invalid("Idempotency-Key", f"Idempotency-Key must have 1 to {KEY_MAX_CHARS} printable characters")
     return name
 
 

@@ -82,7 +82,10 @@ class Known(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """A create that keeps every rule. `fingerprint` is equal exactly for bodies that ask for the same."""
+    """A create that keeps every rule. `fingerprint` is equal exactly for bodies that ask for the same.
+
+    `unknown` are the names in it that the present configuration does not have.
+    """
 
     request: VideoRequest
     pins: tuple[str, ...]
@@ -90,10 +93,21 @@ class Asked(Struct, frozen=True):
     metadata: dict[str, str]
     deadline_seconds: int | None
     fingerprint: str
+    unknown: tuple[FieldError, ...] = ()
 
 
 def read_create(body: bytes, known: Known) -> Asked:
     """The request in `body`. Raises Problem with every broken rule (at most `reading.ERRORS_MAX`)."""
+    asked = read_asked(body, known)
+    refuse(asked.unknown)
+    return asked
+
+
+def read_asked(body: bytes, known: Known) -> Asked:
+    """As `read_create`, but if nothing else is wrong, a name that is not `known` is only noted in `unknown`.
+
+    A replay must find its video although the configuration has changed since.
+    """
     raw = read_object(body)
     errors = faults(raw, CreateBody)
     if len(errors) == ERRORS_MAX:  # there may be more, so it is not known which fields are fine
@@ -104,16 +118,18 @@ def read_create(body: bytes, known: Known) -> Asked:
     folded, found = _fold(given, broken)
     errors += found
     broken |= {native for alias, natives in ALIASES.items() if alias in broken for native in natives}
+    unknown: list[FieldError] = []
     for fields, rule in RULES:
         if broken.isdisjoint(fields):
-            errors += rule(folded, known)
+            (unknown if rule in CONFIGURED else errors).extend(rule(folded, known))
     images = _images(given, folded)
     for image in images.values():
         errors += image.errors
     if "size" not in broken and "image" not in broken:
         errors += _frame_faults(given, images.get("image"))
-    refuse(errors)
-    return _asked(folded, known, images)
+    if errors:
+        refuse(unknown + errors)
+    return replace(_asked(folded, known, images), unknown=tuple(unknown))
 
 
 # --- aliases ------------------------------------------------------------------------------------------------
@@ -239,6 +255,8 @@ RULES: Final[tuple[tuple[tuple[str, ...], Rule], ...]] = (
     (("provider",), _providers),
     (("webhook_url",), _webhook),
 )
+# Those that ask the configuration of the moment.
+CONFIGURED: Final[frozenset[Rule]] = frozenset({_model, _providers})
 
 
 def _images(given: CreateBody, folded: CreateBody) -> dict[str, Checked]:

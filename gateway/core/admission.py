@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 # A hint of a vendor is honoured between these; a garbled one cannot stop a provider for days.
 RETRY_AFTER_SECONDS: Final = (1.0, 900.0)
 BACKOFF_BASE_SECONDS: Final = 1.0
+WINDOW_SECONDS: Final = 60.1  # a minute as the vendor sees it, with connections of unequal speed
 ROOM_MAX: Final = 64  # submits under way at once from which on a provider counts as recovered
 BACKOFF_MAX_SECONDS: Final = 60.0
 
@@ -29,7 +31,7 @@ class Rate(msgspec.Struct):
         """When one more may be taken: `now` when it may already."""
         if self.per_minute is None or len(self.taken) < self.per_minute:
             return now
-        return max(now, self.taken[-self.per_minute] + 60.0)
+        return max(now, self.taken[-self.per_minute] + WINDOW_SECONDS)
 
     def book(self, now: float) -> float:
         """Take the next one there is; when it may be used. Whoever asks first has the earlier turn."""
@@ -43,6 +45,11 @@ class Rate(msgspec.Struct):
             return False
         self._take(now)
         return True
+
+    def remember(self, times: Iterable[float]) -> None:
+        """Count what an earlier process took."""
+        for at in sorted(times):
+            self._take(at)
 
     def _take(self, at: float) -> None:
         if self.per_minute is not None:

@@ -17,8 +17,9 @@ Why: TypeAlias = Literal["first", "schedule", "eta", "retry_after", "backoff", "
 # The time to the next poll is this share of the render's age: a finished video is found within that share.
 SHARE_OF_AGE: Final = 0.15
 JITTER: Final = 0.1
-# "Done" without a link, and "no such task", are waited out this long before they are believed.
+# How long "no such task" is waited out before it is believed, and how long "done" without a link.
 GRACE_SECONDS: Final = 120.0
+OUTPUT_GRACE_SECONDS: Final = 60.0
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -46,8 +47,8 @@ def next_poll(
         delay, why = eta_seconds, "eta"
     if delay < bounds.min_seconds:
         delay, why = bounds.min_seconds, ("first" if age == 0 else "schedule")
-    delay = min(delay, bounds.max_seconds) * chance.uniform(1 - JITTER, 1 + JITTER)
-    return PollPlan(now + delay, why)
+    delay *= chance.uniform(1 - JITTER, 1 + JITTER)
+    return PollPlan(now + min(max(delay, bounds.min_seconds), bounds.max_seconds), why)
 
 
 def poll_again(

@@ -321,7 +321,8 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
             )
             return done, "completed", {"raw_status": got.raw_status}
         case Failed():
-            failed = _ended(noted, now, got.code, got.message, charged=_charged(task, fact.failed_is_charged))
+            charged = _charged(task, fact.failed_is_charged)
+            failed = _unspent(_ended(noted, now, got.code, got.message, charged=charged))
             return failed, "failed", {"raw_status": got.raw_status, "code": got.code, "message": got.message}
         case Pending() | Unrecognised() if (got.progress or 0) >= task.progress + PROGRESS_STEP:
             noted = replace(noted, progress=min(got.progress or 0, 99))
@@ -355,6 +356,13 @@ def _timed_out(code: str, message: str) -> Callable[[Task, Fact, float], _Step]:
     return lambda task, fact, now: (_ended(task, now, code, message), "failed", {"code": code})
 
 
+def _unknown_timed_out(task: Task, fact: UnknownTimedOut, now: float) -> _Step:
+    lost = "The vendor may have accepted this video, but its answer was lost; it was not sent again."
+    forgotten = f"The vendor accepted this video as {task.vendor_task_id}, and no longer knows it."
+    after = _ended(task, now, "submission_unknown", forgotten if task.vendor_task_id else lost)
+    return after, "failed", {"code": "submission_unknown"}
+
+
 def _resubmit_allowed(task: Task, fact: ResubmitAllowed, now: float) -> _Step:
     after = replace(
         _back(task), resubmits=task.resubmits + 1, unknown_at=None, vendor_task_id=None, ref=None,
@@ -378,10 +386,7 @@ _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
     QueueTimedOut: _timed_out(
         "queue_timeout", "No provider had a place for this video in time."
     ),
-    UnknownTimedOut: _timed_out(
-        "submission_unknown",
-        "The vendor may have accepted this video, but its answer was lost; it was not sent again.",
-    ),
+    UnknownTimedOut: _unknown_timed_out,
 }
 
 

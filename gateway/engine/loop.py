@@ -144,6 +144,16 @@ class Engine:
             for task in batch:
                 if task.id not in self.tasks:
                     await self._adopt(task)
+        self._say_what_was_found()
+
+    def _say_what_was_found(self) -> None:
+        """Count the submits of the last minute against each rate, and tell of tasks that nobody can follow."""
+        for name, provider in self.fleet.providers.items():
+            times = [task.submitted_at or 0.0 for task in self.tasks.values() if task.provider == name]
+            provider.gate.rate.remember(times)
+        for name, count in Counter(task.provider for task in self.tasks.values()).items():
+            if name is not None and name not in self.fleet.providers:
+                self.telemetry.provider_missing(name, count)
 
     async def _adopt(self, task: Task) -> None:
         """Go on with a task of an earlier process. One that was being sent may have been bought."""

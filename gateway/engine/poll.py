@@ -6,7 +6,7 @@ Not held here: when to ask (`gateway.core.pacing`), what an answer means (the ad
 from __future__ import annotations
 
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
-from gateway.core.pacing import GRACE_SECONDS, poll_again
+from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, poll_again
 from gateway.core.tasks import Task
 from gateway.engine.loop import Engine, Watch
 from gateway.engine.provider import Provider
@@ -78,7 +78,7 @@ async def _answered(engine: Engine, task: Task, provider: Provider, progress: Pr
     watch.polled_at = now
     is_empty = isinstance(progress, Succeeded) and progress.url is None
     is_same = task.state == "rendering" and task.raw_status == progress.raw_status
-    if is_empty and is_same and now - (task.raw_status_at or now) >= GRACE_SECONDS:
+    if is_empty and is_same and now - (task.raw_status_at or now) >= OUTPUT_GRACE_SECONDS:
         await engine.save(task, OutputMissing())
         return
     offering = provider.offering(task.offering or "")
