@@ -34,6 +34,7 @@ from gateway.engine.collect import Links
 from gateway.engine.loop import Engine, Outside
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.steps import STEPS
+from gateway.engine.takeover import follow
 from gateway.errors import CannotListen
 from gateway.settings import Address, ProviderSettings, Settings, SettingsError, load
 from gateway.storage.db import StorageError
@@ -146,7 +147,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"),
         )
         telemetry.videos_are(await store.counts())
-        following = asyncio.create_task(engine.run())
+        following = asyncio.create_task(follow(engine))
         try:
             yield Running(gateway, wires, following)
         finally:

@@ -294,7 +294,7 @@ class Telemetry:
         self.detection_delay.labels(provider).observe(max(0.0, delay_seconds))
 
     def provider_missing(self, provider: str, count: int) -> None:
-        """Videos of a provider that the configuration no longer has: they wait for it until their deadline."""
+        """Videos of a provider that the configuration does not have wait for it until their deadline."""
         self.log.warning("provider_missing", provider=provider, unfinished_videos=count)
 
     def step_failed(self, video_id: str, error: Exception) -> None:

@@ -32,7 +32,7 @@ from gateway.api.auth import Role, make_key
 from gateway.api.gateway import Gateway
 from gateway.api.problems import MEDIA_TYPE
 from gateway.app import running
-from gateway.core.tasks import Event, Task
+from gateway.core.states import Event, Task
 from gateway.sandbox.renders import Entry
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running

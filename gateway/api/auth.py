@@ -148,5 +148,5 @@ def check_same_site(host: str, origin: str | None) -> None:
     except ValueError:
         is_ours = False
     if not is_ours or origin not in (None, f"http://{host}"):
-        detail = "With [auth] mode = off only programs and pages of this machine, by its loopback name, may call."
+        detail = "With [auth] mode = off only this machine may call, by a loopback name."
         raise Problem("permission_denied", detail)

@@ -19,7 +19,7 @@ from litestar.response import Stream
 
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.problems import responses
-from gateway.core.tasks import Task
+from gateway.core.states import Task
 from gateway.engine.collect import LinkRefused, LinkUnreachable, Piece, open_link
 from gateway.errors import Problem
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from gateway.core.routing import Listing
-from gateway.core.tasks import Event, Status, Task
+from gateway.core.states import Event, Status, Task
 from gateway.engine.request import StoredImage
 from gateway.settings import Price
 from gateway.storage.rows import Video

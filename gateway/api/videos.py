@@ -32,7 +32,8 @@ from gateway.api.shapes import (
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
 from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.facts import Cancelled
-from gateway.core.tasks import Event, IllegalTransition, Task, accepted_event, apply
+from gateway.core.states import Event, Task, accepted_event
+from gateway.core.tasks import IllegalTransition, apply
 from gateway.engine.request import split_request
 from gateway.errors import Problem, invalid
 from gateway.storage.db import GuardFailed
@@ -295,7 +296,8 @@ def _key_name(value: str | None) -> str | None:
     if len(name) >= 2 and name[0] == name[-1] == '"':
         name = name[1:-1]
     if not 0 < len(name) <= KEY_MAX_CHARS or not name.isprintable():
-        raise invalid("Idempotency-Key", f"Idempotency-Key must have 1 to {KEY_MAX_CHARS} printable characters")
+        detail = f"Idempotency-Key must have 1 to {KEY_MAX_CHARS} printable characters"
+        raise invalid("Idempotency-Key", detail)
     return name
 
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateway.core.tasks import Event, Task
+from gateway.core.states import Event, Task
 from gateway.storage.store import Store
 
 WAIT_MAX_SECONDS = 60

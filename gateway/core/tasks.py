@@ -13,9 +13,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
-import msgspec
 from msgspec.structs import replace
 
 from gateway.core.facts import (
@@ -37,21 +36,8 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from providers.spec import Charged, Failed, Pending, Ref, Succeeded, Unrecognised
-
-Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
-State: TypeAlias = Literal[
-    "waiting", "submitting", "rendering", "submission_unknown", "completed", "failed", "cancelled"
-]
-
-STATUS_OF: Final[Mapping[State, Status]] = {
-    "waiting": "queued", "submitting": "queued",
-    "rendering": "in_progress", "submission_unknown": "in_progress",
-    "completed": "completed", "failed": "failed", "cancelled": "cancelled",
-}
-TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled"})
-# A task in one of these has, or may have, a job at a vendor: it fills a place there.
-IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
+from gateway.core.states import Change, Detail, Event, State, Task, with_event
+from providers.spec import Charged, Failed, Pending, Succeeded, Unrecognised
 
 # Every legal edge, by fact. A terminal state has none: what is learned later is only noted (`_late`).
 EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
@@ -79,91 +65,6 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
 # Progress is written only when it moved this far: polls cost no writes, and a life stays below eight of them.
 PROGRESS_STEP: Final = 25
 _CHARGED: Final[tuple[Charged, ...]] = ("no", "unknown", "yes")
-
-
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
-
-    `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events.
-    """
-
-    id: str
-    owner: str
-    model: str
-    state: State
-    candidates: tuple[Candidate, ...]
-    created_at: float
-    deadline_at: float
-    stage: str | None = None
-    version: int = 1
-    last_seq: int = 0
-    replica: str | None = None
-    priority: int = 0
-    ruled_out: tuple[Candidate, ...] = ()
-    provider: str | None = None
-    offering: str | None = None
-    vendor_task_id: str | None = None
-    ref: Ref | None = None
-    raw_status: str | None = None
-    raw_status_at: float | None = None
-    progress: int = 0
-    attempts: int = 0
-    resubmits: int = 0
-    estimate_seconds: float | None = None
-    submitted_at: float | None = None
-    started_at: float | None = None
-    unknown_at: float | None = None
-    completed_at: float | None = None
-    result_url: str | None = None
-    result_expires_at: float | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    charged: Charged = "no"
-    charged_before: Charged = "no"
-    cost_amount: str | None = None
-    cost_currency: str | None = None
-
-    @property
-    def status(self) -> Status:
-        """The caller's word for the state. It never goes back: what is sent again stays in progress."""
-        status = STATUS_OF[self.state]
-        return "in_progress" if status == "queued" and self.resubmits else status
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing can change the state any more."""
-        return self.state in TERMINAL
-
-    @property
-    def open_candidates(self) -> tuple[Candidate, ...]:
-        """The candidates that no refusal has ruled out yet, in order."""
-        return tuple(candidate for candidate in self.candidates if candidate not in self.ruled_out)
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a video's timeline. `detail` holds plain values: no prompt, key or link."""
-
-    type: str
-    at: float
-    status: Status
-    stage: str | None
-    provider: str | None
-    offering: str | None
-    detail: dict[str, str | int | float | None]
-    seq: int = 0
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What follows from a fact: the task after it, and the events to write. No event: nothing to save."""
-
-    before: Task
-    task: Task
-    events: tuple[Event, ...]
-
-    @property
-    def is_saved(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self.events)
 
 
 class IllegalTransition(Exception):
@@ -202,7 +103,7 @@ def _stage(state: State) -> str:
     return "linked" if state == "completed" else state
 
 
-def _change(task: Task, after: Task, now: float, kind: str, detail: _Detail) -> Change:
+def _change(task: Task, after: Task, now: float, kind: str, detail: Detail) -> Change:
     seq = task.last_seq + 1
     after = replace(after, last_seq=seq)
     event = Event(
@@ -212,25 +113,7 @@ def _change(task: Task, after: Task, now: float, kind: str, detail: _Detail) -> 
     return Change(task, after, (event,))
 
 
-def with_event(change: Change, kind: str, detail: _Detail) -> Change:
-    """`change` with one more event of the same moment, such as the poll that the engine planned."""
-    first = change.events[0]
-    seq = change.task.last_seq + 1
-    event = replace(first, type=kind, detail=detail, seq=seq)
-    return Change(change.before, replace(change.task, last_seq=seq), (*change.events, event))
-
-
-def accepted_event(task: Task) -> Event:
-    """The first line of a timeline: the gateway took the request and will answer for it."""
-    return Event(
-        type="accepted", at=task.created_at, status=task.status, stage=task.stage, provider=None,
-        offering=None, seq=1,
-        detail={"candidates": ", ".join(f"{some.provider}/{some.offering}" for some in task.candidates)},
-    )
-
-
-_Detail: TypeAlias = dict[str, str | int | float | None]
-_Step: TypeAlias = tuple[Task, str | None, _Detail]
+_Step: TypeAlias = tuple[Task, str | None, Detail]
 
 
 def _ended(task: Task, now: float, code: str, message: str, **fields: object) -> Task:
@@ -273,8 +156,8 @@ def _back(task: Task) -> Task:
     return replace(_unspent(task), state="waiting", provider=None, offering=None, submitted_at=None)
 
 
-def _cause(cause: Cause) -> _Detail:
-    shown: _Detail = {"kind": cause.kind, "http_status": cause.http_status}
+def _cause(cause: Cause) -> Detail:
+    shown: Detail = {"kind": cause.kind, "http_status": cause.http_status}
     return shown | {"reason": cause.reason, "message": cause.message}
 
 
@@ -394,7 +277,7 @@ def _late(task: Task, fact: Fact, now: float) -> Change:
     """A terminal status never changes. A vendor's answer that arrives later still says what was bought."""
     match fact:
         case Accepted(submitted=got):
-            given: _Detail = {"vendor_task_id": got.vendor_task_id}
+            given: Detail = {"vendor_task_id": got.vendor_task_id}
             after = replace(task, **given, ref=got.ref, charged="yes")
             return _change(task, after, now, "accepted_after_end", given)
         case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:

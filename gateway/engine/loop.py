@@ -18,18 +18,10 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from gateway.core.admission import pause_seconds
-from gateway.core.facts import Accepted, Candidate, Cause, Fact, Polled, SubmitUnknown
+from gateway.core.facts import Accepted, Candidate, Fact, Polled
 from gateway.core.pacing import PollPlan, next_poll
-from gateway.core.tasks import (
-    IN_FLIGHT,
-    Change,
-    Event,
-    IllegalTransition,
-    InvariantViolation,
-    Task,
-    apply,
-    with_event,
-)
+from gateway.core.states import IN_FLIGHT, Change, Event, Task, with_event
+from gateway.core.tasks import IllegalTransition, InvariantViolation, apply
 from gateway.engine.provider import Fleet
 from gateway.engine.queue import Queue
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
@@ -37,7 +29,6 @@ from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
 from providers.spec import Pending
 
-CLAIM_BATCH: Final = 500  # tasks taken over at a time
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 500  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
@@ -95,13 +86,12 @@ class Engine:
         self._is_stopping = False
         self._submits: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
-        store.listen(self._saved)
+        store.listen(self.saved)
 
     # --- its life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Take over what a dead process left, then run every task when it is due, until stopped."""
-        await self._take_over()
+        """Run every task when it is due, until stopped. What a dead process left is `takeover`'s part."""
         while not self._is_stopping:
             self._wake.clear()
             self._admit()
@@ -133,34 +123,6 @@ class Engine:
             step.cancel()
         if self._others:
             await asyncio.wait(self._others)
-
-    async def _take_over(self) -> None:
-        while await self._insist("", partial(self.store.tasks_claim, self.replica, CLAIM_BATCH)):
-            pass
-        position = (0.0, "")
-        owned = self.store.tasks_owned
-        while batch := await self._insist("", partial(owned, self.replica, position, CLAIM_BATCH)):
-            position = (batch[-1].created_at, batch[-1].id)
-            for task in batch:
-                if task.id not in self.tasks:
-                    await self._adopt(task)
-        self._say_what_was_found()
-
-    def _say_what_was_found(self) -> None:
-        """Count the submits of the last minute against each rate, and tell of tasks that nobody can follow."""
-        for name, provider in self.fleet.providers.items():
-            times = [task.submitted_at or 0.0 for task in self.tasks.values() if task.provider == name]
-            provider.gate.rate.remember(times)
-        for name, count in Counter(task.provider for task in self.tasks.values()).items():
-            if name is not None and name not in self.fleet.providers:
-                self.telemetry.provider_missing(name, count)
-
-    async def _adopt(self, task: Task) -> None:
-        """Go on with a task of an earlier process. One that was being sent may have been bought."""
-        self._saved(task, ())
-        if task.state == "submitting":
-            cause = Cause("broken", "the gateway ended while it was sending this")
-            await self.save(task, SubmitUnknown(cause))
 
     def _begin(
         self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]
@@ -304,9 +266,9 @@ class Engine:
             if not change.is_saved:
                 return self._unsaved(change.task)
             try:
-                return await self._insist(task.id, partial(self.store.task_save, change))
+                return await self.insist(task.id, partial(self.store.task_save, change))
             except GuardFailed:
-                fresh = await self._insist(task.id, partial(self.store.task_get, task.id))
+                fresh = await self.insist(task.id, partial(self.store.task_get, task.id))
             if fresh is None or fresh.replica != self.replica:
                 self._forget(task.id)
                 return None
@@ -314,10 +276,10 @@ class Engine:
                 self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
                 return fresh
             if fresh != self.tasks.get(task.id):
-                self._saved(fresh, ())
+                self.saved(fresh, ())
             task = fresh
 
-    async def _insist(self, task_id: str, operation: Callable[[], Awaitable[T]]) -> T:
+    async def insist(self, task_id: str, operation: Callable[[], Awaitable[T]]) -> T:
         """Try until the database has answered; GuardFailed and Duplicate are answers."""
         failures = 0
         while True:
@@ -354,7 +316,7 @@ class Engine:
             self._schedule(self.tasks[task.id])
         return task
 
-    def _saved(self, task: Task, events: tuple[Event, ...]) -> None:
+    def saved(self, task: Task, events: tuple[Event, ...]) -> None:
         """A task was saved, by this engine or by a caller's request: count, report, plan it anew."""
         if task.replica != self.replica:
             self._forget(task.id)

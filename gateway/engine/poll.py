@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, poll_again
-from gateway.core.tasks import Task
+from gateway.core.states import Task
 from gateway.engine.loop import Engine, Watch
 from gateway.engine.provider import Provider
 from providers.spec import Failed, Progress, Succeeded, VendorError

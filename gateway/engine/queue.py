@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter
 
-from gateway.core.tasks import Task
+from gateway.core.states import Task
 
 
 class Queue:

@@ -25,7 +25,7 @@ from gateway.core.facts import (
     UnknownTimedOut,
 )
 from gateway.core.pricing import as_cost
-from gateway.core.tasks import Task
+from gateway.core.states import Task
 from gateway.engine.loop import Engine
 from gateway.engine.poll import poll
 from gateway.engine.provider import Provider

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.facts import Candidate
-from gateway.core.tasks import Event, Task
+from gateway.core.states import Event, Task
 from gateway.storage.db import Row, Value
 
 # The columns of `videos`: the fields of Task, and the status that follows from its state, for lists.

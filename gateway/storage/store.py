@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from gateway.core.tasks import Change, Event, Task
+from gateway.core.states import Change, Event, Task
 from gateway.storage.db import Database, GuardFailed, Row, Step, Value
 from gateway.storage.rows import (
     TASK_COLUMNS,

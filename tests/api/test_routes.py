@@ -128,7 +128,7 @@ def test_an_absent_video_is_404(served: Served, path: str) -> None:
     ("body", "pointers"),
     [
         (b'{"prompt": "x", "speed": 2}', ["/speed"]),
-        (b'{"prompt": "x", "duration": 99, "model": "kling-v4"}', ["/duration", "/model"]),
+        (b'{"prompt": "x", "duration": 99, "model": "kling-v4"}', ["/model", "/duration"]),
         (b"{}", ["/prompt"]),
         (b"[]", []),  # the body as a whole
         (b"{", []),

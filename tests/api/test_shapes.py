@@ -26,7 +26,7 @@ from gateway.api.shapes import (
 )
 from gateway.core.facts import Candidate
 from gateway.core.routing import Listing
-from gateway.core.tasks import STATUS_OF, Event, Task
+from gateway.core.states import STATUS_OF, Event, Task
 from gateway.engine.request import split_request
 from gateway.settings import Price
 from gateway.storage.rows import Video

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.core.facts import Accepted, Cancelled, DeadlinePassed, SubmitStarted
-from gateway.core.tasks import STATUS_OF, Change, Event, Task, accepted_event, apply
+from gateway.core.states import STATUS_OF, Change, Event, Task, accepted_event
+from gateway.core.tasks import apply
 from gateway.storage.db import Database, Duplicate, GuardFailed, Step, StorageError
 from gateway.storage.rows import Filters, Idempotency, KeyRow, Page, Video
 from gateway.storage.store import Store

@@ -29,7 +29,7 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.tasks import Task
+from gateway.core.states import Task
 from providers.spec import (
     ErrorKind,
     Failed,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.admission import Gate, Rate, pause_seconds
+from gateway.core.admission import WINDOW_SECONDS, Gate, Rate, pause_seconds
 from tests.core.made import NOW
 
 
@@ -55,8 +55,8 @@ def test_a_refused_entry_costs_neither_a_place_nor_a_share_of_the_rate() -> None
 def test_a_minutes_worth_may_leave_at_once_and_no_more_for_a_minute(per_minute: int) -> None:
     rate = Rate(per_minute)
     assert [rate.take(NOW) for _ in range(per_minute + 1)] == [*[True] * per_minute, False]
-    assert rate.free_at(NOW + 59) == NOW + 60
-    assert [rate.take(NOW + 59.999), rate.take(NOW + 60)] == [False, True]
+    assert rate.free_at(NOW + 59) == NOW + WINDOW_SECONDS
+    assert [rate.take(NOW + 60), rate.take(NOW + WINDOW_SECONDS)] == [False, True]
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 40), max_size=60))
@@ -159,7 +159,7 @@ def test_a_gate_is_free_when_both_its_closing_and_its_rate_are_over() -> None:
     assert door.enter(NOW)
     door.answered()
     door.close(NOW, "capacity", 2, random.Random(1))
-    assert door.free_at(NOW) == NOW + 60
+    assert door.free_at(NOW) == NOW + WINDOW_SECONDS
     door.close(NOW, "capacity", 120, random.Random(1))
     assert door.free_at(NOW) == door.closed_until >= NOW + 120
 
@@ -206,5 +206,11 @@ def test_free_now_is_what_lets_one_in_and_the_cap_holds(
 
 def test_booked_turns_keep_the_rate_and_the_order() -> None:
     rate = Rate(3)
-    turns = [rate.book(NOW) for _ in range(10)]
-    assert turns == [NOW] * 3 + [NOW + 60] * 3 + [NOW + 120] * 3 + [NOW + 180]
+    turns = [round((rate.book(NOW) - NOW) / WINDOW_SECONDS, 3) for _ in range(10)]
+    assert turns == [0] * 3 + [1] * 3 + [2] * 3 + [3]
+
+
+def test_what_an_earlier_process_took_still_counts() -> None:
+    rate = Rate(3)
+    rate.remember([NOW - 10, NOW - 200, NOW - 20, NOW - 30])
+    assert rate.free_at(NOW) == NOW - 30 + WINDOW_SECONDS

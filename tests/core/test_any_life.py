@@ -21,7 +21,8 @@ from gateway.core.facts import (
     SubmitStarted,
     SubmitUnknown,
 )
-from gateway.core.tasks import EDGES, IN_FLIGHT, Change, IllegalTransition, InvariantViolation, Task, apply
+from gateway.core.states import IN_FLIGHT, Change, Task
+from gateway.core.tasks import EDGES, IllegalTransition, InvariantViolation, apply
 from gateway.errors import TASK_ERRORS
 from providers.spec import Charged, Failed
 from tests.core.made import FACTS, NOW, facts, make_task, tasks

@@ -30,17 +30,8 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.tasks import (
-    EDGES,
-    STATUS_OF,
-    TERMINAL,
-    IllegalTransition,
-    InvariantViolation,
-    Task,
-    accepted_event,
-    apply,
-    with_event,
-)
+from gateway.core.states import STATUS_OF, TERMINAL, Task, accepted_event, with_event
+from gateway.core.tasks import EDGES, IllegalTransition, InvariantViolation, apply
 from providers.spec import Charged, Failed, Pending, Submitted, Succeeded, Unrecognised
 from tests.core.made import CAUSE, FACTS, NOW, ONE, TWO, make_task
 

@@ -15,11 +15,12 @@ from typing import TypeAlias
 import msgspec
 
 from gateway.core.facts import Candidate
-from gateway.core.tasks import Event, Task, accepted_event
+from gateway.core.states import Event, Task, accepted_event
 from gateway.engine.loop import Engine, Outside
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.request import split_request
 from gateway.engine.steps import STEPS
+from gateway.engine.takeover import follow
 from gateway.settings import ProviderSettings, Settings, parse
 from gateway.storage.rows import NewVideo
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
@@ -134,7 +135,7 @@ class Life:
 
     def start(self) -> None:
         """Let the engine run."""
-        self._running = asyncio.create_task(self.engine.run())
+        self._running = asyncio.create_task(follow(self.engine))
 
     async def crash(self) -> None:
         """End the engine as a kill would: in the middle of whatever it does."""

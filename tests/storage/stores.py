@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.core.tasks import Task, accepted_event
+from gateway.core.states import Task, accepted_event
 from gateway.storage.db import Database
 from gateway.storage.rows import Filters, NewVideo, Page
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.tasks import Task
+from gateway.core.states import Task
 from gateway.storage.rows import Filters, Page
 from gateway.storage.store import Store
 from tests.core.made import NOW, make_task

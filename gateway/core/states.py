@@ -1,0 +1,132 @@
+"""A task as plain values: its states, its hot row, the events of its timeline, and a change of it.
+
+What changes it is in `gateway.core.tasks`; what can happen to it in `gateway.core.facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.core.facts import Candidate
+from providers.spec import Charged, Ref
+
+Detail: TypeAlias = dict[str, str | int | float | None]
+Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+State: TypeAlias = Literal[
+    "waiting", "submitting", "rendering", "submission_unknown", "completed", "failed", "cancelled"
+]
+
+STATUS_OF: Final[Mapping[State, Status]] = {
+    "waiting": "queued", "submitting": "queued",
+    "rendering": "in_progress", "submission_unknown": "in_progress",
+    "completed": "completed", "failed": "failed", "cancelled": "cancelled",
+}
+TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled"})
+# A task in one of these has, or may have, a job at a vendor: it fills a place there.
+IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
+
+    `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events.
+    """
+
+    id: str
+    owner: str
+    model: str
+    state: State
+    candidates: tuple[Candidate, ...]
+    created_at: float
+    deadline_at: float
+    stage: str | None = None
+    version: int = 1
+    last_seq: int = 0
+    replica: str | None = None
+    priority: int = 0
+    ruled_out: tuple[Candidate, ...] = ()
+    provider: str | None = None
+    offering: str | None = None
+    vendor_task_id: str | None = None
+    ref: Ref | None = None
+    raw_status: str | None = None
+    raw_status_at: float | None = None
+    progress: int = 0
+    attempts: int = 0
+    resubmits: int = 0
+    estimate_seconds: float | None = None
+    submitted_at: float | None = None
+    started_at: float | None = None
+    unknown_at: float | None = None
+    completed_at: float | None = None
+    result_url: str | None = None
+    result_expires_at: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    charged: Charged = "no"
+    charged_before: Charged = "no"
+    cost_amount: str | None = None
+    cost_currency: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """The caller's word for the state. It never goes back: what is sent again stays in progress."""
+        status = STATUS_OF[self.state]
+        return "in_progress" if status == "queued" and self.resubmits else status
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can change the state any more."""
+        return self.state in TERMINAL
+
+    @property
+    def open_candidates(self) -> tuple[Candidate, ...]:
+        """The candidates that no refusal has ruled out yet, in order."""
+        return tuple(candidate for candidate in self.candidates if candidate not in self.ruled_out)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a video's timeline. `detail` holds plain values: no prompt, key or link."""
+
+    type: str
+    at: float
+    status: Status
+    stage: str | None
+    provider: str | None
+    offering: str | None
+    detail: dict[str, str | int | float | None]
+    seq: int = 0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What follows from a fact: the task after it, and the events to write. No event: nothing to save."""
+
+    before: Task
+    task: Task
+    events: tuple[Event, ...]
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.events)
+
+
+def with_event(change: Change, kind: str, detail: Detail) -> Change:
+    """`change` with one more event of the same moment, such as the poll that the engine planned."""
+    first = change.events[0]
+    seq = change.task.last_seq + 1
+    event = replace(first, type=kind, detail=detail, seq=seq)
+    return Change(change.before, replace(change.task, last_seq=seq), (*change.events, event))
+
+
+def accepted_event(task: Task) -> Event:
+    """The first line of a timeline: the gateway took the request and will answer for it."""
+    return Event(
+        type="accepted", at=task.created_at, status=task.status, stage=task.stage, provider=None,
+        offering=None, seq=1,
+        detail={"candidates": ", ".join(f"{some.provider}/{some.offering}" for some in task.candidates)},
+    )
