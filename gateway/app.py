@@ -25,7 +25,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar.types import ASGIApp
 
-from gateway.api.application import MANAGEMENT, make_application, make_litestar
+from gateway.api.application import MANAGEMENT, PUBLIC, make_application, make_litestar
 from gateway.api.auth import Door, Role, make_key
 from gateway.api.document import openapi_document
 from gateway.api.gateway import Gateway
@@ -177,10 +177,10 @@ async def _serve(settings: Settings, settings_path: Path) -> int:
             loop.add_signal_handler(number, _on_stop, stopping)
         loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, parts.wires, settings_path)
         listen = _free(settings.server.listen)
-        servers = [_server(make_application(gateway), listen)]
-        if settings.server.management is not None:
-            management = _free(settings.server.management)
-            servers.append(_server(make_application(gateway, MANAGEMENT), management))
+        management = settings.server.management
+        servers = [_server(make_application(gateway, PUBLIC if management else None), listen)]
+        if management is not None:
+            servers.append(_server(make_application(gateway, MANAGEMENT), _free(management)))
         serving = [asyncio.create_task(server.serve()) for server in servers]
         await _listening(listen)
         _settle_memory()

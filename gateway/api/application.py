@@ -31,6 +31,7 @@ ROUTES: Final = (
 )
 # What `server.management` moves to a port of its own.
 MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
+PUBLIC: Final = frozenset[str]().union(*(route.paths for route in ROUTES)) - MANAGEMENT
 
 
 async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
