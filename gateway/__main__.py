@@ -127,7 +127,7 @@ def sandbox(**chosen: object) -> None:
 
     try:
         from gateway.sandbox import server  # noqa: PLC0415
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise click.ClickException(NEEDS_EXTRA) from error
     import msgspec  # noqa: PLC0415
 
@@ -162,11 +162,14 @@ def check(file: Path, as_json: bool) -> None:
     reelgate check reelgate.toml
     """
     with _plainly():
-        from gateway.settings import SettingsError, load  # noqa: PLC0415
+        from gateway.settings import Problem, SettingsError, load  # noqa: PLC0415
+        from gateway.storage.db import SQLITE_ONLY  # noqa: PLC0415
         from providers import adapters  # noqa: PLC0415
 
         try:
             settings = load(file, adapters(), os.environ)
+            if settings.store.url.path is None:
+                raise SettingsError([Problem("", SQLITE_ONLY)], file)  # noqa: TRY301 - told like the others
         except SettingsError as error:
             if not as_json:
                 raise
@@ -176,7 +179,7 @@ def check(file: Path, as_json: bool) -> None:
     facts = {
         "listen": str(settings.server.listen),
         "auth": settings.auth.mode,
-        "store": str(settings.store.url.path or settings.store.url.driver),
+        "store": str(settings.store.url.path),
         "files": str(settings.files.url.path or settings.files.url.bucket or settings.files.url.kind),
         "default_model": settings.default_model,
     }

@@ -37,7 +37,7 @@ from gateway.engine.steps import STEPS
 from gateway.engine.takeover import follow
 from gateway.errors import CannotListen
 from gateway.settings import Address, ProviderSettings, Settings, SettingsError, load
-from gateway.storage.db import StorageError
+from gateway.storage.db import SQLITE_ONLY, StorageError
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry, configure_logging
@@ -103,7 +103,7 @@ def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, 
 def open_database(settings: Settings, *, exclusive: bool) -> SqliteDatabase:
     """The configured database. Raises StorageError when it cannot be opened, or is another process's."""
     if settings.store.url.path is None:
-        raise StorageError("[store] url: this version keeps its data in SQLite only; use sqlite:PATH")
+        raise StorageError(SQLITE_ONLY)
     return SqliteDatabase(settings.store.url.path, exclusive=exclusive)
 
 

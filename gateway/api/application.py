@@ -60,6 +60,7 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Reelgate", version=__version__, path="/_unused", render_plugins=[],
+            use_handler_docstrings=True,
             description="One durable REST API over many vendors of AI video generation.",
         ),
         request_max_body_size=JSON_MAX_BYTES,

@@ -53,8 +53,14 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
             for status, answer in operation["responses"].items():
                 if int(status) >= 400:
                     answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": _PROBLEM}}}
-    document["paths"] = dict(sorted(document["paths"].items()))
+    document["paths"] = dict(sorted(document["paths"].items(), key=_place))
     return document
+
+
+def _place(entry: tuple[str, Any]) -> tuple[bool, bool, str]:
+    """The videos first, what is for operators last."""
+    path = entry[0]
+    return not path.startswith("/v1/videos"), not path.startswith("/v1/"), path
 
 
 def docs_page(document: dict[str, Any]) -> str:
@@ -90,7 +96,7 @@ def _codes() -> list[str]:
 def _rows(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
     """Parameters, then the body's fields, then the answers."""
     rows = [
-        (f"{parameter['name']} ({parameter['in']})", parameter.get("description", ""))
+        (f"{parameter['name']} ({parameter['in']})", parameter.get("description") or _kind(parameter.get("schema", {})))
         for parameter in operation.get("parameters", [])
     ]
     for content in operation.get("requestBody", {}).get("content", {}).values():

@@ -155,7 +155,9 @@ _KEYED: Final = (401, 403, 429, 503)  # what every route that needs a key may an
 
 def responses(*statuses: int, keyed: bool = True) -> dict[int, ResponseSpec]:
     """The problems that a route documents, by status, those of every keyed route among them."""
-    titles = {info.status: info.title for info in CODES.values()}
+    titles: dict[int, str] = {}
+    for code, info in CODES.items():
+        titles[info.status] = "; ".join(filter(None, (titles.get(info.status), f"{code}: {info.title}")))
     spec = partial(ResponseSpec, ProblemDocument, generate_examples=False, media_type=MEDIA_TYPE)
     documented = sorted({*statuses, *(_KEYED if keyed else ())})
     return {status: spec(description=titles[status]) for status in documented}

@@ -16,6 +16,7 @@ import msgspec
 Value: TypeAlias = str | int | float | None
 Row: TypeAlias = tuple[Value, ...]
 
+SQLITE_ONLY: Final = "store.url: this version keeps its data in SQLite only; use sqlite:PATH"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
