@@ -96,8 +96,8 @@ def _codes() -> list[str]:
 def _rows(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
     """Parameters, then the body's fields, then the answers."""
     rows = [
-        (f"{parameter['name']} ({parameter['in']})", parameter.get("description") or _kind(parameter.get("schema", {})))
-        for parameter in operation.get("parameters", [])
+        (f"{it['name']} ({it['in']})", it.get("description") or _kind(it.get("schema", {})))
+        for it in operation.get("parameters", [])
     ]
     for content in operation.get("requestBody", {}).get("content", {}).values():
         shape = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
