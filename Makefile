@@ -6,7 +6,7 @@ export UV_PYTHON := $(BIN)/python
 export UV_NO_PROGRESS := 1
 
 # program:package of what the tests use from Debian; where one is absent, its tests are skipped by name.
-TOOLS := prometheus:prometheus promtool:prometheus
+TOOLS := prometheus:prometheus promtool:prometheus curl:curl
 APT := apt-get install --no-install-recommends
 
 .PHONY: help setup demo test tools lint kills bench openapi lock

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl: apt-get install curl")
 def test_the_first_request_of_the_readme_makes_a_video(tmp_path: Path) -> None:
     script = block(ROOT / "README.md", "A first request", "sh")
     script = script.replace("make setup ", "test -x .venv/bin/reelgate ")
