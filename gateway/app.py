@@ -80,8 +80,8 @@ class Wires:
 
 
 def _policy(settings: Settings) -> AddressPolicy:
-    networks = tuple(entry for entry in settings.egress.allow if not isinstance(entry, str))
-    return AddressPolicy(networks, frozenset(origin(entry.base_url) for entry in settings.providers.values()))
+    origins = frozenset(origin(entry.base_url) for entry in settings.providers.values())
+    return AddressPolicy(settings.egress.networks, origins)
 
 
 def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:

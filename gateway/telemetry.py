@@ -36,8 +36,6 @@ _UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timel
 _WARNINGS: Final = frozenset({"submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised"})
 
 
-IN_FLIGHT: Final = frozenset({"submitting", "rendering", "submission_unknown"})
-
 
 class Followed(Protocol):
     """What is reported of a task; `gateway.core.tasks.Task` has it. Times in Unix seconds."""
@@ -52,6 +50,8 @@ class Followed(Protocol):
     def state(self) -> str: ...
     @property
     def is_terminal(self) -> bool: ...
+    @property
+    def is_in_flight(self) -> bool: ...
     @property
     def provider(self) -> str | None: ...
     @property
@@ -263,7 +263,7 @@ class Telemetry:
         for task, step in ((before, -1), (after, 1)):
             if task is None or task.provider is None:
                 continue
-            if task.state in IN_FLIGHT:
+            if task.is_in_flight:
                 self.provider_in_flight.labels(task.provider).inc(step)
             if task.state == "submission_unknown":
                 self.submission_unknown.labels(task.provider).inc(step)

@@ -17,7 +17,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
-from gateway.api.gateway import Gateway, caller_of, gateway_of
+from gateway.api.gateway import Gateway, gateway_of, video_of
 from gateway.api.problems import responses
 from gateway.core.states import Task
 from gateway.engine.collect import LinkRefused, LinkUnreachable, Piece, open_link
@@ -47,9 +47,7 @@ async def get_content(
 ) -> Response[Any]:
     """The MP4. 409 while there is none, 410 when its link has died."""
     gateway = gateway_of(request)
-    video = await gateway.store.video_get(video_id, caller_of(request).id)
-    if video is None:
-        raise Problem("not_found", f"There is no video {video_id[:80]!r} of yours.")
+    video = await video_of(request, video_id)
     if variant != "video":
         raise Problem("not_found", f"There is no variant {variant[:40]!r} of a video here; only `video`.")
     url = _link(gateway, video.task)

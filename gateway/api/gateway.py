@@ -17,6 +17,8 @@ from gateway.api.waiting import Waiters
 from gateway.engine.collect import Links
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet
+from gateway.errors import Problem
+from gateway.storage.rows import Video
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
 
@@ -44,6 +46,19 @@ def gateway_of(request: Request[Any, Any, Any]) -> Gateway:
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
     """Who asks; the guard has put it there."""
     return cast("Caller", request.scope["state"]["caller"])
+
+
+async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
+    """The caller's video. Raises Problem not_found, also for another caller's."""
+    video = await gateway_of(request).store.video_get(video_id, caller_of(request).id)
+    if video is None:
+        raise absent(video_id)
+    return video
+
+
+def absent(video_id: str) -> Problem:
+    """The answer for a video that is not there, or not the caller's."""
+    return Problem("not_found", f"There is no video {video_id[:80]!r} of yours.")
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from litestar import Request, Response, delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 
-from gateway.api.gateway import Gateway, caller_of, gateway_of
+from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.query import read_list_query
@@ -107,12 +107,12 @@ async def get_video(
 
     Long-polls until terminal with `wait`, or `Prefer: wait=N`.
     """
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway = gateway_of(request)
     asked = _prefer_wait(prefer)
     seconds = wait if wait is not None else asked
-    video = await _found(gateway, video_id, owner)
+    video = await video_of(request, video_id)
     if seconds and not video.task.is_terminal:
-        video = await _waited(gateway, video_id, owner, seconds)
+        video = await _waited(request, video_id, seconds)
     headers = _headers(gateway, video)
     if asked is not None and wait is None:
         headers["Preference-Applied"] = f"wait={asked}"
@@ -150,7 +150,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
 async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str]) -> TimelineList:
     """Every event of the video, oldest first."""
     gateway, owner = gateway_of(request), caller_of(request).id
-    await _found(gateway, video_id, owner)
+    await video_of(request, video_id)
     return timeline_list(await gateway.store.events_get(video_id, owner))
 
 
@@ -162,9 +162,9 @@ async def cancel_video(
     request: Request[Any, Any, Any], video_id: FromPath[str], *, detach: FromQuery[bool] = False
 ) -> Response[VideoObject]:
     """A waiting video is cancelled free of charge; any other is only no longer followed (`detach=true`)."""
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway = gateway_of(request)
     while True:
-        video = await _found(gateway, video_id, owner)
+        video = await video_of(request, video_id)
         try:
             change = apply(video.task, Cancelled(detach), gateway.now())
         except IllegalTransition:
@@ -183,11 +183,11 @@ async def cancel_video(
 async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str]) -> Deleted:
     """Remove the record of a terminal video. A replay of its idempotency key is answered 410 thereafter."""
     gateway, owner = gateway_of(request), caller_of(request).id
-    video = await _found(gateway, video_id, owner)
+    video = await video_of(request, video_id)
     if not video.task.is_terminal:
         raise Problem("not_ready", f"The video is {video.task.status}; only a finished one can be deleted.")
     if not await gateway.store.video_delete(video_id, owner):
-        raise _absent(video_id)
+        raise absent(video_id)
     gateway.telemetry.video_deleted(video.task.status)
     return Deleted(id=video_id)
 
@@ -258,28 +258,17 @@ async def _answer(
         headers["Idempotent-Replayed"] = "true"
     if seconds is not None:
         headers["Preference-Applied"] = f"wait={seconds}"
-        video = await _waited(gateway, video_id, owner, seconds)
+        video = await _waited(request, video_id, seconds)
     return _video_response(gateway, video, 202, headers | _headers(gateway, video))
 
 
-async def _found(gateway: Gateway, video_id: str, owner: str) -> Video:
-    video = await gateway.store.video_get(video_id, owner)
-    if video is None:
-        raise _absent(video_id)
-    return video
-
-
-def _absent(video_id: str) -> Problem:
-    return Problem("not_found", f"There is no video {video_id[:80]!r} of yours.")
-
-
-async def _waited(gateway: Gateway, video_id: str, owner: str, seconds: float) -> Video:
-    with gateway.waiters.watch(video_id) as event:
-        video = await _found(gateway, video_id, owner)
+async def _waited(request: Request[Any, Any, Any], video_id: str, seconds: float) -> Video:
+    with gateway_of(request).waiters.watch(video_id) as event:
+        video = await video_of(request, video_id)
         if video.task.is_terminal:
             return video
         await ended(event, seconds)
-    return await _found(gateway, video_id, owner)
+    return await video_of(request, video_id)
 
 
 def _prefer_wait(prefer: str | None) -> int | None:

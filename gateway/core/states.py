@@ -84,6 +84,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in TERMINAL
 
     @property
+    def is_in_flight(self) -> bool:
+        """Whether it has, or may have, a job at a vendor: it fills a place there."""
+        return self.state in IN_FLIGHT
+
+    @property
     def open_candidates(self) -> tuple[Candidate, ...]:
         """The candidates that no refusal has ruled out yet, in order."""
         return tuple(candidate for candidate in self.candidates if candidate not in self.ruled_out)

@@ -20,7 +20,7 @@ import msgspec
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import Accepted, Candidate, Fact, Polled
 from gateway.core.pacing import PollPlan, next_poll
-from gateway.core.states import IN_FLIGHT, Change, Event, Task, with_event
+from gateway.core.states import Change, Event, Task, with_event
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply
 from gateway.engine.provider import Fleet
 from gateway.engine.queue import Queue
@@ -108,7 +108,7 @@ class Engine:
 
     def recount(self) -> None:
         """The providers were changed: count what each has in flight anew, and look again who may go."""
-        jobs = Counter(task.provider for task in self.tasks.values() if task.state in IN_FLIGHT)
+        jobs = Counter(task.provider for task in self.tasks.values() if task.is_in_flight)
         for name, provider in self.fleet.providers.items():
             provider.gate.in_flight = max(jobs[name], provider.gate.sending)
         self._wake.set()
@@ -338,13 +338,13 @@ class Engine:
         """Keep the queue and the gates in step. A gate is entered at admission, or at taking over."""
         if before is not None and before.state == "waiting":
             self._queue.remove(before)
-        was = before is not None and before.state in IN_FLIGHT
-        provider = self.fleet.providers.get((before if was and before is not None else after).provider or "")
+        job = before if before is not None and before.is_in_flight else after
+        provider = self.fleet.providers.get(job.provider or "")
         if provider is None:
             return
-        if was and after.state not in IN_FLIGHT:
+        if job is before and not after.is_in_flight:
             provider.gate.leave()
-        elif before is None and after.state in IN_FLIGHT:
+        elif before is None and after.is_in_flight:
             provider.gate.in_flight += 1
         if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
             candidate = Candidate(provider.name, after.offering or "")

@@ -56,7 +56,7 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
     gate.max_in_flight = settings.max_in_flight
     gate.rate.per_minute = settings.requests_per_minute
     gate.draining = False
-    bounds = Bounds(settings.poll_min, max(settings.poll_min, settings.poll_max))
+    bounds = Bounds(settings.poll_min, settings.poll_max)
     known = {offering.slug: offering for offering in settings.adapter.offerings}
     polls = Rate(settings.polls_per_minute)
     return Provider(settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known)
@@ -68,8 +68,9 @@ class Fleet:
     def __init__(self, chance: random.Random) -> None:
         self.providers: dict[str, Provider] = {}
         self.render_seconds: dict[Candidate, float] = {}
+        self.listings: list[Listing] = []  # every enabled offering, in the providers' order of priority
+        self.models: dict[str, list[Listing]] = {}  # what can be asked for, with the offerings that serve it
         self._chance = chance
-        self._listings: list[Listing] = []
         self._settings: Settings | None = None
 
     def use(self, settings: Settings, providers: Iterable[Provider]) -> None:
@@ -81,11 +82,14 @@ class Fleet:
                 named[name] = old
         self.providers = named
         self._settings = settings
-        self._listings = [
-            Listing(name, offering, provider.settings.weight, provider.gate.draining)
-            for name, provider in named.items()
+        self.listings = [
+            Listing(name, offering, provider.settings.weight)
+            for name, provider in named.items() if not provider.gate.draining
             for offering in provider.settings.offerings
         ]
+        self.models = {}
+        for listing in self.listings:
+            self.models.setdefault(listing.offering.model, []).append(listing)
 
     @property
     def settings(self) -> Settings:
@@ -93,19 +97,6 @@ class Fleet:
         if self._settings is None:
             raise RuntimeError("the fleet is used before it was given its settings")
         return self._settings
-
-    @property
-    def listings(self) -> list[Listing]:
-        """Every enabled offering, in the providers' order of priority."""
-        return [listing for listing in self._listings if not listing.draining]
-
-    @property
-    def models(self) -> dict[str, list[Listing]]:
-        """The models that can be asked for, with the offerings that serve each."""
-        found: dict[str, list[Listing]] = {}
-        for listing in self.listings:
-            found.setdefault(listing.offering.model, []).append(listing)
-        return found
 
     def route(self, request: VideoRequest, pins: tuple[str, ...]) -> Route:
         """The candidates for a request by the configured strategy, and the others' reasons."""
