@@ -28,8 +28,8 @@ from providers.spec import AdapterInfo, Charged, Offering, Resolution
 
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
-    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Webhooks",
-    "load", "parse",
+    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Webhooks", "load",
+    "parse",
 ]
 
 _Built = TypeVar("_Built", bound=Struct)
@@ -91,10 +91,16 @@ class Log(Struct, frozen=True, kw_only=True):
 
 
 class Routing(Struct, frozen=True, kw_only=True):
-    """How candidates are ordered, and how long a task may take to its end (10 ms to 30 days)."""
+    """The order of candidates, and how long a task may take (10 ms to 30 days).
+
+    `rerun_failed`: how often (0..5) a render that its vendor failed may be bought again elsewhere, while all
+    its sendings together cost at most `rerun_cost_limit` (then a candidate needs a price).
+    """
 
     strategy: Literal["priority", "weighted", "cheapest", "fastest"] = "priority"
     deadline: Annotated[float, read.duration("10ms", "30d")] = 6 * 3600.0
+    rerun_failed: Annotated[int, Meta(ge=0, le=5)] = 0
+    rerun_cost_limit: Annotated[Decimal, read.amount] | None = None
 
 
 class Price(Struct, frozen=True, kw_only=True):
@@ -117,8 +123,8 @@ _Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 class ProviderSettings(Struct, frozen=True, kw_only=True):
     """One account at one vendor. Limits are 1..1,000,000 and absent = none; durations in seconds, from 10 ms.
 
-    `offerings` are those that are on, as written, else the adapter's. `prices` has rows by slug, of which the
-    first that fits applies; none: the price is unknown, not 0. `failed_is_charged` None: as the offering.
+    `offerings` are those that are on, as written, else the adapter's. Of the `prices` of a slug the first row
+    that fits applies; none: unknown, not 0. `failed_is_charged` None: as the offering.
     """
 
     name: str

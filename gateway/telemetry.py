@@ -32,8 +32,13 @@ _QUEUE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
 _LAG_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HTTP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_ALARMS: Final = frozenset({"open", "paused"})  # states of a provider that somebody should look at
 _UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
-_WARNINGS: Final = frozenset({"submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised"})
+_WARNINGS: Final = frozenset({
+    "submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised", "resubmit_allowed",
+    "rerun_allowed", "abandoned",
+})
+_BOUGHT: Final = frozenset({"accepted_by_vendor", "adopted", "accepted_after_end"})
 
 
 
@@ -68,6 +73,8 @@ class Followed(Protocol):
     def cost_amount(self) -> str | None: ...
     @property
     def cost_currency(self) -> str | None: ...
+    @property
+    def cost_before(self) -> str | None: ...
 
 
 class Happening(Protocol):
@@ -117,6 +124,7 @@ class Telemetry:
         """`providers`: for each configured provider the models that it serves."""
         self.registry = CollectorRegistry()
         self.log = structlog.get_logger()
+        self._states: dict[str, str] = {}
         self._define()
         for provider, models in providers.items():
             self.add_provider(provider, models)
@@ -203,10 +211,17 @@ class Telemetry:
                 self.video_duration.labels(provider, model, outcome)
         self.provider_is(provider, "healthy")
 
-    def provider_is(self, provider: str, state: str) -> None:
-        """Say which state a provider is in."""
+    def provider_is(self, provider: str, state: str, why: str = "") -> None:
+        """Say which state a provider is in; a change is logged, and one that needs somebody is an error."""
+        before = self._states.get(provider)
+        if before == state:
+            return
+        self._states[provider] = state
         for known in PROVIDER_STATES:
             self.provider_state.labels(provider, known).set(known == state)
+        if before is not None:
+            write = self.log.error if state in _ALARMS else self.log.info
+            write("provider_state", provider=provider, state=state, before=before, why=why or None)
 
     def video_deleted(self, status: str) -> None:
         """A video of this status was removed."""
@@ -267,6 +282,9 @@ class Telemetry:
                 self.provider_in_flight.labels(task.provider).inc(step)
             if task.state == "submission_unknown":
                 self.submission_unknown.labels(task.provider).inc(step)
+        if after.cost_amount is not None and any(event.type in _BOUGHT for event in events):
+            amount = float(after.cost_amount) - float(after.cost_before or 0)
+            self.cost.labels(after.provider, after.cost_currency or "USD").inc(amount)
         if before is not None and not before.is_terminal:
             self._count(before, after)
 
@@ -279,8 +297,6 @@ class Telemetry:
         provider = before.provider or after.provider or ""
         if before.state == "waiting" and after.state == "submitting":
             self.queue_wait.labels(provider).observe(max(0.0, (after.submitted_at or 0) - after.created_at))
-        if after.charged == "yes" != before.charged and after.cost_amount is not None:
-            self.cost.labels(provider, after.cost_currency or "USD").inc(float(after.cost_amount))
         if after.is_terminal and provider and after.completed_at is not None:
             seconds = after.completed_at - after.created_at
             self.video_duration.labels(provider, after.model, after.state).observe(max(0.0, seconds))

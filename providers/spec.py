@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -303,6 +303,35 @@ class Adapter(Protocol):
 
     async def poll(self, ref: Ref) -> Progress:
         """Ask for the task's state. Raises VendorError when that failed, which says nothing of the task."""
+        ...
+
+
+@runtime_checkable
+class MakesRefs(Protocol):
+    """Optional: of this adapter's tasks the vendor's id is all that a poll needs.
+
+    So an operator can hand in the id of a job whose answer was lost, and an id that cannot exist can be asked
+    for free to find out whether the vendor answers at all.
+    """
+
+    def ref_of(self, vendor_task_id: str) -> Ref:
+        """The reference of the task with this id, which is a usable one."""
+        ...
+
+
+@runtime_checkable
+class FindsSubmission(Protocol):
+    """Optional: the vendor keeps a reference of ours with a job, and can be asked for the job by it."""
+
+    async def submit_as(self, request: VideoRequest, offering: Offering, reference: str) -> Submitted:
+        """As `Adapter.submit`, with `reference` (1..64 of a-z 0-9 _ -, never used twice) sent along."""
+        ...
+
+    async def find_submission(self, reference: str) -> Submitted | None:
+        """The job sent with this reference. None: not known, or not yet; it proves nothing.
+
+        Raises VendorError when that could not be asked.
+        """
         ...
 
 

@@ -163,8 +163,12 @@ class UnifiedTask:
             raise spec.VendorError("junk", "unknown", "success without a usable task id", status=reply.status)
         raw_status = self._door.redact(hint(created.status, str) or "") or None
         estimate = (hint(created.task_info, _Info) or _Info()).estimated_time
-        return spec.Submitted(vendor_task_id=task_id, ref={"task_id": task_id},
+        return spec.Submitted(vendor_task_id=task_id, ref=self.ref_of(task_id),
                               raw_status=raw_status, estimate_seconds=estimate)
+
+    def ref_of(self, vendor_task_id: str) -> spec.Ref:
+        """All that a poll needs."""
+        return {"task_id": vendor_task_id}
 
     async def poll(self, ref: spec.Ref) -> spec.Progress:
         """Ask for the task. Raises VendorError when no readable answer came."""

@@ -155,7 +155,11 @@ class V3Async:
         task_id = first or second
         if task_id is None:
             raise spec.VendorError("junk", "unknown", "success without a usable task id", status=reply.status)
-        return spec.Submitted(vendor_task_id=task_id, ref={"task_id": task_id})
+        return spec.Submitted(vendor_task_id=task_id, ref=self.ref_of(task_id))
+
+    def ref_of(self, vendor_task_id: str) -> spec.Ref:
+        """All that a poll needs."""
+        return {"task_id": vendor_task_id}
 
     async def poll(self, ref: spec.Ref) -> spec.Progress:
         """Ask for the result. Raises VendorError when no readable answer came."""

@@ -76,7 +76,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
     data = [
         ProviderObject(
             name=provider.name, adapter=provider.settings.adapter.name,
-            state=provider.gate.state(gateway.now()), last_error=provider.gate.closed_why,
+            state=provider.gate.state(gateway.now()), last_error=provider.health.last_error,
             in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
         )
         for provider in gateway.fleet.providers.values()
@@ -115,7 +115,7 @@ async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
     gateway = gateway_of(request)
     now = gateway.now()
     for provider in gateway.fleet.providers.values():
-        gateway.telemetry.provider_is(provider.name, provider.gate.state(now))
+        gateway.telemetry.provider_is(provider.name, provider.state(now), provider.health.why)
     return gateway.telemetry.exposition()
 
 

@@ -1,7 +1,7 @@
 """Who may submit now: one gate per provider, with its cap, its rate and its closing times.
 
-Pure; time is passed in. Not held here: which providers may serve a request (`routing`), and the order among
-waiting tasks (`gateway.engine`).
+Pure; time is passed in. Not held here: how a provider is (`health`), which of them may serve a request
+(`routing`), and the order among waiting tasks (`gateway.engine`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+
+from gateway.core.health import Health, ProviderState
 
 # A hint of a vendor is honoured between these; a garbled one cannot stop a provider for days.
 RETRY_AFTER_SECONDS: Final = (1.0, 900.0)
@@ -70,24 +72,22 @@ class Gate(msgspec.Struct, kw_only=True):
     in_flight: int = 0
     sending: int = 0
     room: int | None = None
-    draining: bool = False
+    health: Health = msgspec.field(default_factory=Health)
     closed_until: float = 0.0
-    closed_why: str | None = None
     failures: int = 0
 
     def free_at(self, now: float) -> float | None:
         """When a submission may leave: `now`, a later time, or None when only a finished task can tell."""
-        if self.draining or (self.max_in_flight is not None and self.in_flight >= self.max_in_flight):
+        if self.max_in_flight is not None and self.in_flight >= self.max_in_flight:
             return None
         if self.room is not None and self.sending >= self.room:
             return None
-        return max(self.closed_until, self.rate.free_at(now))
+        healthy_at = self.health.free_at(now)
+        return None if healthy_at is None else max(healthy_at, self.closed_until, self.rate.free_at(now))
 
-    def state(self, now: float) -> str:
+    def state(self, now: float) -> ProviderState:
         """The provider's state in one word, as metrics and operators see it."""
-        if self.draining:
-            return "draining"
-        return "degraded" if self.closed_until > now else "healthy"
+        return self.health.state(now, is_slow=self.closed_until > now or self.room == 1)
 
     def enter(self, now: float) -> bool:
         """Let one submission through, if it may leave now: its place and its rate token are taken."""
@@ -112,7 +112,7 @@ class Gate(msgspec.Struct, kw_only=True):
         if self.room is None:
             self.failures = 0
 
-    def close(self, now: float, why: str, retry_after_seconds: float | None, chance: random.Random) -> None:
+    def close(self, now: float, retry_after_seconds: float | None, chance: random.Random) -> None:
         """Nothing more for a while: for the vendor's hint, or for a growing, fully jittered time.
 
         Failures of submits that left together count once: they are one piece of news.
@@ -120,8 +120,12 @@ class Gate(msgspec.Struct, kw_only=True):
         if now >= self.closed_until:
             self.failures += 1
         until = now + pause_seconds(self.failures, retry_after_seconds, chance)
+        self.closed_until = max(self.closed_until, until)
+        self.slow()
+
+    def slow(self) -> None:
+        """Begin anew with one submission at a time."""
         self.room = 1
-        self.closed_until, self.closed_why = max(self.closed_until, until), why
 
 
 def pause_seconds(failures: int, retry_after_seconds: float | None, chance: random.Random) -> float:

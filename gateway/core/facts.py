@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from providers.spec import Charged, ErrorKind, Progress, Submitted
+from providers.spec import Charged, ErrorKind, Failed, Progress, Submitted
 
 Cost: TypeAlias = tuple[str, str]  # a decimal amount as text, and its currency
 
@@ -52,9 +52,13 @@ class NotSent(Fact, frozen=True):
 
 
 class Rejected(Fact, frozen=True):
-    """A complete refusal by the vendor: proof that nothing was accepted."""
+    """A complete refusal by the vendor: proof that nothing was accepted.
+
+    `is_known`: the gateway knew already that this provider refuses us, so the task only waits on.
+    """
 
     cause: Cause
+    is_known: bool = False
 
 
 class SubmitUnknown(Fact, frozen=True):
@@ -99,10 +103,39 @@ class UnknownTimedOut(Fact, frozen=True):
     """`unknown_timeout` is over, or the policy is to fail at once."""
 
 
+class Adopted(Fact, frozen=True):
+    """The job of an unknown submission was found; `by` says who knows it."""
+
+    submitted: Submitted
+    by: str
+
+
+class Abandoned(Fact, frozen=True):
+    """An operator gives an unknown submission up; `by` says who."""
+
+    by: str
+
+
 class ResubmitAllowed(Fact, frozen=True):
     """A permission to send once more although the first submit may have been accepted; `by` says whose."""
 
     by: str
+
+
+class RerunAllowed(Fact, frozen=True):
+    """A permission to buy a render once more elsewhere, because the vendor failed it; `by` says whose.
+
+    `ruled_out` are the candidates that this permission does not extend to.
+    """
+
+    failed: Failed
+    failed_is_charged: Charged
+    ruled_out: tuple[Candidate, ...]
+    by: str
+
+
+class LateEnded(Fact, frozen=True):
+    """Nobody looks any more for what an ended task may still bring."""
 
 
 # What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate

@@ -25,7 +25,6 @@ class Listing(msgspec.Struct, frozen=True):
     provider: str
     offering: Offering
     weight: float = 1.0
-    draining: bool = False
 
     @property
     def candidate(self) -> Candidate:
@@ -48,11 +47,15 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Knowledge(msgspec.Struct, frozen=True):
-    """What the strategies look at: a listing's `price` (None: not configured), learned times, chance."""
+    """What a choice looks at: a listing's `price` (None: not configured), learned times, chance.
+
+    `draining` are the providers that take nothing new.
+    """
 
     price: Callable[[Listing], Decimal | None]
     render_seconds: Mapping[Candidate, float]
     chance: random.Random
+    draining: frozenset[str] = frozenset()
 
 
 _UNKNOWN: Final = float("inf")
@@ -81,7 +84,7 @@ def choose(
     taken: list[Listing] = []
     refused: list[Refused] = []
     for listing in listings:
-        reasons = _reasons(request, listing, pins)
+        reasons = _reasons(request, listing, pins, known.draining)
         if reasons:
             refused.append(Refused(listing.candidate, tuple(reasons)))
         else:
@@ -93,9 +96,11 @@ def choose(
     return Route(tuple(listing.candidate for listing in taken), tuple(refused))
 
 
-def _reasons(request: VideoRequest, listing: Listing, pins: Sequence[str]) -> list[Refusal]:
+def _reasons(
+    request: VideoRequest, listing: Listing, pins: Sequence[str], draining: frozenset[str]
+) -> list[Refusal]:
     if pins and listing.provider not in pins:
         return [Refusal("provider", f"is not among the asked providers: {', '.join(pins)}")]
-    if listing.draining:
+    if listing.provider in draining:
         return [Refusal("provider", "is draining and takes nothing new")]
     return refusals(listing.offering, request)

@@ -34,6 +34,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
 
     `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events.
+    `charged_before` and `cost_before` are what was bought before the last permission to send again;
+    `late_...` what an ended task still brought, and until when anybody looks for it.
     """
 
     id: str
@@ -71,12 +73,25 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     charged_before: Charged = "no"
     cost_amount: str | None = None
     cost_currency: str | None = None
+    cost_before: str | None = None
+    reruns: int = 0
+    rerun_of: str | None = None
+    adopted_from: str | None = None
+    late_until: float | None = None
+    late_at: float | None = None
+    late_url: str | None = None
+    late_expires_at: float | None = None
 
     @property
     def status(self) -> Status:
         """The caller's word for the state. It never goes back: what is sent again stays in progress."""
         status = STATUS_OF[self.state]
-        return "in_progress" if status == "queued" and self.resubmits else status
+        return "in_progress" if status == "queued" and self.permissions else status
+
+    @property
+    def permissions(self) -> int:
+        """How often it was allowed to send again what may have been, or was, bought already."""
+        return self.resubmits + self.reruns
 
     @property
     def is_terminal(self) -> bool:
@@ -84,9 +99,19 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in TERMINAL
 
     @property
+    def is_followed(self) -> bool:
+        """Whether it is looked after: unfinished, or ended while a vendor's job may still bring a video."""
+        return not self.is_terminal or self.late_until is not None
+
+    @property
     def is_in_flight(self) -> bool:
         """Whether it has, or may have, a job at a vendor: it fills a place there."""
         return self.state in IN_FLIGHT
+
+    @property
+    def tried(self) -> Candidate:
+        """The candidate that it was, or is being, sent to."""
+        return Candidate(self.provider or "", self.offering or "")
 
     @property
     def open_candidates(self) -> tuple[Candidate, ...]:

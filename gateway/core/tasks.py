@@ -1,13 +1,15 @@
 """The life of a task: its states, the facts that can happen to it, and the one table that says what follows.
 
 `apply` is the only place where a task changes, and pure: nothing is read or sent. Not held here: when to poll
-(`pacing`), who may submit now (`admission`), saving (`gateway.storage`), the loops (`gateway.engine`).
+(`pacing`), who may submit now (`admission`), what was bought (`money`), saving (`gateway.storage`), the loops
+(`gateway.engine`).
 
     waiting -> submitting -> rendering -> completed | failed | cancelled
     submitting -> waiting             only on proof that nothing was accepted
     submitting -> submission_unknown  on everything else
     submission_unknown -> rendering | waiting | failed   only by policy, reconciliation or an operator
     rendering -> submission_unknown   the vendor has forgotten an id that it gave (404 beyond the grace time)
+    rendering -> waiting              the vendor failed the render, and a policy allows to buy it elsewhere
 """
 
 from __future__ import annotations
@@ -19,25 +21,29 @@ from msgspec.structs import replace
 
 from gateway.core.facts import (
     REFUSALS,
+    Abandoned,
     Accepted,
+    Adopted,
     Cancelled,
-    Candidate,
     Cause,
     DeadlinePassed,
     Fact,
     Forgotten,
+    LateEnded,
     NotSent,
     OutputMissing,
     Polled,
     QueueTimedOut,
     Rejected,
+    RerunAllowed,
     ResubmitAllowed,
     SubmitStarted,
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.states import Change, Detail, Event, State, Task, with_event
-from providers.spec import Charged, Failed, Pending, Succeeded, Unrecognised
+from gateway.core.money import charged_meanwhile, charged_with, cost_with, render_failed, unspent
+from gateway.core.states import Change, Detail, Event, State, Status, Task, with_event
+from providers.spec import Failed, Pending, Submitted, Succeeded, Unrecognised
 
 # Every legal edge, by fact. A terminal state has none: what is learned later is only noted (`_late`).
 EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
@@ -50,12 +56,16 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
     ("submitting", Rejected): frozenset({"waiting", "failed"}),
     ("submitting", SubmitUnknown): frozenset({"submission_unknown"}),
     ("submitting", Cancelled): frozenset({"cancelled"}),
+    ("submitting", DeadlinePassed): frozenset({"failed"}),
+    ("submission_unknown", Adopted): frozenset({"rendering"}),
+    ("submission_unknown", Abandoned): frozenset({"failed"}),
     ("submission_unknown", UnknownTimedOut): frozenset({"failed"}),
     ("submission_unknown", ResubmitAllowed): frozenset({"waiting"}),
     ("submission_unknown", Polled): frozenset({"rendering", "completed", "failed"}),
     ("submission_unknown", Cancelled): frozenset({"cancelled"}),
     ("submission_unknown", DeadlinePassed): frozenset({"failed"}),
     ("rendering", Polled): frozenset({"rendering", "completed", "failed"}),
+    ("rendering", RerunAllowed): frozenset({"waiting"}),
     ("rendering", OutputMissing): frozenset({"failed"}),
     ("rendering", Forgotten): frozenset({"submission_unknown"}),
     ("rendering", Cancelled): frozenset({"cancelled"}),
@@ -64,7 +74,10 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
 
 # Progress is written only when it moved this far: polls cost no writes, and a life stays below eight of them.
 PROGRESS_STEP: Final = 25
-_CHARGED: Final[tuple[Charged, ...]] = ("no", "unknown", "yes")
+LATE_SECONDS: Final = 86_400.0  # how long a vendor is still asked for a job whose task has ended without it
+_ORDER: Final[Mapping[Status, int]] = {
+    "queued": 0, "in_progress": 1, "completed": 2, "failed": 2, "cancelled": 2,
+}
 
 
 class IllegalTransition(Exception):
@@ -88,15 +101,32 @@ def apply(task: Task, fact: Fact, now: float) -> Change:
         raise IllegalTransition(task, fact)
     after, kind, detail = _STEPS[type(fact)](task, fact, now)
     after = replace(after, stage=None if after.state in ("failed", "cancelled") else _stage(after.state))
-    if after.state not in allowed or after.progress < task.progress:
-        moved = f"{task.state} -> {after.state} by {type(fact).__name__}"
-        raise InvariantViolation(f"{moved} (progress {task.progress} -> {after.progress})")
+    if after.is_terminal and after.ref is not None and not isinstance(fact, Polled):
+        after = replace(after, late_until=now + LATE_SECONDS)  # the vendor has not had the last word
+    if after.state not in allowed:
+        raise InvariantViolation(f"{task.state} -> {after.state} by {type(fact).__name__}")
+    _check(task, after, fact)
     if kind is None:
         return Change(task, after, ())
     change = _change(task, after, now, kind, detail)
     if after.is_terminal and kind != after.state:
         change = with_event(change, after.state, {"code": after.error_code})
     return change
+
+
+def _check(task: Task, after: Task, fact: Fact) -> None:
+    """What must be true of any change, whatever rule made it. Raises InvariantViolation."""
+    may_drop = isinstance(fact, ResubmitAllowed | RerunAllowed)
+    broken = {
+        "progress falls": after.progress < task.progress,
+        "an attempt is forgotten": after.attempts < task.attempts,
+        "a status goes back": _ORDER[after.status] < _ORDER[task.status],
+        "a terminal state changes": task.is_terminal and after.state != task.state,
+        "a vendor's job is dropped": task.vendor_task_id not in (None, after.vendor_task_id) and not may_drop,
+    }
+    if any(broken.values()):
+        names = ", ".join(name for name, is_so in broken.items() if is_so)
+        raise InvariantViolation(f"{names}: {task.state} -> {after.state} by {type(fact).__name__}")
 
 
 def _stage(state: State) -> str:
@@ -123,37 +153,36 @@ def _ended(task: Task, now: float, code: str, message: str, **fields: object) ->
 def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
     if task.charged != task.charged_before:
         raise InvariantViolation("a task that may have been bought would be sent again without a permission")
+    amount, currency = cost_with(task, fact.cost) or (None, None)
     after = replace(
         task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
-        attempts=task.attempts + 1, submitted_at=now,
+        attempts=task.attempts + 1, submitted_at=now, cost_amount=amount, cost_currency=currency,
     )
-    if fact.cost is not None:
-        after = replace(after, cost_amount=fact.cost[0], cost_currency=fact.cost[1])
-    return after, "submitting", {"attempt": after.attempts}
+    cost = None if fact.cost is None else " ".join(fact.cost)
+    return after, "submitting", {"attempt": after.attempts, "cost": cost}
 
 
-def _charged(task: Task, now: Charged) -> Charged:
-    """What is known of all sendings together: a second one does not unsay what is known of the first."""
-    return max(task.charged_before, now, key=_CHARGED.index)
+def _rendering(task: Task, got: Submitted, now: float) -> Task:
+    return replace(
+        task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes",
+        started_at=now, raw_status=got.raw_status, raw_status_at=now, unknown_at=None,
+        estimate_seconds=got.estimate_seconds,
+    )
 
 
 def _accepted(task: Task, fact: Accepted, now: float) -> _Step:
     got = fact.submitted
-    after = replace(
-        task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes",
-        started_at=now, raw_status=got.raw_status, raw_status_at=now,
-        estimate_seconds=got.estimate_seconds,
-    )
-    return after, "accepted_by_vendor", {"vendor_task_id": got.vendor_task_id, "raw_status": got.raw_status}
+    detail: Detail = {"vendor_task_id": got.vendor_task_id, "raw_status": got.raw_status}
+    return _rendering(task, got, now), "accepted_by_vendor", detail
 
 
-def _unspent(task: Task) -> Task:
-    """The estimate goes with the proof that nothing was bought."""
-    return replace(task, cost_amount=None, cost_currency=None) if task.charged == "no" else task
+def _adopted(task: Task, fact: Adopted, now: float) -> _Step:
+    after = _rendering(task, fact.submitted, now)
+    return after, "adopted", {"vendor_task_id": after.vendor_task_id, "by": fact.by}
 
 
 def _back(task: Task) -> Task:
-    return replace(_unspent(task), state="waiting", provider=None, offering=None, submitted_at=None)
+    return replace(unspent(task), state="waiting", provider=None, offering=None, submitted_at=None)
 
 
 def _cause(cause: Cause) -> Detail:
@@ -167,18 +196,20 @@ def _not_sent(task: Task, fact: NotSent, now: float) -> _Step:
 
 def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
     scope, code = REFUSALS.get(fact.cause.kind, ("final", "vendor_rejected"))
-    tried = Candidate(task.provider or "", task.offering or "")
     if scope == "later":
         return _back(task), "rejected", _cause(fact.cause)
-    after = replace(task, ruled_out=(*task.ruled_out, tried))
+    after = replace(task, ruled_out=(*task.ruled_out, task.tried))
     if scope == "elsewhere" and after.open_candidates:
         return _back(after), "rejected", _cause(fact.cause)
-    return _ended(_unspent(after), now, code, fact.cause.message), "rejected", _cause(fact.cause)
+    if scope == "elsewhere" and fact.is_known:
+        return _back(task), "rejected", _cause(fact.cause)
+    return _ended(unspent(after), now, code, fact.cause.message), "rejected", _cause(fact.cause)
 
 
 def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
     after = replace(
-        task, state="submission_unknown", charged=_charged(task, "unknown"), started_at=now, unknown_at=now,
+        task, state="submission_unknown", charged=charged_with(task, "unknown"), started_at=now,
+        unknown_at=now,
     )
     return after, "submission_unknown", _cause(fact.cause)
 
@@ -197,15 +228,13 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
         noted = replace(noted, state="rendering", unknown_at=None)
     match got:
         case Succeeded(url=str(url)):
-            expires = fact.link_seconds if got.expires_in_seconds is None else got.expires_in_seconds
             done = replace(
                 noted, state="completed", progress=100, completed_at=now, result_url=url,
-                result_expires_at=now + expires,
+                result_expires_at=now + _link_seconds(fact),
             )
             return done, "completed", {"raw_status": got.raw_status}
         case Failed():
-            charged = _charged(task, fact.failed_is_charged)
-            failed = _unspent(_ended(noted, now, got.code, got.message, charged=charged))
+            failed = render_failed(_ended(noted, now, got.code, got.message), fact.failed_is_charged)
             return failed, "failed", {"raw_status": got.raw_status, "code": got.code, "message": got.message}
         case Pending() | Unrecognised() if (got.progress or 0) >= task.progress + PROGRESS_STEP:
             noted = replace(noted, progress=min(got.progress or 0, 99))
@@ -217,6 +246,12 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
     return noted, kind, {"raw_status": got.raw_status, "progress": noted.progress}
 
 
+def _link_seconds(fact: Polled) -> float:
+    """How long the link lives: as the vendor says, else as its page does."""
+    said = fact.progress.expires_in_seconds if isinstance(fact.progress, Succeeded) else None
+    return fact.link_seconds if said is None else said
+
+
 def _output_missing(task: Task, fact: OutputMissing, now: float) -> _Step:
     message = "The vendor says that the video is done but gave no link to it."
     return _ended(task, now, "no_output", message), "failed", {"code": "no_output"}
@@ -225,8 +260,7 @@ def _output_missing(task: Task, fact: OutputMissing, now: float) -> _Step:
 def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
     if task.state != "waiting" and not fact.detach:
         raise IllegalTransition(task, fact)
-    # The answer of a submit in flight is not known yet, so neither is whether it was bought.
-    charged = _charged(task, "unknown") if task.state == "submitting" else task.charged
+    charged = charged_meanwhile(task)
     after = replace(
         task, state="cancelled", completed_at=now, charged=charged, error_code="cancelled",
         error_message="Cancelled by the caller." if task.state == "waiting" else
@@ -236,7 +270,10 @@ def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
 
 
 def _timed_out(code: str, message: str) -> Callable[[Task, Fact, float], _Step]:
-    return lambda task, fact, now: (_ended(task, now, code, message), "failed", {"code": code})
+    def step(task: Task, fact: Fact, now: float) -> _Step:
+        return _ended(task, now, code, message, charged=charged_meanwhile(task)), "failed", {"code": code}
+
+    return step
 
 
 def _unknown_timed_out(task: Task, fact: UnknownTimedOut, now: float) -> _Step:
@@ -246,12 +283,34 @@ def _unknown_timed_out(task: Task, fact: UnknownTimedOut, now: float) -> _Step:
     return after, "failed", {"code": "submission_unknown"}
 
 
-def _resubmit_allowed(task: Task, fact: ResubmitAllowed, now: float) -> _Step:
-    after = replace(
-        _back(task), resubmits=task.resubmits + 1, unknown_at=None, vendor_task_id=None, ref=None,
-        charged_before=task.charged,
+def _abandoned(task: Task, fact: Abandoned, now: float) -> _Step:
+    after, _, detail = _unknown_timed_out(task, UnknownTimedOut(), now)
+    return after, "abandoned", detail | {"by": fact.by}
+
+
+def _once_more(task: Task) -> Task:
+    """Back among the waiting, with what was bought so far kept apart from what comes."""
+    return replace(
+        task, state="waiting", provider=None, offering=None, submitted_at=None, unknown_at=None,
+        vendor_task_id=None, ref=None, raw_status=None, raw_status_at=None, estimate_seconds=None,
+        charged_before=task.charged, cost_before=task.cost_amount,
     )
+
+
+def _resubmit_allowed(task: Task, fact: ResubmitAllowed, now: float) -> _Step:
+    after = replace(_once_more(task), resubmits=task.resubmits + 1)
     return after, "resubmit_allowed", {"by": fact.by, "vendor_task_id": task.vendor_task_id}
+
+
+def _rerun_allowed(task: Task, fact: RerunAllowed, now: float) -> _Step:
+    ruled_out = dict.fromkeys((*task.ruled_out, task.tried, *fact.ruled_out))
+    failed = render_failed(task, fact.failed_is_charged)
+    after = replace(_once_more(failed), reruns=task.reruns + 1, ruled_out=tuple(ruled_out))
+    detail: Detail = {
+        "by": fact.by, "vendor_task_id": task.vendor_task_id, "raw_status": fact.failed.raw_status,
+        "code": fact.failed.code, "message": fact.failed.message, "charged": failed.charged,
+    }
+    return after, "rerun_allowed", detail
 
 
 _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
@@ -264,7 +323,10 @@ _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
     Polled: _polled,
     OutputMissing: _output_missing,
     Cancelled: _cancelled,
+    Adopted: _adopted,
+    Abandoned: _abandoned,
     ResubmitAllowed: _resubmit_allowed,
+    RerunAllowed: _rerun_allowed,
     DeadlinePassed: _timed_out("deadline_exceeded", "The deadline passed before the video was finished."),
     QueueTimedOut: _timed_out(
         "queue_timeout", "No provider had a place for this video in time."
@@ -278,10 +340,25 @@ def _late(task: Task, fact: Fact, now: float) -> Change:
     match fact:
         case Accepted(submitted=got):
             given: Detail = {"vendor_task_id": got.vendor_task_id}
-            after = replace(task, **given, ref=got.ref, charged="yes")
-            return _change(task, after, now, "accepted_after_end", given)
+            after = replace(task, **given, ref=got.ref, charged="yes", late_until=now + LATE_SECONDS)
+            kind, detail = "accepted_after_end", given
         case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
-            after = _unspent(replace(task, charged=_charged(task, "no")))
-            return _change(task, after, now, "refused_after_end", _cause(fact.cause))
+            after = unspent(replace(task, charged=charged_with(task, "no")))
+            kind, detail = "refused_after_end", _cause(fact.cause)
+        case Polled(progress=Succeeded(url=str(url))) if task.late_until is not None:
+            expires_at = now + _link_seconds(fact)
+            after = replace(
+                task, charged="yes", late_until=None, late_at=now, late_url=url, late_expires_at=expires_at,
+            )
+            kind, detail = "late_output", {"raw_status": fact.progress.raw_status}
+        case Polled(progress=Failed() as failed) if task.late_until is not None:
+            after = render_failed(replace(task, late_until=None), fact.failed_is_charged)
+            kind, detail = "late_failure", {"raw_status": failed.raw_status, "code": failed.code}
+        case Polled() if task.late_until is not None:
+            return Change(task, task, ())
+        case LateEnded() if task.late_until is not None:
+            after, kind, detail = replace(task, late_until=None), "late_ended", {}
         case _:
             raise IllegalTransition(task, fact)
+    _check(task, after, fact)
+    return _change(task, after, now, kind, detail)

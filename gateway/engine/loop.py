@@ -11,19 +11,19 @@ import asyncio
 import heapq
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
 from gateway.core.admission import pause_seconds
-from gateway.core.facts import Accepted, Candidate, Fact, Polled
-from gateway.core.pacing import PollPlan, next_poll
+from gateway.core.facts import Accepted, Adopted, Candidate, Fact, Polled
+from gateway.core.pacing import PollPlan, next_look, next_poll
 from gateway.core.states import Change, Event, Task, with_event
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply
-from gateway.engine.provider import Fleet
-from gateway.engine.queue import Queue
+from gateway.engine.line import Line
+from gateway.engine.provider import Fleet, Provider
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
@@ -33,18 +33,24 @@ SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 500  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
+SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
 _IDLE_SECONDS: Final = 3_600.0
 
 T = TypeVar("T")
 Step: TypeAlias = Callable[["Engine", Task], Awaitable[None]]
 SubmitStep: TypeAlias = Callable[["Engine", Task, Candidate], Awaitable[None]]
+ProbeStep: TypeAlias = Callable[["Engine", Provider], Coroutine[None, None, None]]
 
 
 class Watch(msgspec.Struct):
-    """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process."""
+    """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
+
+    `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
+    """
 
     due: float | None = None
     is_busy: bool = False
+    is_parked: bool = False
     plan: PollPlan | None = None
     polled_at: float | None = None
     failures: int = 0
@@ -62,14 +68,19 @@ class Outside(msgspec.Struct, frozen=True):
 
 
 class Steps(msgspec.Struct, frozen=True):
-    """What to do with a task: `submit` for an admitted one, `due` (by state) for one whose time has come."""
+    """What to do with a task: `submit` for an admitted one, `due` (by state) for one whose time has come.
+
+    `end` is for a parked one at its deadline, `probe` finds out whether a provider is back.
+    """
 
     submit: SubmitStep
     due: Mapping[str, Step]
+    end: Step
+    probe: ProbeStep
 
 
 class Engine:
-    """All unfinished tasks of this process, each run when it is due."""
+    """All tasks that this process follows, each run when it is due."""
 
     def __init__(
         self, store: Store, fleet: Fleet, telemetry: Telemetry, outside: Outside, steps: Steps
@@ -80,8 +91,7 @@ class Engine:
         self.watches: dict[str, Watch] = {}
         self._steps = steps
         self._timers: list[tuple[float, str]] = []
-        self._queue = Queue()
-        self._gates_at = 0.0
+        self.line = Line(fleet)
         self._wake = asyncio.Event()
         self._is_stopping = False
         self._submits: set[asyncio.Task[None]] = set()
@@ -96,12 +106,15 @@ class Engine:
             self._wake.clear()
             self._admit()
             while len(self._others) < POLLS_MAX and (task := self._next_due()) is not None:
-                self._begin(self._others, task.id, partial(self._steps.due[task.state], self, task))
+                is_parked = self.watches[task.id].is_parked
+                step = self._steps.end if is_parked else self._steps.due[task.state]
+                self._begin(self._others, task.id, partial(step, self, task))
+            probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
             next_at = self._timers[0][0] if self._timers and has_room else now + _IDLE_SECONDS
             try:
-                async with asyncio.timeout(max(0.0, min(next_at, self._gates_at) - now)):
+                async with asyncio.timeout(max(0.0, min(next_at, self.line.gates_at, probes_at) - now)):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -111,6 +124,10 @@ class Engine:
         jobs = Counter(task.provider for task in self.tasks.values() if task.is_in_flight)
         for name, provider in self.fleet.providers.items():
             provider.gate.in_flight = max(jobs[name], provider.gate.sending)
+        self._wake.set()
+
+    def look(self) -> None:
+        """Something outside the tasks has changed: look at once who may go."""
         self._wake.set()
 
     async def stop(self) -> None:
@@ -123,6 +140,19 @@ class Engine:
             step.cancel()
         if self._others:
             await asyncio.wait(self._others)
+
+    def _probe(self) -> float:
+        """Have providers that do not answer asked, free of charge; when to look again. Tell their states."""
+        now, next_at = self.now(), float("inf")
+        for provider in self.fleet.providers.values():
+            self.telemetry.provider_is(provider.name, provider.state(now), provider.health.why)
+            if provider.health.probe_at() <= now:
+                provider.health.asked_at = now
+                probing = asyncio.create_task(self._steps.probe(self, provider))
+                self._others.add(probing)
+                probing.add_done_callback(self._others.discard)
+            next_at = min(next_at, provider.health.probe_at())
+        return next_at
 
     def _begin(
         self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]
@@ -176,69 +206,43 @@ class Engine:
             if watch is None or watch.due != at:
                 continue
             watch.due = None
-            if not watch.is_busy and self.tasks[task_id].state in self._steps.due:
-                return self.tasks[task_id]
+            task = self.tasks[task_id]
+            if not watch.is_busy or task.state == "submitting":  # whose deadline does not wait for its step
+                return task
         return None
 
     def _schedule(self, task: Task) -> None:
         """When a task is to be looked at next, by its state."""
-        watch = self.watches[task.id]
-        match task.state:
-            case "waiting":
-                self.due_at(task.id, min(task.deadline_at, self.queue_ends_at(task)))
-            case "rendering":
-                planned_at = self.now() if watch.plan is None else watch.plan.at
-                self.due_at(task.id, min(task.deadline_at, planned_at))
-            case "submission_unknown":
-                self.due_at(task.id, self.now())
-            case _:  # submitting: its own step is under way, or `_adopt` ends it
-                watch.due = None
-
-    def queue_ends_at(self, task: Task) -> float:
-        """When a waiting task has waited long enough at every candidate; infinity when one has no limit."""
-        limits = []
-        for candidate in task.open_candidates:
-            provider = self.fleet.providers.get(candidate.provider)
-            limit = None if provider is None else provider.settings.max_queue_age
-            limits.append(float("inf") if limit is None else limit)
-        return task.created_at + max(limits, default=float("inf"))
+        watch, now = self.watches[task.id], self.now()
+        if task.is_terminal:
+            looks_at = next_look(now, task.completed_at or now, self.chance)
+            self.due_at(task.id, min(looks_at, task.late_until or now))
+            return
+        planned_at = now if watch.plan is None else watch.plan.at
+        next_at = {
+            "waiting": self.line.ends_at(task), "rendering": planned_at, "submission_unknown": now,
+        }.get(task.state, task.deadline_at)
+        self.due_at(task.id, task.deadline_at if watch.is_parked else min(task.deadline_at, next_at))
 
     # --- admission ----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Let waiting tasks through, by priority, then age, each to its first candidate that is free now."""
-        self._gates_at = float("inf")
-        if self._is_stopping or not self._queue:
-            return
+        """Let waiting tasks through. While the database is in trouble nothing new is bought."""
         now = self.now()
-        gates = {name: provider.gate for name, provider in self.fleet.providers.items()}
-        asked = {name: gate for name, gate in gates.items() if self._queue.is_waited_for(name)}
-        free = {name for name, gate in asked.items() if gate.free_at(now) == now}
-        for task_id in self._queue.ids() if free else ():
-            if not free or len(self._submits) >= SUBMITS_MAX:
-                break
+        self.line.gates_at = now + SHORT_SECONDS
+        if self._is_stopping or self.store.is_short:
+            return
+        for task_id, candidate in self.line.ready(now, SUBMITS_MAX - len(self._submits), self._may_go):
             task = self.tasks[task_id]
-            open_now = (some for some in task.open_candidates if some.provider in free)
-            candidate = next((some for some in open_now if self.fleet.find(some) is not None), None)
-            watch = self.watches[task.id]
-            if candidate is None or watch.is_busy or not watch.not_before <= now < task.deadline_at:
-                continue
-            gates[candidate.provider].enter(now)
-            self._begin(self._submits, task.id, partial(self._steps.submit, self, task, candidate))
-            if gates[candidate.provider].free_at(now) != now:
-                free.discard(candidate.provider)
-        times = (gate.free_at(now) for gate in gates.values())
-        self._gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
+            self._begin(self._submits, task_id, partial(self._steps.submit, self, task, candidate))
+
+    def _may_go(self, task_id: str) -> bool:
+        task, watch = self.tasks[task_id], self.watches[task_id]
+        return not watch.is_busy and not watch.is_parked and watch.not_before <= self.now() < task.deadline_at
 
     def queue_place(self, task: Task) -> tuple[int, float | None] | None:
         """A waiting task's place from 1, and when it may start if that can be told; None when not in line."""
-        place = self._queue.place(task)
-        if place is None:
-            return None
-        gates = [self.fleet.providers[name].gate for name in {some.provider for some in task.open_candidates}
-                 if name in self.fleet.providers]
-        times = [at for gate in gates if (at := gate.free_at(self.now())) is not None]
-        return place, min(times, default=None)
+        return self.line.place(task.id, self.now())
 
     def seconds_to_next(self, task: Task) -> float:
         """How long until something may have changed for a caller: until the next poll, 1 to 60 seconds."""
@@ -296,7 +300,7 @@ class Engine:
         """Plan the next poll of a rendering task; the plan is written only if a change is written anyway."""
         task, watch = change.task, self.watches.get(change.task.id)
         provider = self.fleet.providers.get(task.provider or "")
-        if task.state != "rendering" or not isinstance(fact, Accepted | Polled):
+        if task.state != "rendering" or not isinstance(fact, Accepted | Adopted | Polled):
             return change
         if provider is None or watch is None:
             return change
@@ -324,20 +328,20 @@ class Engine:
         before = self.tasks.get(task.id)
         self.telemetry.task_changed(before, task, events)
         self._count(before, task)
-        if task.is_terminal:
+        if not task.is_followed:
             self._forget(task.id)
             return
         self.tasks[task.id] = task
-        self.watches.setdefault(task.id, Watch())
+        watch = self.watches.setdefault(task.id, Watch())
         if task.state == "waiting":
-            self._queue.add(task)
+            watch.plan = watch.polled_at = None  # of an earlier job
+            self.line.add(task)
         self._schedule(task)
         self._wake.set()
 
     def _count(self, before: Task | None, after: Task) -> None:
-        """Keep the queue and the gates in step. A gate is entered at admission, or at taking over."""
-        if before is not None and before.state == "waiting":
-            self._queue.remove(before)
+        """Keep the line and the gates in step. A gate is entered at admission, or at taking over."""
+        self.line.remove(after.id)
         job = before if before is not None and before.is_in_flight else after
         provider = self.fleet.providers.get(job.provider or "")
         if provider is None:
@@ -351,18 +355,23 @@ class Engine:
             self.fleet.learn(candidate, after.completed_at - after.started_at)
 
     def _forget(self, task_id: str) -> None:
-        task = self.tasks.pop(task_id, None)
+        self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
-        if task is not None and task.state == "waiting":
-            self._queue.remove(task)
+        self.line.remove(task_id)
         self._wake.set()
 
     def _park(self, task_id: str, message: str) -> None:
-        """Leave a task alone whose next step would break a promise; an operator has to look at it."""
+        """Leave a task alone until its deadline: its next step would break a promise."""
         self.telemetry.violated(task_id, message)
-        self._forget(task_id)
+        watch = self.watches.get(task_id)
+        if watch is None or watch.is_parked:
+            self._forget(task_id)
+            return
+        watch.is_parked = True
+        self.due_at(task_id, self.tasks[task_id].deadline_at)
 
     def oldest_unfinished_seconds(self) -> float:
         """The age of the oldest unfinished task, 0 when there is none."""
-        oldest = min((task.created_at for task in self.tasks.values()), default=None)
+        unfinished = (task.created_at for task in self.tasks.values() if not task.is_terminal)
+        oldest = min(unfinished, default=None)
         return 0.0 if oldest is None else max(0.0, self.now() - oldest)

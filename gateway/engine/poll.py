@@ -6,15 +6,14 @@ Not held here: when to ask (`gateway.core.pacing`), what an answer means (the ad
 from __future__ import annotations
 
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
-from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, poll_again
+from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, no_sooner, poll_again
 from gateway.core.states import Task
 from gateway.engine.loop import Engine, Watch
+from gateway.engine.probe import answered, unanswered
 from gateway.engine.provider import Provider
+from gateway.engine.rerun import permission
 from providers.spec import Failed, Progress, Succeeded, VendorError
 
-_OUTCOMES = {
-    "Pending": "pending", "Succeeded": "succeeded", "Failed": "failed", "Unrecognised": "unrecognised",
-}
 _UNCONFIGURED_SECONDS = 60.0
 _CROWDED_SECONDS = (0.1, 0.5)
 ASKING_MAX = 100  # polls of one provider under way at once: a vendor that hangs leaves the others their share
@@ -35,21 +34,27 @@ async def poll(engine: Engine, task: Task) -> None:
         watch.turn = provider.polls.book(now)
     if provider.asking >= ASKING_MAX:
         watch.turn = max(watch.turn, now + engine.chance.uniform(*_CROWDED_SECONDS))
+    watch.turn = max(watch.turn, provider.health.poll_at(now, engine.chance))
     if watch.turn > now:
         engine.due_at(task.id, min(task.deadline_at, watch.turn))
         return
     watch.turn = None
     lag_seconds = now - (now if watch.plan is None else watch.plan.at)
+    provider.health.asked_at = now
+    if not watch.failures:
+        provider.health.retries.earn()
     provider.asking += 1
     try:
         progress = await provider.adapter.poll(task.ref)
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", lag_seconds)
+        unanswered(engine, provider, task.id, error)
         await _could_not_ask(engine, task, provider, error)
         return
     finally:
         provider.asking -= 1
-    engine.telemetry.polled(provider.name, _OUTCOMES[type(progress).__name__], lag_seconds)
+    engine.telemetry.polled(provider.name, outcome(progress), lag_seconds)
+    answered(engine, provider)
     await _answered(engine, task, provider, progress)
 
 
@@ -67,6 +72,8 @@ async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: 
         await engine.save(task, Forgotten(Cause(error.kind, error.message, error.status, error.reason)))
         return
     watch.plan = poll_again(now, watch.failures, error.retry_after_seconds, provider.bounds, engine.chance)
+    if not provider.health.retries.take():
+        watch.plan = no_sooner(watch.plan, now, provider.bounds, engine.chance)
     engine.due_at(task.id, min(task.deadline_at, watch.plan.at))
 
 
@@ -81,7 +88,21 @@ async def _answered(engine: Engine, task: Task, provider: Provider, progress: Pr
     if is_empty and is_same and now - (task.raw_status_at or now) >= OUTPUT_GRACE_SECONDS:
         await engine.save(task, OutputMissing())
         return
+    fact = as_fact(provider, task, progress)
+    allowed = None
+    if isinstance(progress, Failed):
+        allowed = await permission(engine, task, progress, fact.failed_is_charged)
+    await engine.save(task, allowed or fact)
+
+
+def as_fact(provider: Provider, task: Task, progress: Progress) -> Polled:
+    """A vendor's answer, with what its offering says where the vendor does not."""
     offering = provider.offering(task.offering or "")
-    link_seconds = 3600.0 if offering is None else float(offering.result_link_seconds)
-    charged = "unknown" if offering is None else provider.failed_is_charged(offering)
-    await engine.save(task, Polled(progress, link_seconds, charged))
+    if offering is None:
+        return Polled(progress, 3600.0, "unknown")
+    return Polled(progress, float(offering.result_link_seconds), provider.failed_is_charged(offering))
+
+
+def outcome(progress: Progress) -> str:
+    """The answer in one word, for metrics."""
+    return str(type(progress).__struct_config__.tag)

@@ -1,7 +1,7 @@
 """A configured provider at run time: its settings, its adapter, its gate and its budget of polls.
 
-Not held here: who may submit when (`gateway.core.admission`), HTTP (`providers.http`), what a provider offers
-(data).
+Not held here: who may submit when (`gateway.core.admission`), what makes it healthy (`gateway.core.health`),
+HTTP (`providers.http`), what a provider offers (data).
 """
 
 from __future__ import annotations
@@ -9,20 +9,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
 from gateway.core.admission import Gate, Rate
 from gateway.core.facts import Candidate
+from gateway.core.health import Health, ProviderState
 from gateway.core.pacing import Bounds
 from gateway.core.pricing import estimate
 from gateway.core.routing import Knowledge, Listing, Route, choose
 from gateway.settings import ProviderSettings, Settings
-from providers.spec import Adapter, Charged, Offering, VideoRequest
+from providers.spec import Adapter, Charged, MakesRefs, Offering, Ref, VideoRequest
+
+NO_JOB: Final = "reelgate-0"  # an id that no vendor gives: asking for it finds out whether anybody answers
 
 
 class Provider(msgspec.Struct, kw_only=True):
-    """One provider in use. `known` holds every offering: a slug that was switched off is still followed."""
+    """One provider in use. `known` holds every offering: a slug that was switched off is still followed.
+
+    `asking` counts the polls under way; `last_ref` is its latest job, which a free call can ask for.
+    """
 
     settings: ProviderSettings
     adapter: Adapter
@@ -31,11 +38,27 @@ class Provider(msgspec.Struct, kw_only=True):
     bounds: Bounds
     known: dict[str, Offering]
     asking: int = 0
+    last_ref: Ref | None = None
 
     @property
     def name(self) -> str:
         """Its name in the configuration."""
         return self.settings.name
+
+    @property
+    def health(self) -> Health:
+        """How it is."""
+        return self.gate.health
+
+    def state(self, now: float) -> ProviderState:
+        """How it is, in one word."""
+        return self.gate.state(now)
+
+    def probe_ref(self) -> Ref | None:
+        """What a free call can ask for: its latest job, or one that cannot exist. None: nothing."""
+        if self.last_ref is None and isinstance(self.adapter, MakesRefs):
+            return self.adapter.ref_of(NO_JOB)
+        return self.last_ref
 
     def offering(self, slug: str) -> Offering | None:
         """The vendor's offering of that slug, on or off; None when the adapter no longer knows it."""
@@ -55,11 +78,15 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
     gate = Gate(rate=Rate(settings.requests_per_minute)) if before is None else before.gate
     gate.max_in_flight = settings.max_in_flight
     gate.rate.per_minute = settings.requests_per_minute
-    gate.draining = False
+    gate.health.is_removed = False
     bounds = Bounds(settings.poll_min, settings.poll_max)
     known = {offering.slug: offering for offering in settings.adapter.offerings}
     polls = Rate(settings.polls_per_minute)
-    return Provider(settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known)
+    is_same = before is not None and before.settings.adapter is settings.adapter
+    return Provider(
+        settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known,
+        last_ref=before.last_ref if before is not None and is_same else None,
+    )
 
 
 class Fleet:
@@ -78,13 +105,13 @@ class Fleet:
         named = {provider.name: provider for provider in providers}
         for name, old in self.providers.items():
             if name not in named:
-                old.gate.draining = True
+                old.health.is_removed = True
                 named[name] = old
         self.providers = named
         self._settings = settings
         self.listings = [
             Listing(name, offering, provider.settings.weight)
-            for name, provider in named.items() if not provider.gate.draining
+            for name, provider in named.items() if not provider.health.is_removed
             for offering in provider.settings.offerings
         ]
         self.models = {}
@@ -105,8 +132,13 @@ class Fleet:
             found = self.providers[listing.provider].price(listing.offering, request)
             return None if found is None else found[0]
 
-        known = Knowledge(price, self.render_seconds, self._chance)
+        draining = frozenset(name for name, one in self.providers.items() if one.health.is_draining)
+        known = Knowledge(price, self.render_seconds, self._chance, draining)
         return choose(request, self.listings, pins, self.settings.routing.strategy, known)
+
+    def gates(self) -> dict[str, Gate]:
+        """Every provider's gate."""
+        return {name: provider.gate for name, provider in self.providers.items()}
 
     def find(self, candidate: Candidate) -> tuple[Provider, Offering] | None:
         """The provider and offering of a candidate; None when configuration or adapter no longer has it."""
@@ -118,5 +150,3 @@ class Fleet:
         """Remember how long a render took, the recent ones more."""
         old = self.render_seconds.get(candidate, seconds)
         self.render_seconds[candidate] = old + 0.2 * (seconds - old)
-
-

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.engine.late import end, look_again
 from gateway.engine.loop import Steps
 from gateway.engine.poll import poll
-from gateway.engine.submit import expire, settle_unknown, submit
+from gateway.engine.probe import probe
+from gateway.engine.submit import expire, submit
+from gateway.engine.unknown import settle_unknown
 
 STEPS: Final = Steps(
     submit=submit,
-    due={"waiting": expire, "rendering": poll, "submission_unknown": settle_unknown},
+    due={
+        "waiting": expire, "submitting": expire, "rendering": poll, "submission_unknown": settle_unknown,
+        "completed": look_again, "failed": look_again, "cancelled": look_again,
+    },
+    end=end,
+    probe=probe,
 )

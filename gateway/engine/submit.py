@@ -1,7 +1,7 @@
-"""The paid step: commit the intent, send once, save what came of it. And what to do while nobody knows.
+"""The paid step: commit the intent, send once, save what came of it.
 
 Not held here: who may be sent (`gateway.core.admission`), what an answer proves (`providers.http`, the
-adapters).
+adapters), what to do while nobody knows (`unknown`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from gateway.core.facts import (
     NotSent,
     QueueTimedOut,
     Rejected,
-    ResubmitAllowed,
     SubmitStarted,
     SubmitUnknown,
-    UnknownTimedOut,
 )
+from gateway.core.health import DOWN, REFUSES_US
 from gateway.core.pricing import as_cost
 from gateway.core.states import Task
 from gateway.engine.loop import Engine
-from gateway.engine.poll import poll
 from gateway.engine.provider import Provider
 from gateway.engine.request import load_request
 from gateway.storage.db import Duplicate
-from providers.spec import Offering, VendorError, VideoRequest
+from providers.spec import FindsSubmission, Offering, Submitted, VendorError, VideoRequest
 
 _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sent", SubmitUnknown: "unknown"}
 
@@ -53,7 +51,7 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     if started is not None:
         provider, offering = found
         try:
-            fact = await _send(engine, provider, offering, request)
+            fact = await _send(engine, provider, offering, request, started)
         finally:
             gate.answered()
         engine.telemetry.submitted(provider.name, _RESULTS[type(fact)])
@@ -64,50 +62,64 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
             await engine.save(started, SubmitUnknown(cause))
 
 
-async def _send(engine: Engine, provider: Provider, offering: Offering, request: VideoRequest) -> Fact:
+def reference_of(task: Task) -> str:
+    """What a vendor that keeps references of ours can find this very sending by."""
+    return f"{task.id}-{task.attempts}"
+
+
+async def _call(provider: Provider, offering: Offering, request: VideoRequest, task: Task) -> Submitted:
+    adapter = provider.adapter
+    if isinstance(adapter, FindsSubmission):
+        return await adapter.submit_as(request, offering, reference_of(task))
+    return await adapter.submit(request, offering)
+
+
+async def _send(
+    engine: Engine, provider: Provider, offering: Offering, request: VideoRequest, task: Task
+) -> Fact:
     """Send once and say what that proves; everything that proves nothing is unknown."""
     try:
         async with asyncio.timeout(provider.settings.submit_timeout):
-            submitted = await provider.adapter.submit(request, offering)
+            submitted = await _call(provider, offering, request, task)
     except VendorError as error:
-        cause = Cause(error.kind, error.message, error.status, error.reason)
-        if error.outcome == "unknown":
-            return SubmitUnknown(cause)
-        is_away = error.outcome == "not_sent" or REFUSALS.get(error.kind, ("final", ""))[0] == "later"
-        if is_away:
-            provider.gate.close(engine.now(), error.kind, error.retry_after_seconds, engine.chance)
-        return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause)
+        return _unaccepted(engine, provider, task, error)
     except TimeoutError:
-        return SubmitUnknown(Cause("timeout", "no answer within submit_timeout"))
+        late = VendorError("timeout", "unknown", "no answer within submit_timeout")
+        return _unaccepted(engine, provider, task, late)
     except Exception as error:  # noqa: BLE001 - a fault in an adapter proves nothing about what was sent
-        engine.telemetry.step_failed("", error)
-        return SubmitUnknown(Cause("junk", "the adapter failed while sending; see the gateway's log"))
+        engine.telemetry.step_failed(task.id, error)
+        fault = VendorError("junk", "unknown", "the adapter failed while sending; see the gateway's log")
+        return _unaccepted(engine, provider, task, fault)
     provider.gate.succeeded()
+    provider.health.accepted()
+    provider.last_ref = submitted.ref
     return Accepted(submitted)
 
 
+def _unaccepted(engine: Engine, provider: Provider, task: Task, error: VendorError) -> Fact:
+    """What a submit without an acceptance says of the provider, and what it proves of the task."""
+    now, gate, health = engine.now(), provider.gate, provider.health
+    cause = Cause(error.kind, error.message, error.status, error.reason)
+    was_refused = health.refusals > 0
+    health.last_error = error.kind
+    if error.kind in DOWN:
+        health.submits.failed(task.id, now, engine.chance)
+    else:
+        health.submits.answered()
+    if error.kind in REFUSES_US:
+        health.refused(now, engine.chance)
+    if health.is_open or error.kind in REFUSES_US:
+        gate.slow()
+    if error.outcome == "unknown":
+        return SubmitUnknown(cause)
+    if error.outcome == "not_sent" or REFUSALS.get(error.kind, ("final", ""))[0] == "later":
+        gate.close(now, error.retry_after_seconds, engine.chance)
+    return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause, is_known=was_refused)
+
+
 async def expire(engine: Engine, task: Task) -> None:
-    """The step of a waiting task whose time has come: it ends, free of charge, or is left waiting."""
+    """The step of a task without a job whose time has come: it ends, or is left waiting."""
     if engine.now() >= task.deadline_at:
         await engine.save(task, DeadlinePassed())
-    elif engine.now() >= engine.queue_ends_at(task):
+    elif task.state == "waiting" and engine.now() >= engine.line.ends_at(task):
         await engine.save(task, QueueTimedOut())
-
-
-async def settle_unknown(engine: Engine, task: Task) -> None:
-    """The step of a submission nobody knows the outcome of: its policy, its vendor's memory, its time."""
-    now = engine.now()
-    provider = engine.fleet.providers.get(task.provider or "")
-    policy = "hold" if provider is None else provider.settings.on_unknown
-    timeout = 900.0 if provider is None else provider.settings.unknown_timeout
-    ends_at = (task.unknown_at or now) + timeout
-    if task.vendor_task_id is None and policy == "resubmit" and task.resubmits == 0:
-        await engine.save(task, ResubmitAllowed("the policy on_unknown = resubmit"))
-    elif now >= ends_at or (task.vendor_task_id is None and policy == "fail"):
-        await engine.save(task, UnknownTimedOut())
-    elif now >= task.deadline_at:
-        await engine.save(task, DeadlinePassed())
-    elif task.vendor_task_id is not None:
-        await poll(engine, task)  # the vendor gave an id once: it may remember it again
-    else:
-        engine.due_at(task.id, min(ends_at, task.deadline_at))

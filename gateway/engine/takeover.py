@@ -18,6 +18,9 @@ CLAIM_BATCH: Final = 500  # tasks at a time
 
 async def follow(engine: Engine) -> None:
     """Take over what is unfinished, then run every task when it is due, until the engine is stopped."""
+    for hold in await engine.insist("", engine.store.holds):
+        if hold.provider in engine.fleet.providers:
+            engine.fleet.providers[hold.provider].health.hold = hold.action
     await _take_over(engine)
     await engine.run()
 
@@ -49,6 +52,7 @@ def _look_around(engine: Engine) -> None:
     for name, provider in providers.items():
         sent = [task.submitted_at or 0.0 for task in engine.tasks.values() if task.provider == name]
         provider.gate.rate.remember(sent)
-    for missing, count in Counter(task.provider for task in engine.tasks.values()).items():
+    unfinished = (task.provider for task in engine.tasks.values() if not task.is_terminal)
+    for missing, count in Counter(unfinished).items():
         if missing is not None and missing not in providers:
             engine.telemetry.provider_missing(missing, count)

@@ -44,12 +44,29 @@ class StorageBusy(StorageError):
     """The database is used by another process, or more writes wait than the bound allows; nothing changed."""
 
 
+class StorageShort(StorageBusy):
+    """The disk is full or the database fails, so nothing new is begun; nothing changed."""
+
+
 class SchemaTooNew(StorageError):
     """The database was written by a newer version of Reelgate; this one must not touch it."""
 
 
 class Database(Protocol):
     """A driver. Statements use `$1` placeholders on every database."""
+
+    @property
+    def waiting(self) -> int:
+        """How many writes were handed over and are not committed yet."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing new should be begun, in a sentence: a full disk, commits that fail. None: all is well.
+
+        Writes are taken nevertheless: what is paid for is to be finished as far as it goes.
+        """
+        ...
 
     async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """All rows of one statement. Raises StorageError."""

@@ -6,7 +6,7 @@ Not held here: any statement (`store`), any rule of a task (`gateway.core.tasks`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,8 @@ _STATE: Final = _FIELDS.index("state")
 _encode = msgspec.json.Encoder().encode
 _decode_candidates = msgspec.json.Decoder(tuple[Candidate, ...]).decode
 _decode_ref = msgspec.json.Decoder(dict[str, str]).decode
+_decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
+_decode_pins = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_detail = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
 
 
@@ -47,13 +49,38 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class NewVideo(msgspec.Struct, frozen=True, kw_only=True):
-    """A video to store. `request` is the normalized request (JSON), the `inputs` (data URIs) taken out."""
+    """A video to store. `request` is the normalized request (JSON), the `inputs` (data URIs) taken out.
+
+    `pins` are the providers that the caller restricted the candidates to, in order; none: no restriction.
+    """
 
     task: Task
     request: str
     metadata: dict[str, str]
     inputs: dict[str, str]
     events: tuple[Event, ...]
+    pins: tuple[str, ...] = ()
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a caller asked for, so that it can be asked for again; the fields are those of NewVideo."""
+
+    request: str
+    inputs: dict[str, str]
+    metadata: dict[str, str]
+    pins: tuple[str, ...]
+
+
+HoldAction: TypeAlias = Literal["pause", "drain"]
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator's order, kept over restarts: nothing new is sent to `provider`. `at` in Unix seconds."""
+
+    provider: str
+    action: HoldAction
+    by: str
+    at: float
 
 
 class Video(msgspec.Struct, frozen=True):
@@ -102,6 +129,31 @@ def task_of(row: Row) -> Task:
             values[index] = _decode_ref(str(text)) if name == "ref" else _decode_candidates(str(text))
     # The database holds what this file wrote: checking every field of every read would double its cost.
     return Task(**dict(zip(_FIELDS, values, strict=True)))  # type: ignore[arg-type]
+
+
+def asked_values(new: NewVideo) -> tuple[Value, ...]:
+    """The row of a request: video_id, request, metadata, pins."""
+    return (new.task.id, new.request, _encode(new.metadata).decode(), _encode(new.pins).decode())
+
+
+def asked_of(row: Row, inputs: Sequence[Row]) -> Asked:
+    """What was asked for, from request, metadata and pins, and from the rows (field, value) of its inputs."""
+    request, metadata, pins = row
+    return Asked(
+        request=str(request), metadata=_decode_metadata(str(metadata)), pins=_decode_pins(str(pins)),
+        inputs={str(field): str(value) for field, value in inputs},
+    )
+
+
+def video_of(row: Row) -> Video:
+    """The video of a row of TASK_COLUMNS, request and metadata."""
+    *hot, request, metadata = row
+    return Video(task_of(tuple(hot)), str(request), _decode_metadata(str(metadata)))
+
+
+def hold_of(row: Row) -> Hold:
+    """The hold of a row: provider, action, by whom, at."""
+    return msgspec.convert(dict(zip(Hold.__struct_fields__, row, strict=True)), Hold)
 
 
 def event_values(video_id: str, event: Event) -> tuple[Value, ...]:

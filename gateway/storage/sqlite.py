@@ -2,7 +2,9 @@
 
 A read of a row takes microseconds, a hop into a thread fifty to a hundred of them; in WAL mode readers never
 wait for the writer. So reads run where they are asked for, and only commits, with their fsync, have a thread.
-Not held here: any statement of the product (`store`), any rule of the schema (`migrations/`).
+When a commit fails, the database is in trouble until one succeeds again, which the thread tries by itself; on
+a full disk, until there is room for the reserve as well. Not held here: any statement of the product (`store`),
+any rule of the schema (`migrations/`).
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
+from gateway.storage import reserve
 from gateway.storage.db import (
     Duplicate,
     GuardFailed,
@@ -34,9 +37,16 @@ from gateway.storage.db import (
 BATCH_MAX: Final = 512  # writes in one commit: bounds how long the first of them waits
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 BUSY_TIMEOUT_MS: Final = 5_000
+TRY_SECONDS: Final = 1.0  # between the commits that only try whether the trouble is over
 
 _ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # the last two for a value that it cannot bind
 _NOT_UNIQUE: Final = ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+# A statement's own fault undoes one write; whatever else SQLite says is the database's, and undoes the batch.
+_OF_A_STATEMENT: Final = (
+    None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_RANGE,
+)
+_OF_THE_FILE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no later commit mends that
 
 _Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[None]", asyncio.AbstractEventLoop]
 
@@ -55,6 +65,10 @@ class SqliteDatabase:
         self._path = path
         self._lock: int | None = None
         self._is_closed = False
+        self._reserve = Path(f"{path}-reserve") if exclusive and path != IN_MEMORY else None
+        self._damage: str | None = None
+        self._batch: list[_Job] = []
+        self._writing = threading.Lock()  # migrations use the writer's connection on another thread
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path) if exclusive else None
@@ -63,10 +77,21 @@ class SqliteDatabase:
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             raise StorageError(f"cannot open {path}: {error}") from error
+        self._trouble = self._lack()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         if path != IN_MEMORY:
             self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many writes were handed over and are not committed yet."""
+        return self._jobs.qsize() + len(self._batch)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing new should be begun; a broken file stays so until the process ends."""
+        return self._trouble
 
     async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """All rows of one statement, read on this thread."""
@@ -79,7 +104,7 @@ class SqliteDatabase:
         """Hand `steps` to the writer thread; returns after the fsync of the commit that they were part of."""
         if self._is_closed:
             raise StorageError(f"cannot write {self._path}: it is closed")
-        if self._jobs.qsize() >= QUEUE_MAX:
+        if self.waiting >= QUEUE_MAX:
             raise StorageBusy(f"{QUEUE_MAX} writes are waiting already")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -98,7 +123,8 @@ class SqliteDatabase:
     async def migrate(self) -> int:
         """Run what is missing, each in its own transaction, under SQLite's write lock."""
         try:
-            return _migrate(self._writer)
+            with self._writing:
+                return _migrate(self._writer)
         except sqlite3.Error as error:
             raise StorageError(f"cannot migrate {self._path}: {error}") from error
 
@@ -118,33 +144,90 @@ class SqliteDatabase:
             self._lock = None
 
     def _work(self) -> None:
-        """The writer thread: take what waits, commit it together, answer everybody."""
+        """The writer thread: take what waits, commit it together, answer everybody. Only `close` ends it."""
         running = True
         while running:
-            batch: list[_Job] = []
+            running = self._take()
+            batch = self._batch
+            if running or batch:
+                results = self._commit(batch)
+                self._batch = []
+                _answer(batch, results)
+
+    def _take(self) -> bool:
+        """Move what waits into the batch; False when it is the last. In trouble it may come back empty."""
+        try:
+            job = self._jobs.get(timeout=None if self._trouble is None else TRY_SECONDS)
+        except Empty:
+            return True
+        while job is not None:
+            self._batch.append(job)
+            if len(self._batch) >= BATCH_MAX or self._jobs.empty():
+                return True
             job = self._jobs.get()
-            while job is not None:
-                batch.append(job)
-                if len(batch) >= BATCH_MAX or self._jobs.empty():
-                    break
-                job = self._jobs.get()
-            running = job is not None
-            if batch:
-                _answer(batch, self._commit(batch))
+        return False
 
     def _commit(self, batch: Sequence[_Job]) -> list[Exception | None]:
-        """One transaction around all writes, a savepoint around each: one failing leaves the others alone."""
-        results: list[Exception | None] = []
+        """Commit the writes of `batch`; why each was undone, or None."""
         try:
-            self._writer.execute("begin immediate")
-            for steps, _, _ in batch:
-                results.append(_run(self._writer, steps, self._path))
-            self._writer.execute("commit")
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):  # tried again after the next batch, which fails
-                self._writer.rollback()
+            return self._tried(batch)
+        except Exception as error:  # noqa: BLE001 (everybody waits for this thread: nothing may end it)
+            self._trouble = self._damage or f"cannot write {self._path}: {error}"
             return [StorageError(f"cannot write {self._path}: {error}") for _ in batch]
+
+    def _tried(self, batch: Sequence[_Job]) -> list[Exception | None]:
+        """Commit `batch` together, or each write alone where some may succeed. Raises sqlite3.Error."""
+        try:
+            results = self._together(batch)
+        except sqlite3.Error as error:
+            self._trouble = f"cannot write {self._path}: {error}"
+            is_broken = _code(error) in _OF_THE_FILE
+            if is_broken:
+                self._damage = f"{self._path} is broken, restore a backup: {error}"
+            if not self._made_room(error) and not (is_broken and len(batch) > 1):
+                raise
+            return [self._commit([job])[0] for job in batch]
+        if self._trouble is not None:
+            self._trouble = self._lack()
         return results
+
+    def _together(self, batch: Sequence[_Job]) -> list[Exception | None]:
+        """One transaction around all writes, a savepoint around each: one failing leaves the others alone.
+
+        No write at all tries the disk: a header is written as it was. Raises sqlite3.Error: all are undone.
+        """
+        with self._writing:
+            try:
+                if self._writer.in_transaction:  # it could not be undone before
+                    self._writer.rollback()
+                self._writer.execute("begin immediate")
+                results = [_run(self._writer, steps, self._path) for steps, _, _ in batch]
+                if not batch:
+                    (version,) = self._writer.execute("pragma user_version").fetchone()
+                    self._writer.execute(f"pragma user_version = {version}")
+                self._writer.execute("commit")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # tried again before the next batch
+                    self._writer.rollback()
+                raise
+        return results
+
+    def _made_room(self, error: sqlite3.Error) -> bool:
+        """Whether the disk was full and is less so now that the reserve was let go."""
+        is_full = _code(error) == sqlite3.SQLITE_FULL or (
+            # SQLite calls it an I/O error when the index of the WAL, a mapped file, cannot grow.
+            _code(error) == sqlite3.SQLITE_IOERR
+            and reserve.room_bytes(self._path.parent) < reserve.RESERVE_BYTES
+        )
+        if not is_full or self._reserve is None or not reserve.let_go(self._reserve):
+            return False
+        with self._writing, contextlib.suppress(sqlite3.Error):  # whether it helped, the retry tells
+            self._writer.execute("pragma wal_checkpoint(truncate)")
+        return True
+
+    def _lack(self) -> str | None:
+        """What is still amiss although a commit succeeded: a broken file, or no room for the reserve."""
+        return self._damage or (None if self._reserve is None else reserve.hold(self._reserve))
 
 
 def _answer(batch: Sequence[_Job], results: Sequence[Exception | None]) -> None:
@@ -153,7 +236,7 @@ def _answer(batch: Sequence[_Job], results: Sequence[Exception | None]) -> None:
     for (_, done, loop), result in zip(batch, results, strict=True):
         by_loop.setdefault(loop, []).append((done, result))
     for loop, answers in by_loop.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody left who waits
             loop.call_soon_threadsafe(_settle, answers)
 
 
@@ -168,13 +251,13 @@ def _settle(answers: Sequence[tuple[asyncio.Future[None], Exception | None]]) ->
 
 
 def _run(connection: sqlite3.Connection, steps: Sequence[Step], path: Path) -> Exception | None:
-    """Run one write; why it was undone, or None. Raises sqlite3.Error when SQLite undid the whole batch."""
+    """Run one write; why it was undone, or None. Raises sqlite3.Error where that undoes the whole batch."""
     connection.execute("savepoint one_write")
     for step in steps:
         try:
             cursor = connection.execute(step.sql, _named(step.args))
         except _ERRORS as error:
-            if not connection.in_transaction:  # a full disk is answered like that
+            if not connection.in_transaction or _code(error) not in _OF_A_STATEMENT:
                 raise
             taken = getattr(error, "sqlite_errorname", None) in _NOT_UNIQUE
             kind = Duplicate if taken else StorageError
@@ -183,6 +266,12 @@ def _run(connection: sqlite3.Connection, steps: Sequence[Step], path: Path) -> E
             return _undone(connection, GuardFailed(step.sql.split("\n", 1)[0]))
     connection.execute("release one_write")
     return None
+
+
+def _code(error: Exception) -> int | None:
+    """SQLite's primary result code; None when the error is not from SQLite itself."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _undone(connection: sqlite3.Connection, why: Exception) -> Exception:
@@ -215,7 +304,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("pragma journal_mode = wal")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_at:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_at:
                 raise
             time.sleep(0.005)
         else:

@@ -1,0 +1,168 @@
+"""How a provider is: its breakers, one for each kind of call, its pauses, and what an operator said. Pure.
+
+A breaker is closed again by free calls only, never by a paid one. Not held here: the calls themselves
+(`gateway.engine`), limits and rates (`admission`).
+
+    draining   an operator said so, or the configuration has it no more: takes nothing new
+    paused     an operator said so, or it refuses us (key, credit): nothing is submitted
+    open       its calls fail: nothing is submitted until a free call is answered
+    degraded   asked to wait, or just back: submissions are let through slowly
+    healthy    none of it
+
+Polls of paid tasks go on in every state.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from providers.spec import ErrorKind
+
+ProviderState: TypeAlias = Literal["healthy", "degraded", "open", "paused", "draining"]
+Hold: TypeAlias = Literal["pause", "drain"]
+
+# What a failed call says of the provider. Any other complete answer shows that somebody is there.
+DOWN: Final[frozenset[ErrorKind]] = frozenset({"not_sent", "timeout", "broken", "unavailable", "junk"})
+REFUSES_US: Final[frozenset[ErrorKind]] = frozenset({"auth", "insufficient_credit"})  # whatever we ask for
+
+OPEN_AFTER: Final = 5  # tasks in a row whose call failed
+OPEN_SECONDS: Final = (10.0, 60.0)  # before a free call may close it: the first time, and at most
+PROBE_SECONDS: Final = 15.0  # between two free calls to a provider that does not answer
+REFUSED_SECONDS: Final = (30.0, 900.0)  # how long a refused key or an empty account is left alone
+RETRY_SHARE: Final = 0.1  # of all polls may be early repetitions of failed ones
+RETRIES_SPARE: Final = 10.0  # of them may be saved up
+
+
+class Breaker(msgspec.Struct):
+    """One kind of call to one provider. `failing` are the tasks whose calls failed since one was answered."""
+
+    failing: set[str] = msgspec.field(default_factory=set)
+    is_open: bool = False
+    openings: int = 0
+    closes_at: float = 0.0
+
+    def failed(self, task_id: str, now: float, chance: random.Random) -> None:
+        """A call failed. One that was just closed again opens at the first failure."""
+        self.failing.add(task_id)
+        if not self.is_open and (len(self.failing) >= OPEN_AFTER or self.openings):
+            first, most = OPEN_SECONDS
+            self.is_open = True
+            self.closes_at = now + min(most, first * 2**min(self.openings, 10)) * chance.uniform(0.8, 1.2)
+            self.openings += 1
+
+    def answered(self) -> None:
+        """A call of this very kind was answered: all is well, and nothing that was before it counts."""
+        self.failing.clear()
+        self.openings = 0
+        self.is_open = False
+
+    def probed(self, now: float) -> bool:
+        """A call of another kind was answered; whether that closes the breaker, on trial."""
+        if not self.is_open or now < self.closes_at:
+            return False
+        self.is_open = False
+        self.failing.clear()
+        return True
+
+
+class Budget(msgspec.Struct):
+    """What may be repeated early: a share of all calls, so that repetitions cannot multiply an outage."""
+
+    saved: float = RETRIES_SPARE
+
+    def earn(self) -> None:
+        """A regular call was made."""
+        self.saved = min(RETRIES_SPARE, self.saved + RETRY_SHARE)
+
+    def take(self) -> bool:
+        """Take one repetition, if there is one."""
+        if self.saved < 1.0:
+            return False
+        self.saved -= 1.0
+        return True
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """The health of one provider. `refused_until`: it refuses us, and is left alone until then."""
+
+    submits: Breaker = msgspec.field(default_factory=Breaker)
+    polls: Breaker = msgspec.field(default_factory=Breaker)
+    retries: Budget = msgspec.field(default_factory=Budget)
+    hold: Hold | None = None
+    is_removed: bool = False
+    refusals: int = 0
+    refused_until: float = 0.0
+    asked_at: float = 0.0
+    last_error: str | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nothing new."""
+        return self.is_removed or self.hold == "drain"
+
+    @property
+    def why(self) -> str:
+        """What keeps submissions away, for the log and operators; empty when nothing does."""
+        if self.is_removed:
+            return "removed from the configuration"
+        if self.hold is not None:
+            return f"an operator said {self.hold}"
+        return (self.last_error or "") if self.refusals or self.is_open else ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a breaker is open: what cannot be asked for is not bought either."""
+        return self.submits.is_open or self.polls.is_open
+
+    def state(self, now: float, *, is_slow: bool) -> ProviderState:
+        """The state in one word; `is_slow`: the gate lets submissions through slowly, or not yet."""
+        if self.is_draining:
+            return "draining"
+        if self.hold == "pause" or self.refused_until > now:
+            return "paused"
+        if self.is_open:
+            return "open"
+        return "degraded" if is_slow or self.refusals else "healthy"
+
+    def free_at(self, now: float) -> float | None:
+        """When a submission may leave, as far as health goes; None when only news can tell."""
+        if self.is_draining or self.hold is not None or self.is_open:
+            return None
+        return max(now, self.refused_until)
+
+    def refused(self, now: float, chance: random.Random) -> None:
+        """The provider refuses us, not a request: its key or its account. Left alone for a growing time."""
+        if now >= self.refused_until:
+            first, most = REFUSED_SECONDS
+            pause = min(most, first * 2**min(self.refusals, 10)) * chance.uniform(0.9, 1.1)
+            self.refused_until = now + pause
+            self.refusals += 1
+
+    def accepted(self) -> None:
+        """A submission was accepted: key and account are fine."""
+        self.submits.answered()
+        self.refusals, self.refused_until = 0, 0.0
+
+    def poll_at(self, now: float, chance: random.Random) -> float:
+        """When a poll may be made: now, or later while polls fail, so that one at a time finds out."""
+        if not self.polls.is_open or now >= self.asked_at + PROBE_SECONDS:
+            return now
+        return self.asked_at + PROBE_SECONDS * chance.uniform(1.0, 2.0)
+
+    def probe_at(self) -> float:
+        """When a free call should find out whether the provider is back; infinity when nobody has to."""
+        return self.asked_at + PROBE_SECONDS if self.is_open else float("inf")
+
+    def asked(self, now: float) -> bool:
+        """A poll was answered; whether that ended an outage."""
+        was_open = self.polls.is_open
+        self.polls.answered()
+        return self.submits.probed(now) or was_open
+
+    def resume(self) -> None:
+        """An operator knows that all is well again."""
+        self.submits, self.polls = Breaker(), Breaker()
+        self.hold, self.refusals, self.refused_until = None, 0, 0.0

@@ -1,0 +1,47 @@
+"""What a task has cost, as far as anybody can know: over all its sendings, and never less than was known.
+
+Pure. Not held here: when a fact changes it (`tasks`), what a request would cost (`pricing`).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from msgspec.structs import replace
+
+from gateway.core.facts import Cost
+from gateway.core.states import Task
+from providers.spec import Charged
+
+_CHARGED: Final[tuple[Charged, ...]] = ("no", "unknown", "yes")
+
+
+def cost_with(task: Task, cost: Cost | None) -> Cost | None:
+    """The price of all sendings that were or may have been bought and one more; None: not known."""
+    if cost is None or task.charged_before == "no":
+        return cost
+    if task.cost_before is None or task.cost_currency != cost[1]:
+        return None
+    return str(Decimal(task.cost_before) + Decimal(cost[0])), cost[1]
+
+
+def charged_with(task: Task, now: Charged) -> Charged:
+    """What is known of all sendings together: a second one does not unsay what is known of the first."""
+    return max(task.charged_before, now, key=_CHARGED.index)
+
+
+def charged_meanwhile(task: Task) -> Charged:
+    """The answer of a submit in flight is not known yet, so neither is whether it was bought."""
+    return charged_with(task, "unknown") if task.state == "submitting" else task.charged
+
+
+def unspent(task: Task) -> Task:
+    """The estimate of this sending goes with the proof that it bought nothing."""
+    currency = None if task.cost_before is None else task.cost_currency
+    return replace(task, cost_amount=task.cost_before, cost_currency=currency)
+
+
+def render_failed(task: Task, charged: Charged) -> Task:
+    """What a failed render cost, by all that is known."""
+    return replace(unspent(task) if charged == "no" else task, charged=charged_with(task, charged))

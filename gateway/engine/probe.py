@@ -1,0 +1,44 @@
+"""What calls say of a provider, and the free call that finds out whether one that was down is back.
+
+Never a paid one. Not held here: what follows for submissions (`gateway.core.health`).
+"""
+
+from __future__ import annotations
+
+from gateway.core.health import DOWN, REFUSES_US
+from gateway.engine.loop import Engine
+from gateway.engine.provider import Provider
+from providers.spec import VendorError
+
+
+def answered(engine: Engine, provider: Provider) -> None:
+    """A free call was answered, whatever the answer: somebody is there."""
+    if provider.health.asked(engine.now()):
+        provider.gate.slow()
+        engine.look()
+
+
+def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorError) -> None:
+    """A free call could not be made. A complete refusal is an answer too."""
+    health, now = provider.health, engine.now()
+    health.last_error = error.kind
+    if error.kind in DOWN:
+        health.polls.failed(task_id, now, engine.chance)
+    elif error.kind in REFUSES_US:
+        health.refused(now, engine.chance)
+        provider.gate.slow()
+    elif error.kind != "rate_limited":
+        answered(engine, provider)
+
+
+async def probe(engine: Engine, provider: Provider) -> None:
+    """Ask for a job. Of an adapter that cannot be asked without one, time alone must tell."""
+    ref = provider.probe_ref()
+    provider.polls.take(engine.now())
+    try:
+        if ref is not None:
+            await provider.adapter.poll(ref)
+    except VendorError as error:
+        unanswered(engine, provider, "", error)
+    else:
+        answered(engine, provider)

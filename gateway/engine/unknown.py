@@ -1,0 +1,63 @@
+"""While nobody knows whether a submission was accepted: the vendor's memory, the policy, the time.
+
+Nothing is sent again from here without a recorded permission. Not held here: an operator's decision
+(`gateway.api`), what follows from it (`gateway.core.tasks`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.core.facts import Adopted, DeadlinePassed, ResubmitAllowed, UnknownTimedOut
+from gateway.core.pacing import poll_again
+from gateway.core.states import Task
+from gateway.engine.loop import Engine, Watch
+from gateway.engine.poll import poll
+from gateway.engine.submit import reference_of
+from gateway.storage.db import Duplicate
+from providers.spec import FindsSubmission, VendorError
+
+LOOK_UP_SECONDS: Final = 120.0  # a vendor that can look a submission up has this long before a policy acts
+
+
+async def settle_unknown(engine: Engine, task: Task) -> None:
+    """The step of a submission nobody knows the outcome of."""
+    now = engine.now()
+    provider = engine.fleet.providers.get(task.provider or "")
+    policy = "hold" if provider is None else provider.settings.on_unknown
+    timeout = 900.0 if provider is None else provider.settings.unknown_timeout
+    since = task.unknown_at or now
+    ends_at = min(since + timeout, task.deadline_at)
+    finds = provider is not None and isinstance(provider.adapter, FindsSubmission)
+    acts_at = min(since + LOOK_UP_SECONDS, ends_at) if finds else now
+    has_no_id = task.vendor_task_id is None
+    if has_no_id and policy == "resubmit" and task.resubmits == 0 and acts_at <= now < task.deadline_at:
+        await engine.save(task, ResubmitAllowed("the policy on_unknown = resubmit"))
+    elif now >= since + timeout or (has_no_id and policy == "fail" and acts_at <= now):
+        await engine.save(task, UnknownTimedOut())
+    elif now >= task.deadline_at:
+        await engine.save(task, DeadlinePassed())
+    elif not has_no_id:
+        await poll(engine, task)  # the vendor gave an id once: it may remember it again
+    elif provider is not None and isinstance(provider.adapter, FindsSubmission):
+        hint = await _look_up(engine, task, provider.adapter)
+        watch = engine.watches.get(task.id, Watch())
+        watch.failures += 1
+        again = poll_again(engine.now(), watch.failures, hint, provider.bounds, engine.chance)
+        if watch.due is None:
+            engine.due_at(task.id, min(ends_at, again.at))
+    else:
+        engine.due_at(task.id, ends_at)
+
+
+async def _look_up(engine: Engine, task: Task, adapter: FindsSubmission) -> float | None:
+    """Ask the vendor for the job by our reference; its hint when to ask again. "None" proves nothing."""
+    try:
+        found = await adapter.find_submission(reference_of(task))
+        if found is not None:
+            await engine.save(task, Adopted(found, "the vendor, asked by our reference"))
+    except VendorError as error:
+        return error.retry_after_seconds
+    except Duplicate:
+        return None  # the job belongs to another video
+    return None
