@@ -3,8 +3,8 @@
 A read of a row takes microseconds, a hop into a thread fifty to a hundred of them; in WAL mode readers never
 wait for the writer. So reads run where they are asked for, and only commits, with their fsync, have a thread.
 When a commit fails, the database is in trouble until one succeeds again, which the thread tries by itself; on
-a full disk, until there is room for the reserve as well. Not held here: any statement of the product (`store`),
-any rule of the schema (`migrations/`).
+a full disk, until there is room for the reserve as well.
+Not held here: any statement of the product (`store`), any rule of the schema (`migrations/`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from gateway.storage.db import (
     Step,
     StorageBusy,
     StorageError,
+    StorageShort,
     Value,
     migrations,
     pending,
@@ -37,6 +38,7 @@ from gateway.storage.db import (
 BATCH_MAX: Final = 512  # writes in one commit: bounds how long the first of them waits
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 BUSY_TIMEOUT_MS: Final = 5_000
+LARGE_CHARS: Final = 65_536  # only a new video with images has more; on a full disk that is not even tried
 TRY_SECONDS: Final = 1.0  # between the commits that only try whether the trouble is over
 
 _ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # the last two for a value that it cannot bind
@@ -67,6 +69,7 @@ class SqliteDatabase:
         self._is_closed = False
         self._reserve = Path(f"{path}-reserve") if exclusive and path != IN_MEMORY else None
         self._damage: str | None = None
+        self._is_full = False
         self._batch: list[_Job] = []
         self._writing = threading.Lock()  # migrations use the writer's connection on another thread
         try:
@@ -115,7 +118,7 @@ class SqliteDatabase:
                 committed()
             return
         if committed is not None:
-            done.add_done_callback(lambda _: None if done.cancelled() or done.exception() else committed())
+            done.add_done_callback(lambda _: None if done.exception() else committed())
         self._jobs.put((steps, done, loop))
         # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
         await asyncio.shield(done)
@@ -167,28 +170,18 @@ class SqliteDatabase:
             job = self._jobs.get()
         return False
 
-    def _commit(self, batch: Sequence[_Job]) -> list[Exception | None]:
-        """Commit the writes of `batch`; why each was undone, or None."""
-        try:
-            return self._tried(batch)
-        except Exception as error:  # noqa: BLE001 (everybody waits for this thread: nothing may end it)
-            self._trouble = self._damage or f"cannot write {self._path}: {error}"
-            return [StorageError(f"cannot write {self._path}: {error}") for _ in batch]
-
-    def _tried(self, batch: Sequence[_Job]) -> list[Exception | None]:
-        """Commit `batch` together, or each write alone where some may succeed. Raises sqlite3.Error."""
+    def _commit(self, batch: Sequence[_Job], *, is_retry: bool = False) -> list[Exception | None]:
+        """Commit `batch`, once more each write alone where that may help; why each was undone, or None."""
         try:
             results = self._together(batch)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 (everybody waits for this thread: nothing may end it)
             self._trouble = f"cannot write {self._path}: {error}"
-            is_broken = _code(error) in _OF_THE_FILE
-            if is_broken:
-                self._damage = f"{self._path} is broken, restore a backup: {error}"
-            if not self._made_room(error) and not (is_broken and len(batch) > 1):
-                raise
-            return [self._commit([job])[0] for job in batch]
+            if self._may_succeed_alone(error) and not is_retry:
+                return [self._commit([job], is_retry=True)[0] for job in batch]
+            return [StorageError(f"cannot write {self._path}: {error}") for _ in batch]
         if self._trouble is not None:
             self._trouble = self._lack()
+            self._is_full &= self._trouble is not None
         return results
 
     def _together(self, batch: Sequence[_Job]) -> list[Exception | None]:
@@ -201,7 +194,7 @@ class SqliteDatabase:
                 if self._writer.in_transaction:  # it could not be undone before
                     self._writer.rollback()
                 self._writer.execute("begin immediate")
-                results = [_run(self._writer, steps, self._path) for steps, _, _ in batch]
+                results = [self._run(steps) for steps, _, _ in batch]
                 if not batch:
                     (version,) = self._writer.execute("pragma user_version").fetchone()
                     self._writer.execute(f"pragma user_version = {version}")
@@ -212,18 +205,50 @@ class SqliteDatabase:
                 raise
         return results
 
-    def _made_room(self, error: sqlite3.Error) -> bool:
-        """Whether the disk was full and is less so now that the reserve was let go."""
-        is_full = _code(error) == sqlite3.SQLITE_FULL or (
-            # SQLite calls it an I/O error when the index of the WAL, a mapped file, cannot grow.
-            _code(error) == sqlite3.SQLITE_IOERR
-            and reserve.room_bytes(self._path.parent) < reserve.RESERVE_BYTES
-        )
-        if not is_full or self._reserve is None or not reserve.let_go(self._reserve):
+    def _run(self, steps: Sequence[Step]) -> Exception | None:
+        """Run one write; why it was undone, or None. Raises sqlite3.Error where all are to be undone."""
+        if self._is_full and _chars(steps) > LARGE_CHARS:
+            return StorageShort(f"cannot write {self._path}: the disk is full, and this would take the rest")
+        self._writer.execute("savepoint one_write")
+        for step in steps:
+            try:
+                cursor = self._writer.execute(step.sql, _named(step.args))
+            except _ERRORS as error:
+                if not self._writer.in_transaction or _code(error) not in _OF_A_STATEMENT:
+                    raise
+                taken = getattr(error, "sqlite_errorname", None) in _NOT_UNIQUE
+                kind = Duplicate if taken else StorageError
+                return _undone(self._writer, kind(f"cannot write {self._path}: {error}"))
+            if step.guarded and cursor.rowcount < 1:
+                return _undone(self._writer, GuardFailed(step.sql.split("\n", 1)[0]))
+        self._writer.execute("release one_write")
+        return None
+
+    def _may_succeed_alone(self, error: Exception) -> bool:
+        """Whether only some of the writes that were undone by `error` need fail when they are tried again."""
+        if _code(error) in _OF_THE_FILE:
+            self._damage = f"{self._path} is broken, restore a backup: {error}"
+            return True
+        try:
+            is_full = _code(error) == sqlite3.SQLITE_FULL or (
+                # SQLite calls it an I/O error when the index of the log, a mapped file, cannot grow.
+                _code(error) == sqlite3.SQLITE_IOERR
+                and reserve.room_bytes(self._path.parent) < reserve.RESERVE_BYTES
+            )
+            self._is_full |= is_full
+            return is_full and self._made_room()
+        except OSError as another:
+            self._trouble = f"{self._trouble}; {another}"
             return False
-        with self._writing, contextlib.suppress(sqlite3.Error):  # whether it helped, the retry tells
+
+    def _made_room(self) -> bool:
+        """Let the reserve go, and shorten the log: what did not fit may have left it as long as the disk."""
+        was_held = self._reserve is not None and reserve.let_go(self._reserve)
+        log = Path(f"{self._path}-wal")
+        before = log.stat().st_size if log.exists() else 0
+        with self._writing, contextlib.suppress(sqlite3.Error):  # what it brought is seen by the length
             self._writer.execute("pragma wal_checkpoint(truncate)")
-        return True
+        return was_held or before > (log.stat().st_size if log.exists() else 0)
 
     def _lack(self) -> str | None:
         """What is still amiss although a commit succeeded: a broken file, or no room for the reserve."""
@@ -242,36 +267,21 @@ def _answer(batch: Sequence[_Job], results: Sequence[Exception | None]) -> None:
 
 def _settle(answers: Sequence[tuple[asyncio.Future[None], Exception | None]]) -> None:
     for done, result in answers:
-        if done.cancelled():
-            continue
         if result is None:
             done.set_result(None)
         else:
             done.set_exception(result)
 
 
-def _run(connection: sqlite3.Connection, steps: Sequence[Step], path: Path) -> Exception | None:
-    """Run one write; why it was undone, or None. Raises sqlite3.Error where that undoes the whole batch."""
-    connection.execute("savepoint one_write")
-    for step in steps:
-        try:
-            cursor = connection.execute(step.sql, _named(step.args))
-        except _ERRORS as error:
-            if not connection.in_transaction or _code(error) not in _OF_A_STATEMENT:
-                raise
-            taken = getattr(error, "sqlite_errorname", None) in _NOT_UNIQUE
-            kind = Duplicate if taken else StorageError
-            return _undone(connection, kind(f"cannot write {path}: {error}"))
-        if step.guarded and cursor.rowcount < 1:
-            return _undone(connection, GuardFailed(step.sql.split("\n", 1)[0]))
-    connection.execute("release one_write")
-    return None
-
-
 def _code(error: Exception) -> int | None:
     """SQLite's primary result code; None when the error is not from SQLite itself."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+def _chars(steps: Sequence[Step]) -> int:
+    """How much text a write stores."""
+    return sum(len(value) for step in steps for value in step.args if isinstance(value, str))
 
 
 def _undone(connection: sqlite3.Connection, why: Exception) -> Exception:

@@ -1,7 +1,7 @@
 """`make bench`: start the servers, measure round by round, write RESULTS.md and print it; progress on stderr.
 
-ROUNDS=n sets the number of rounds. Not held here: what a case is (`cases`), what becomes of the figures
-(`report`).
+ROUNDS=n sets the number of rounds. `python -m tests.bench overload` measures that instead, and only prints.
+Not held here: what a case is (`cases`, `overload`), what becomes of the figures (`report`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.cases import ENVIRON, Gateway, Sample, bytes_of_reads, make_cases, measure
+from tests.bench.overload import SECONDS, report
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, Server, running
 from tests.bench.report import Results, Starts, markdown, measured_fsync_us
 from tests.bench.wire import free_port
@@ -92,11 +93,16 @@ class Bench:
 def main() -> None:
     """Measure and report by the command line's and the environment's wishes."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("cost", "overload"), default="cost")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each rate of the overload")
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS", ROUNDS)))
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of requests")
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="reelgate-bench-") as folder, ExitStack() as stack:
+        if chosen.what == "overload":
+            print(report(stack, Path(folder), chosen.seconds, say))
+            return
         results = Bench(stack, Path(folder)).run(chosen.rounds, chosen.scale)
     text = markdown(results, f"make bench ROUNDS={chosen.rounds}")
     chosen.out.write_text(text, "utf-8")

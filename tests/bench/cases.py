@@ -28,7 +28,7 @@ CONNECTIONS: Final = 64
 PAUSE_SECONDS: Final = 0.01  # before each request of one at a time: it meets a server that has nothing to do
 _PATIENCE_SECONDS: Final = 120.0
 _SLUG: Final = "kling-v3.0-std-t2v"  # what takes the order of the bench
-_BODY: Final = msgspec.json.encode(ORDER)
+BODY: Final = msgspec.json.encode(ORDER)
 _CONFIGURATION: Final = """
 [server]
 listen = "{host}:{port}"
@@ -40,7 +40,7 @@ url = "sqlite:reelgate.db"
 adapter = "highwayapi"
 base_url = "http://{host}:{vendor}"
 api_key = {{ env = "BENCH_VENDOR_KEY" }}
-poll_min = "1h"  # so that no poll falls into a measurement
+poll_min = "{poll_min}"
 poll_max = "1h"
 """
 ENVIRON: Final = {"BENCH_VENDOR_KEY": "bench-vendor-key"}
@@ -78,12 +78,16 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Gateway:
-    """`reelgate serve` in front of the bench's vendor, with its data in `folder` and one key."""
+    """`reelgate serve` in front of the bench's vendor, with its data in `folder` and one key.
 
-    def __init__(self, folder: Path, port: int, vendor: Server) -> None:
+    By `poll_min` no poll falls into a measurement, unless the measurement is of them too.
+    """
+
+    def __init__(self, folder: Path, port: int, vendor: Server, poll_min: str = "1h") -> None:
         self.port, self.vendor = port, vendor
         self.config = folder / "reelgate.toml"
-        self.config.write_text(_CONFIGURATION.format(host=HOST, port=port, vendor=vendor.port), "utf-8")
+        text = _CONFIGURATION.format(host=HOST, port=port, vendor=vendor.port, poll_min=poll_min)
+        self.config.write_text(text, "utf-8")
         self.command = ["gateway", "serve", "--config", str(self.config)]
         verb = ["gateway", "keys", "create", "bench", "--config", str(self.config)]
         made = subprocess.run(
@@ -114,7 +118,7 @@ class Gateway:
 
     def rendering(self) -> dict[str, str]:
         """New videos that are rendering, one for each connection: the ETag of each by its id."""
-        made = [self.ask("POST", "/v1/videos", _BODY) for _ in range(CONNECTIONS)]
+        made = [self.ask("POST", "/v1/videos", BODY) for _ in range(CONNECTIONS)]
         self.settle()
         ids = [msgspec.json.decode(answer.body, type=Seen).id for answer in made]
         return {video: self.ask("GET", f"/v1/videos/{video}").headers["etag"] for video in ids}
@@ -136,7 +140,7 @@ def make_cases(gateway: Gateway, served: Server, bare: Server, calling: Server, 
         request("GET", f"/v1/videos/{video}", gateway.headers | {"If-None-Match": etag})
         for video, etag in videos.items()
     ]
-    create = [request("POST", "/v1/videos", gateway.headers, _BODY)]
+    create = [request("POST", "/v1/videos", gateway.headers, BODY)]
     bare_read = [request("GET", f"/v1/videos/{video}", gateway.headers) for video in videos]
 
     def case(name: str, server: Server, requests: list[bytes], status: int, count: int,

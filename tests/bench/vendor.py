@@ -1,7 +1,7 @@
-"""A vendor of the "v3 async" protocol that costs next to nothing: it takes every job and never ends one.
+"""A vendor of the "v3 async" protocol that costs next to nothing: it takes every job, and ends none or any.
 
     POST /v3/async/{slug}              -> {"task_id": a new one}
-    GET  /v3/async/task-result?...     -> still processing
+    GET  /v3/async/task-result?...     -> still processing; started with "done": done
     GET  /count/{slug}                 -> how many jobs of that slug it took
 
 Not held here: strictness, money, faults; the simulators of `gateway.sandbox` have those, and their price.
@@ -18,11 +18,16 @@ from typing import ClassVar, Final
 
 from tests.bench.wire import HOST, message_end
 
+_PROCESSING: Final = b'{"task":{"task_id":"%s","status":"TASK_STATUS_PROCESSING"},"videos":[]}'
+_DONE: Final = (
+    b'{"task":{"task_id":"%s","status":"TASK_STATUS_SUCCEED"},"videos":[{"video_url":"http://127.0.0.1/v"}]}'
+)
 _TASK_ID: Final = re.compile(rb"task_id=([0-9A-Za-z-]+)")
 
 
 class _Vendor(asyncio.Protocol):
     taken: ClassVar[Counter[bytes]] = Counter()
+    result: ClassVar[bytes] = _PROCESSING
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -52,8 +57,7 @@ def _answer(head: bytes) -> bytes:
     if head.startswith(b"GET /count/"):
         return b"%d" % _Vendor.taken[slug]
     asked = _TASK_ID.search(head)
-    task_id = asked[1] if asked else b""
-    return b'{"task":{"task_id":"%s","status":"TASK_STATUS_PROCESSING"},"videos":[]}' % task_id
+    return _Vendor.result % (asked[1] if asked else b"")
 
 
 async def _serve(port: int) -> None:
@@ -62,4 +66,6 @@ async def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
+    if "done" in sys.argv:
+        _Vendor.result = _DONE
     asyncio.run(_serve(int(sys.argv[1])))

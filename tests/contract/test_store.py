@@ -1,14 +1,14 @@
 """The contract of the store, the same on every database: what callers and the engine may rely on.
 
-Not held here: the databases (`DATABASES` of `tests.storage.stores`), lists (`tests/storage/test_lists.py`),
-what only one database does (`tests/storage`), what follows from a fact (`tests/core`).
+Not held here: the databases (`DATABASES` of `tests.storage.stores`), lists and takeover (`test_lists.py` and
+`test_takeover.py` there), what only one database does, what follows from a fact (`tests/core`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,9 +20,9 @@ from msgspec.structs import replace
 from gateway.core.facts import Accepted, Cancelled, DeadlinePassed, SubmitStarted
 from gateway.core.states import STATUS_OF, Change, Event, Task, accepted_event
 from gateway.core.tasks import apply
-from gateway.storage.db import Database, Duplicate, GuardFailed, Step, StorageError
-from gateway.storage.rows import Filters, Idempotency, KeyRow, Page, Video
-from gateway.storage.store import Store
+from gateway.storage.db import Database, Duplicate, GuardFailed, Step, StorageBusy, StorageError, StorageShort
+from gateway.storage.rows import Asked, Filters, Hold, Idempotency, KeyRow, Page, Video
+from gateway.storage.store import ADMIT_MAX, Store
 from providers.spec import Submitted
 from tests.core.made import NOW, ONE, make_task, tasks, texts
 from tests.storage.stores import DATABASES, add, ended, ids, new, opened, sizes
@@ -64,13 +64,29 @@ async def test_what_was_added_is_there(store: Store, told: Told) -> None:
 
 async def test_the_request_and_its_inputs_are_kept_apart(store: Store) -> None:
     inputs = {"image": "data:image/png;base64," + "A" * 200_000, "end_image": "data:image/png;base64,BBBB"}
-    await store.video_add(new(make_task(), inputs=inputs))
+    await store.video_add(replace(new(make_task(), {"a": "1"}, inputs), pins=("two", "one")))
     assert await store.request_get("video_1") == ('{"prompt":"of video_1"}', inputs)
+    assert await store.asked_get("video_1") == Asked(
+        request='{"prompt":"of video_1"}', inputs=inputs, metadata={"a": "1"}, pins=("two", "one")
+    )
     video = await store.video_get("video_1", "key_1")
     assert video is not None
     assert "base64" not in video.request
-    with pytest.raises(GuardFailed, match="video_9"):
-        await store.request_get("video_9")
+    for gone in (store.request_get, store.asked_get):
+        with pytest.raises(GuardFailed, match="video_9"):
+            await gone("video_9")
+
+
+async def test_a_request_without_pins_and_inputs(store: Store) -> None:
+    await add(store, make_task())
+    asked = await store.asked_get("video_1")
+    assert (asked.inputs, asked.metadata, asked.pins) == ({}, {}, ())
+
+
+async def test_an_operator_sees_every_video(store: Store) -> None:
+    await add(store, make_task(), a="1")
+    assert await store.video_any("video_1") == await store.video_get("video_1", "key_1")
+    assert await store.video_any("video_9") is None
 
 
 async def test_what_is_not_there(store: Store) -> None:
@@ -289,54 +305,68 @@ async def test_who_stops_waiting_for_a_commit_keeps_nobody_from_hearing_of_it(
     assert [some for some, _ in told[count:]] == [saved]
 
 
-# --- unfinished tasks -------------------------------------------------------------------------------------
+# --- orders of operators ----------------------------------------------------------------------------------
 
-async def owned(store: Store, replica: str, limit: int) -> list[list[Task]]:
-    """All batches of `replica`'s tasks."""
-    batches: list[list[Task]] = []
-    after = (0.0, "")
-    while batch := await store.tasks_owned(replica, after, limit):
-        batches.append(batch)
-        after = (batch[-1].created_at, batch[-1].id)
-    return batches
-
-
-async def test_a_replica_takes_over_in_batches_what_is_unfinished(store: Store) -> None:
-    states, replicas = list(STATUS_OF), (None, "dead", "mine")
-    made = [
-        make_task(f"v{n:02}", state=states[n % 7], created_at=NOW - n // 4, replica=replicas[n % 3])
-        for n in range(42)
-    ]
-    await add(store, *made)
-    unfinished = sorted(
-        (task for task in made if not task.is_terminal), key=lambda task: (task.created_at, task.id)
-    )
-    mine = [task for task in unfinished if task.replica == "mine"]
-    assert list(chain(*await owned(store, "mine", 5))) == mine
-    assert [await store.tasks_claim("mine", 5) for _ in range(5)] == [True, True, True, True, False]
-    batches = await owned(store, "mine", 5)
-    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 4]
-    assert list(chain(*batches)) == [
-        task if task.replica == "mine" else replace(task, replica="mine", version=2) for task in unfinished
-    ]
-    assert await owned(store, "dead", 5) == []
+async def test_an_order_stays_until_it_is_lifted_or_another_takes_its_place(store: Store) -> None:
+    assert await store.holds() == []
+    first = Hold(provider="two", action="pause", by="key_1", at=NOW)
+    other = Hold(provider="one", action="pause", by="key_2", at=NOW + 1)
+    second = Hold(provider="two", action="drain", by="key_3", at=NOW + 2)
+    for hold in (first, other, second):
+        await store.hold_put(hold)
+    assert await store.holds() == [other, second]
+    await store.hold_delete("one")
+    await store.hold_delete("one")
+    assert await store.holds() == [second]
 
 
-async def test_the_oldest_are_taken_over_first(store: Store) -> None:
-    states = ("waiting", "rendering") * 3  # whatever their states
-    for n, state in enumerate(states):
-        await add(store, make_task(f"v{n}", state=state, created_at=NOW - n, replica="dead"))
-    await store.tasks_claim("mine", 2)
-    assert [[task.id for task in batch] for batch in await owned(store, "mine", 9)] == [["v5", "v4"]]
+async def test_an_order_is_one_of_those_known(database: Database) -> None:
+    with pytest.raises(StorageError):
+        await database.write((Step("insert into provider_holds values ('one', 'stop', 'key_1', 1.0)", ()),))
 
 
-async def test_a_replica_that_lost_a_task_cannot_save_it(store: Store) -> None:
-    task = make_task(replica="slow")
-    await add(store, task)
-    await store.tasks_claim("quick", 10)
-    with pytest.raises(GuardFailed):
-        await store.task_save(apply(task, SubmitStarted(ONE), NOW))
-    assert await store.task_get("video_1") == replace(task, replica="quick", version=2)
+# --- new spending is refused first ------------------------------------------------------------------------
+
+class Pressed:
+    """A database that says of itself what a test sets."""
+
+    def __init__(self, database: Database) -> None:
+        self.read, self.write = database.read, database.write
+        self.migrate, self.close = database.migrate, database.close
+        self.waiting = 0
+        self.trouble: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "trouble", "refusal"),
+    [
+        (ADMIT_MAX - 1, None, None),
+        (ADMIT_MAX, None, StorageBusy),
+        (0, "the disk is full", StorageShort),
+        (ADMIT_MAX, "the disk is full", StorageShort),
+    ],
+)
+async def test_under_pressure_only_new_videos_are_refused(
+    database: Database, waiting: int, trouble: str | None, refusal: type[StorageBusy] | None
+) -> None:
+    pressed = Pressed(database)
+    store = Store(pressed)
+    task = make_task()
+    await add(store, task, ended("old"))
+    before = await sizes(database)
+    pressed.waiting, pressed.trouble = waiting, trouble
+    assert (store.is_short, store.trouble) == (trouble is not None, trouble)
+    if refusal is None:
+        await add(store, make_task("more"))
+    else:
+        with pytest.raises(StorageBusy, match=trouble or f"{ADMIT_MAX} writes are waiting") as caught:
+            await store.video_add(new(make_task("more")), Idempotency("k", "print", "more"))
+        assert type(caught.value) is refusal
+        assert await sizes(database) == before
+    saved = await store.task_save(apply(task, SubmitStarted(ONE), NOW))
+    assert await store.task_get("video_1") == saved
+    await store.hold_put(Hold(provider="one", action="pause", by="key_1", at=NOW))
+    assert await store.video_delete("old", "key_1")
 
 
 # --- callers' keys, and readiness -------------------------------------------------------------------------

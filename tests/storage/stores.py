@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from gateway.core.states import Task, accepted_event
@@ -28,6 +29,18 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Database]:
     await database.migrate()
     yield database
     await database.close()
+
+
+@contextmanager
+def held_up(path: Path) -> Iterator[None]:
+    """The write lock in other hands: what is written meanwhile has to wait."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    try:
+        yield
+    finally:
+        other.execute("rollback")
+        other.close()
 
 
 def new(task: Task, metadata: dict[str, str] | None = None, inputs: dict[str, str] | None = None) -> NewVideo:

@@ -9,11 +9,17 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gateway.core.facts import Candidate
+from gateway.core.states import Change, Task
 from gateway.storage import sqlite
 from gateway.storage.db import Migration, SchemaTooNew, Step, StorageError, migrations, pending
+from gateway.storage.rows import Asked, Filters, Video
 from gateway.storage.sqlite import SqliteDatabase
+from gateway.storage.store import Store
+from tests.storage.stores import ids
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +32,37 @@ BROKEN = Migration(3, "0003_broken", """create table c (x bigint);
 insert into a values (2);
 insert into no values (1);
 """)
+
+
+# What version 0.1.0 wrote: rows, word for word, so that they stay what they are.
+WRITTEN_BY_1 = (
+    """insert into videos (id, owner, model, state, status, stage, version, last_seq, replica, priority,
+        candidates, ruled_out, provider, offering, vendor_task_id, ref, raw_status, raw_status_at, progress,
+        attempts, resubmits, estimate_seconds, created_at, deadline_at, submitted_at, started_at, unknown_at,
+        completed_at, result_url, result_expires_at, error_code, error_message, charged, charged_before,
+        cost_amount, cost_currency)
+    values ('video_1', 'key_1', 'kling-v3', 'rendering', 'in_progress', 'rendering', 3, 4, 'dead', 0,
+        '[["one","t2v"]]', '[]', 'one', 't2v', 'v-1', '{"id":"v-1"}', 'RUN', 2.5, 40,
+        1, 0, null, 1.0, 9.0, 2.0, 2.0, null,
+        null, null, null, null, null, 'yes', 'no',
+        '0.42', 'USD'),
+    ('video_2', 'key_1', 'kling-v3', 'failed', 'failed', null, 2, 2, 'dead', 0,
+        '[]', '[]', null, null, null, null, null, null, 0,
+        0, 0, null, 2.0, 9.0, null, null, null,
+        3.0, null, null, 'queue_timeout', 'No place.', 'no', 'no',
+        null, null)""",
+    """insert into video_requests values ('video_1', '{"prompt":"a fox"}', '{"team":"x"}'),
+        ('video_2', '{"prompt":"a hen"}', '{}')""",
+    "insert into video_inputs values ('video_1', 'image', 'data:image/png;base64,AAAA')",
+    "insert into video_labels values ('key_1', 'team', 'x', 'video_1')",
+)
+RENDERING = Task(
+    id="video_1", owner="key_1", model="kling-v3", state="rendering", stage="rendering", version=3,
+    last_seq=4, replica="dead", candidates=(Candidate("one", "t2v"),), provider="one", offering="t2v",
+    vendor_task_id="v-1", ref={"id": "v-1"}, raw_status="RUN", raw_status_at=2.5, progress=40, attempts=1,
+    created_at=1.0, deadline_at=9.0, submitted_at=2.0, started_at=2.0, charged="yes", cost_amount="0.42",
+    cost_currency="USD",
+)
 
 
 @pytest.fixture
@@ -106,6 +143,31 @@ async def test_a_newer_schema_is_refused_and_not_touched(
         await older.migrate()
     await older.close()
     assert digest(path) == before
+
+
+async def test_what_the_first_schema_holds_is_taken_along(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = migrations()
+    monkeypatch.setattr(sqlite, "migrations", lambda: everything[:1])
+    assert await database.migrate() == 1
+    await database.write([Step(sql, ()) for sql in WRITTEN_BY_1])
+    monkeypatch.setattr(sqlite, "migrations", lambda: everything)
+    assert await database.migrate() == len(everything) - 1
+    store = Store(database)
+    assert await store.video_get("video_1", "key_1") == Video(RENDERING, '{"prompt":"a fox"}', {"team": "x"})
+    assert await store.asked_get("video_1") == Asked(
+        request='{"prompt":"a fox"}', inputs={"image": "data:image/png;base64,AAAA"}, metadata={"team": "x"},
+        pins=(),
+    )
+    ended = await store.task_get("video_2")
+    assert ended is not None
+    assert (ended.state, ended.reruns, ended.late_until) == ("failed", 0, None)
+    assert await ids(store, Filters(metadata={"team": "x"})) == ["video_1"]
+    assert await store.tasks_claim("mine", 10)
+    (mine,) = await store.tasks_owned("mine", (0.0, ""), 10)  # not the one that has ended
+    saved = await store.task_save(Change(mine, msgspec.structs.replace(mine, late_until=5.0), ()))
+    assert await store.task_get("video_1") == saved
 
 
 def test_pending() -> None:

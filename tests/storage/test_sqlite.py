@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from gateway.storage import sqlite
 from gateway.storage.db import Duplicate, GuardFailed, Step, StorageBusy, StorageError
 from gateway.storage.sqlite import BATCH_MAX, SqliteDatabase
+from tests.storage.stores import held_up
 
 pytestmark = pytest.mark.anyio
 
@@ -59,18 +59,6 @@ def note(name: str, number: int | None = 1) -> tuple[Step, ...]:
 
 async def names(database: SqliteDatabase) -> list[str]:
     return [str(row[0]) for row in await database.read("select name from notes order by rowid")]
-
-
-@contextmanager
-def held_up(path: Path) -> Iterator[None]:
-    """The write lock in other hands: what is written meanwhile has to wait."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("begin immediate")
-    try:
-        yield
-    finally:
-        other.execute("rollback")
-        other.close()
 
 
 async def together(path: Path, *writes: Coroutine[Any, Any, None]) -> list[BaseException | None]:
@@ -114,6 +102,23 @@ async def test_a_batch_is_bounded(database: SqliteDatabase, path: Path, ran: lis
     await together(path, *(database.write(note(f"n{number}")) for number in range(count)))
     assert len(await names(database)) == count
     assert 3 <= ran.count("commit") <= 4
+
+
+async def test_what_waits_is_counted_until_it_is_committed(
+    database: SqliteDatabase, path: Path, ran: list[str]
+) -> None:
+    ran.clear()
+    with held_up(path):
+        writing = [asyncio.ensure_future(database.write(note("first")))]
+        async with asyncio.timeout(10):
+            while "begin immediate" not in ran[1:]:  # noqa: ASYNC110 (the first is held_up's)
+                await asyncio.sleep(0)
+        assert database.waiting == 1
+        writing += [asyncio.ensure_future(database.write(note(f"n{number}"))) for number in range(30)]
+        await asyncio.sleep(0)
+        assert database.waiting == 31
+    await asyncio.gather(*writing)
+    assert database.waiting == 0
 
 
 async def test_a_failure_takes_no_other_along(database: SqliteDatabase, path: Path, ran: list[str]) -> None:
@@ -172,6 +177,19 @@ async def test_a_write_that_was_handed_over_is_committed_though_nobody_waits(
     assert writing.cancelled()
     await database.write(note("next"))
     assert await names(database) == ["handed over", "next"]
+
+
+async def test_a_loop_that_ended_before_its_answer_harms_nobody(database: SqliteDatabase, path: Path) -> None:
+    async def leave() -> None:
+        unanswered.append(asyncio.ensure_future(database.write(note("unanswered"))))
+        await asyncio.sleep(0)
+
+    unanswered: list[asyncio.Future[None]] = []
+    with held_up(path):
+        await asyncio.to_thread(asyncio.run, leave())
+    async with asyncio.timeout(10):
+        await database.write(note("next"))
+    assert await names(database) == ["unanswered", "next"]
 
 
 async def test_closing_finishes_what_was_handed_over(path: Path, database: SqliteDatabase) -> None:
@@ -241,6 +259,15 @@ def test_two_that_open_a_new_file_at_once_both_do(path: Path, monkeypatch: pytes
     other.close()
 
 
+def test_a_new_file_that_another_never_lets_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 0)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin exclusive")
+    with pytest.raises(StorageError, match=r"cannot open .*reelgate\.db.*locked"):
+        SqliteDatabase(path)
+    other.close()
+
+
 async def test_a_question_that_makes_no_sense_names_the_file(database: SqliteDatabase, path: Path) -> None:
     with pytest.raises(StorageError, match=r"reelgate\.db.*nowhere"):
         await database.read("select * from nowhere")
@@ -297,15 +324,13 @@ async def test_a_database_that_may_only_be_read(path: Path) -> None:
     database = SqliteDatabase(path)
     with pytest.raises(StorageError, match=r"reelgate\.db.*readonly"):
         await database.write((Step("insert into keys values ('a', 'b', 'c', 'd', 'e', 1, null)", ()),))
+    assert "readonly" in str(database.trouble)
+    assert await database.read("select * from keys") == []
     await database.close()
 
 
-async def test_a_database_with_broken_pages(path: Path) -> None:
+async def test_a_database_whose_schema_is_broken(path: Path) -> None:
     await filled(path)
     overwrite(path, 4096, 2**30, 0xFF)
-    database = SqliteDatabase(path)
-    with pytest.raises(StorageError, match=r"reelgate\.db.*malformed"):
-        await database.migrate()
-    with pytest.raises(StorageError, match=r"reelgate\.db.*malformed"):
-        await database.read("select * from videos")
-    await database.close()
+    with pytest.raises(StorageError, match=r"cannot open .*reelgate\.db.*malformed"):
+        SqliteDatabase(path, exclusive=True)
