@@ -1,7 +1,8 @@
 """The command line: one function per verb, its options, its output. Data on stdout, messages on stderr.
 
 Held here: names, help, output. Not held here: what a verb does (`gateway.app`, `gateway.sandbox`), `videos`
-(`gateway.client.verbs`). Each is imported only by the verb that needs it, so that the others start at once.
+and `providers` (`gateway.client`). Each is imported only by the verb that needs it, so that the others start
+at once.
 """
 
 from __future__ import annotations
@@ -26,24 +27,28 @@ _FILE = click.Path(path_type=Path)
 
 
 class _Root(Group):
-    """Knows `videos` without importing it, and what Ctrl-C means to a shell."""
+    """Knows `videos` and `providers` without importing them, and what Ctrl-C means to a shell."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every verb."""
-        return sorted([*super().list_commands(ctx), "videos"])
+        return sorted([*super().list_commands(ctx), "videos", "providers"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb of that name, imported if it is `videos`."""
+        """The verb of that name, imported if it calls a service."""
         if cmd_name == "videos":
             from gateway.client.verbs import videos  # noqa: PLC0415
 
             return videos
+        if cmd_name == "providers":
+            from gateway.client.providers import providers  # noqa: PLC0415
+
+            return providers
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str],
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with `videos` among the nearest names."""
+        """As click does, with those two among the nearest names."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
@@ -69,6 +74,7 @@ def cli() -> None:
     reelgate serve                                 run the gateway by ./reelgate.toml
     reelgate keys create alice                     an API key
     reelgate videos create "a red fox" --watch     a video
+    reelgate providers list                        how the vendors are
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 cancelled or timed out, 4 authentication, 5 the task failed,
     6 outcome unknown, 130 interrupted.
@@ -116,15 +122,23 @@ def serve(config: Path) -> None:
 @click.option("--render-spread", type=click.FloatRange(0), default=0.35, show_default=True, help="0: none.")
 @click.option("--link-seconds", type=click.FloatRange(0), help="Life of a link. [default: the vendor's own]")
 @click.option("--seed", type=int, help="Makes two runs alike.")
-def sandbox(**chosen: object) -> None:
+@click.option("--faults", is_flag=True, help="List every fault instead, and how to choose one.")
+@json_option
+def sandbox(faults: bool, as_json: bool, **chosen: object) -> None:
     """Run simulators of all vendors, with a money ledger and faults; prints its URL on stdout.
 
     reelgate sandbox
     reelgate sandbox --port 0 --render-seconds 0.5
+    reelgate sandbox --faults
     curl -s http://127.0.0.1:8090/admin/ledger
     """
-    from gateway.sandbox import NEEDS_EXTRA  # noqa: PLC0415
+    from gateway.sandbox import NEEDS_EXTRA, catalogue  # noqa: PLC0415
 
+    if faults:
+        print_json(catalogue.described()) if as_json else click.echo(catalogue.table())
+        return
+    if as_json:
+        raise click.UsageError("--json goes with --faults.")
     try:
         from gateway.sandbox import server  # noqa: PLC0415
     except ImportError as error:

@@ -17,7 +17,7 @@ import msgspec
 
 Code: TypeAlias = Literal[
     "invalid_request", "no_route", "authentication_failed", "permission_denied", "not_found",
-    "method_not_allowed", "not_cancellable", "not_ready", "expired", "payload_too_large",
+    "method_not_allowed", "not_cancellable", "not_resolvable", "not_ready", "expired", "payload_too_large",
     "idempotency_key_reused", "range_not_satisfiable", "vendor_unavailable", "rate_limited", "quota_exceeded",
     "overloaded", "internal_error",
 ]
@@ -38,6 +38,7 @@ CODES: Final[Mapping[Code, CodeInfo]] = {
     "not_found": CodeInfo(404, "There is no such thing here", False),
     "method_not_allowed": CodeInfo(405, "This route does not take that method", False),
     "not_cancellable": CodeInfo(409, "This video cannot be cancelled any more", False),
+    "not_resolvable": CodeInfo(409, "Nothing of this video can be resolved so", False),
     "not_ready": CodeInfo(409, "This is not possible in the video's present state", True),
     "expired": CodeInfo(410, "This was here and is gone", False),
     "payload_too_large": CodeInfo(413, "The request body is too large", False),

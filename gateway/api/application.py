@@ -15,7 +15,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp
 
 from gateway import __version__
-from gateway.api import content, operations, videos
+from gateway.api import content, creating, operations, providers, resolving, videos
 from gateway.api.auth import Role, check_same_site, require
 from gateway.api.edge import Edge
 from gateway.api.gateway import Gateway
@@ -24,10 +24,12 @@ from gateway.api.problems import HANDLERS
 JSON_MAX_BYTES: Final = 1024 * 1024
 
 ROUTES: Final = (
-    videos.create_video, videos.plan_video, videos.get_video, videos.list_videos, videos.get_timeline,
-    videos.cancel_video, videos.delete_video, content.get_content,
-    operations.list_models, operations.list_providers, operations.get_version, operations.get_livez,
-    operations.get_readyz, operations.get_metrics, operations.get_openapi, operations.get_docs,
+    creating.create_video, creating.plan_video, creating.rerun_video,
+    videos.get_video, videos.list_videos, videos.get_timeline, videos.cancel_video, videos.delete_video,
+    content.get_content, resolving.resolve_video,
+    providers.list_providers, providers.pause_provider, providers.drain_provider, providers.resume_provider,
+    operations.list_models, operations.get_version, operations.get_livez, operations.get_readyz,
+    operations.get_metrics, operations.get_openapi, operations.get_docs,
 )
 # What `server.management` moves to a port of its own.
 MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})

@@ -130,6 +130,11 @@ class Door:
         return Problem("authentication_failed", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
+def operator(caller: Caller) -> str:
+    """Who gave an order, as timelines, stored orders and the log keep it."""
+    return f"operator {caller.name} ({caller.id})"
+
+
 def require(caller: Caller, role: Role) -> None:
     """Raises Problem permission_denied unless the caller's role includes `role`."""
     if role not in MAY[caller.role]:

@@ -45,7 +45,7 @@ async def get_content(
     if_range: Annotated[str | None, HeaderParameter(name="If-Range")] = None,
     if_none_match: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,
 ) -> Response[Any]:
-    """The MP4. 409 while there is none, 410 when its link has died."""
+    """The MP4, or the late one (`late_output`). 409 while there is none, 410 when its link has died."""
     gateway = gateway_of(request)
     video = await video_of(request, video_id)
     if variant != "video":
@@ -78,13 +78,16 @@ async def get_content(
 
 
 def _link(gateway: Gateway, task: Task) -> str:
-    """The vendor's link. Raises Problem while there is none, and when its time is over."""
+    """The vendor's link, be it a late one. Raises Problem while there is none, and when its time is over."""
     charged = {"charged": task.charged}
-    if task.result_url is None:
+    url, expires_at = task.result_url, task.result_expires_at
+    if task.late_url is not None:
+        url, expires_at = task.late_url, task.late_expires_at
+    if url is None:
         raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=charged)
-    if task.result_expires_at is not None and gateway.now() >= task.result_expires_at:
+    if expires_at is not None and gateway.now() >= expires_at:
         raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra=charged)
-    return task.result_url
+    return url
 
 
 @contextmanager

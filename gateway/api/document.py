@@ -13,11 +13,14 @@ from litestar import Litestar
 
 from gateway.api.problems import MEDIA_TYPE
 from gateway.api.query import list_parameters
+from gateway.api.resolving import ResolveBody
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
 
 # Routes whose body is decoded by hand, so that its problems can name every field.
-_BODIES: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody}
+_BODIES: Final = {
+    "/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/videos/{video_id}/resolve": ResolveBody,
+}
 _PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version")
 _ADVICE: Final = {True: "May succeed later.", False: "Change the request first."}
 _REFS: Final = "#/components/schemas/{name}"

@@ -48,12 +48,22 @@ def caller_of(request: Request[Any, Any, Any]) -> Caller:
     return cast("Caller", request.scope["state"]["caller"])
 
 
+def at_rest(request: Request[Any, Any, Any]) -> None:
+    """Nothing is left to be done for this request but to wait: its place among those at work is free."""
+    cast("Callable[[], None]", request.scope["state"]["at_rest"])()
+
+
 async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
     """The caller's video. Raises Problem not_found, also for another caller's."""
     video = await gateway_of(request).store.video_get(video_id, caller_of(request).id)
     if video is None:
         raise absent(video_id)
     return video
+
+
+def new_video_id(gateway: Gateway) -> str:
+    """An id that nobody can guess."""
+    return f"video_{gateway.chance.getrandbits(128):032x}"
 
 
 def absent(video_id: str) -> Problem:

@@ -1,7 +1,7 @@
-"""Everything that is not a video: models, providers, health, metrics, the API's own description.
+"""Everything that is neither a video nor a provider: models, health, metrics, the API's own description.
 
-Not held here: the videos (`videos`, `content`), who may ask (`auth`; each route names its role, or says
-`public`).
+Not held here: videos (`creating`, `videos`, `content`), `providers`, who may ask (`auth`; each route names
+its role, or says `public`).
 """
 
 from __future__ import annotations
@@ -33,25 +33,6 @@ class Version(msgspec.Struct):
     version: str
 
 
-class ProviderObject(msgspec.Struct, kw_only=True):
-    """One configured provider, as an operator sees it. `last_error` is why its gate is closed."""
-
-    object: str = "provider"
-    name: str
-    adapter: str
-    state: str
-    in_flight: int
-    max_in_flight: int | None
-    last_error: str | None
-
-
-class ProviderList(msgspec.Struct, kw_only=True):
-    """All configured providers, in their order of priority."""
-
-    object: str = "list"
-    data: list[ProviderObject]
-
-
 @get(
     "/v1/models", opt={"role": "viewer"}, responses=responses(),
     summary="Models and what serves them", tags=["models"],
@@ -64,24 +45,6 @@ async def list_models(request: Request[Any, Any, Any]) -> ModelList:
         return fleet.providers[listing.provider].settings.prices.get(listing.offering.slug, ())
 
     return model_list(fleet.models, prices)
-
-
-@get(
-    "/v1/providers", opt={"role": "operator"}, responses=responses(),
-    summary="Providers and their state", tags=["operations"],
-)
-async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
-    """State, jobs in flight against the limit, and the last error of each provider."""
-    gateway = gateway_of(request)
-    data = [
-        ProviderObject(
-            name=provider.name, adapter=provider.settings.adapter.name,
-            state=provider.gate.state(gateway.now()), last_error=provider.health.last_error,
-            in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
-        )
-        for provider in gateway.fleet.providers.values()
-    ]
-    return ProviderList(data=data)
 
 
 @get("/v1/version", opt={"public": True}, summary="What is running", tags=["operations"])

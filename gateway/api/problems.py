@@ -17,16 +17,28 @@ from litestar.types import ExceptionHandlersMap
 
 from gateway.api.gateway import gateway_of, request_id_of
 from gateway.errors import CODES, Code, FieldError, Problem
-from gateway.storage.db import StorageBusy, StorageError
+from gateway.storage.db import StorageBusy, StorageError, StorageShort
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPES: Final = "/docs#"  # where the page has a line on each code
 _FAULT: Final = "The gateway failed; its log has the details under this request id."
 
+# By kind, the narrower first.
+_STORAGE: Final[dict[type[StorageError], str]] = {
+    StorageShort: "The gateway's disk or database is in trouble: nothing new is taken, what was is finished.",
+    StorageBusy: "The gateway has more to store than it can at the moment; nothing was stored or sent.",
+    StorageError: "The gateway's database does not answer in time. Repeat a create only with its "
+    "Idempotency-Key.",
+}
 # What Litestar raises, by status. Anything else of 4xx is a request that breaks a rule.
 _FRAMEWORK: Final[dict[int, Code]] = {
     401: "authentication_failed", 403: "permission_denied", 404: "not_found", 405: "method_not_allowed",
     413: "payload_too_large", 429: "rate_limited", 500: "internal_error", 503: "overloaded",
+}
+
+# The routes that permit spending, and whether an idempotency key makes repeating one safe.
+_SPENDING: Final = {
+    "/v1/videos": True, "/v1/videos/{video_id}/rerun": True, "/v1/videos/{video_id}/resolve": False,
 }
 
 
@@ -81,19 +93,17 @@ def document(
     if info.status in (429, 503):
         headers.setdefault("Retry-After", "1")
     if not is_surely_refused and _may_buy_twice(request, info.status):
-        # Without an idempotency key a client's retry of a create that was perhaps stored buys a second video.
+        # It was perhaps stored, and a client's retry would be a permission to buy once more.
         headers["x-should-retry"] = "false"
         content["charged"] = "unknown"
     return Response(content, status_code=info.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def _may_buy_twice(request: Request[Any, Any, Any], status: int) -> bool:
-    return (
-        status >= 500
-        and request.method == "POST"
-        and request.scope["path"].rstrip("/") == "/v1/videos"
-        and not request.headers.get("idempotency-key")
-    )
+    if status < 500 or request.method != "POST":
+        return False
+    heeds_key = _SPENDING.get(str(request.scope.get("path_template")))
+    return heeds_key is False or (heeds_key is True and not request.headers.get("idempotency-key"))
 
 
 def _on_problem(request: Request[Any, Any, Any], error: Problem) -> Response[dict[str, object]]:
@@ -132,9 +142,14 @@ def _field_errors(error: HTTPException) -> list[FieldError]:
 
 
 def _on_storage(request: Request[Any, Any, Any], error: StorageError) -> Response[dict[str, object]]:
-    gateway_of(request).telemetry.request_failed(request_id_of(request.scope), error)
-    detail = "The gateway's database does not answer in time; nothing was sent to a vendor. Try again."
-    return document(Problem("overloaded", detail), request, is_surely_refused=isinstance(error, StorageBusy))
+    """Busy and short refuse before anything is done; whatever else the database says proves nothing."""
+    is_refusal, telemetry = isinstance(error, StorageBusy), gateway_of(request).telemetry
+    if is_refusal:
+        telemetry.log.warning("request_refused", error=str(error))
+    else:
+        telemetry.request_failed(request_id_of(request.scope), error)
+    detail = next(detail for kind, detail in _STORAGE.items() if isinstance(error, kind))
+    return document(Problem("overloaded", detail), request, is_surely_refused=is_refusal)
 
 
 def _on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:

@@ -12,12 +12,14 @@ import json
 import re
 import types
 from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated, Any, Final, Literal, NoReturn, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
 from gateway.errors import FieldError, Problem
+
+S = TypeVar("S", bound=Struct)
 
 ERRORS_MAX: Final = 100  # what one answer lists; it also bounds the work on a body that is made of mistakes
 _ECHO_MAX_CHARS: Final = 64  # of what a caller wrote, in a message or pointer
@@ -47,6 +49,13 @@ def read_object(body: bytes) -> dict[str, object]:
     if b"\\u" in body:  # neither can be written in another way
         refuse(list(itertools.islice(_unstorable(raw), ERRORS_MAX)))
     return raw
+
+
+def read_struct(body: bytes, struct: type[S]) -> S:
+    """The `struct` in a body that has no rules but its fields'. Raises Problem with every fault."""
+    raw = read_object(body)
+    refuse(faults(raw, struct))
+    return msgspec.convert(raw, struct)
 
 
 def faults(raw: dict[str, object], struct: type[Struct]) -> list[FieldError]:

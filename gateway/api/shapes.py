@@ -66,6 +66,12 @@ class OutputObject(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
 
 
+class LateOutputObject(OutputObject, frozen=True, kw_only=True):
+    """What a vendor delivered after the video had ended, `at` that time; its status stays."""
+
+    at: int
+
+
 class ErrorObject(msgspec.Struct, frozen=True):
     """Why a video failed or was cancelled; `code` is one of the published task errors."""
 
@@ -82,7 +88,10 @@ class CostObject(msgspec.Struct, frozen=True):
 
 
 class VideoObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A video as callers see it (contract 2.2). `size` is null where the frame of an image decides."""
+    """A video as callers see it (contract 2.2). `size` is null where the frame of an image decides.
+
+    `rerun_of` is the video whose request this repeats; `adopted_from` the failed one whose lost job this is.
+    """
 
     id: str
     object: Literal["video"] = "video"
@@ -104,9 +113,12 @@ class VideoObject(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     queue: QueueObject | None
     output: OutputObject | None
+    late_output: LateOutputObject | None
     error: ErrorObject | None
     charged: Charged
     cost: CostObject | None
+    rerun_of: str | None
+    adopted_from: str | None
     metadata: dict[str, str]
 
 
@@ -223,8 +235,9 @@ def video_object(video: Video, queue: tuple[int, float | None] | None = None) ->
         completed_at=_whole(task.completed_at), expires_at=None if output is None else output.expires_at,
         prompt=request.prompt, seconds=str(request.duration), size=_size(request), request=request,
         provider=task.provider, offering=task.offering, vendor_task_id=task.vendor_task_id,
-        attempts=task.attempts, queue=place, output=output, error=_error(task), charged=task.charged,
-        cost=_cost(task), metadata=video.metadata,
+        attempts=task.attempts, queue=place, output=output, late_output=_late_output(task),
+        error=_error(task), charged=task.charged, cost=_cost(task), rerun_of=task.rerun_of,
+        adopted_from=task.adopted_from, metadata=video.metadata,
     )  # fmt: skip
 
 
@@ -288,7 +301,19 @@ def _size(request: ShownRequest) -> Size | None:
 def _output(task: Task) -> OutputObject | None:
     if task.state != "completed":
         return None
-    return OutputObject(url=f"/v1/videos/{task.id}/content", expires_at=_whole(task.result_expires_at))
+    return OutputObject(url=_content_url(task), expires_at=_whole(task.result_expires_at))
+
+
+def _late_output(task: Task) -> LateOutputObject | None:
+    if task.late_at is None:
+        return None
+    return LateOutputObject(
+        url=_content_url(task), expires_at=_whole(task.late_expires_at), at=int(task.late_at)
+    )
+
+
+def _content_url(task: Task) -> str:
+    return f"/v1/videos/{task.id}/content"
 
 
 def _error(task: Task) -> ErrorObject | None:

@@ -91,7 +91,7 @@ class Asked(Struct, frozen=True):
     pins: tuple[str, ...]
     priority: int
     metadata: dict[str, str]
-    deadline_seconds: int | None
+    deadline_seconds: float | None
     fingerprint: str
     unknown: tuple[FieldError, ...] = ()
 

@@ -70,7 +70,7 @@ class ClientError(click.ClickException):
 
 
 class Unavailable(ClientError):
-    """No answer, or not now: says nothing about any video. `sent`: the request may have arrived."""
+    """No answer, or not now: says nothing about any video. `sent`: what was asked for may have been done."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -123,12 +123,16 @@ class Client:
         return found
 
     def create(self, body: Json, idempotency_key: str) -> Json:
-        """Order a video. A broken connection is tried again once, which the idempotency key makes safe.
+        """Order the video of `body`, as `order` does."""
+        return self.order("/v1/videos", body, idempotency_key)
+
+    def order(self, path: str, body: Json | None, idempotency_key: str) -> Json:
+        """POST what orders a video. A broken connection is tried again once, which the key makes safe.
 
         Raises ClientError; with `Exit.UNKNOWN` where the order may have arrived all the same.
         """
         headers = {"Idempotency-Key": idempotency_key}
-        send = partial(self.call, "POST", "/v1/videos", body=body, headers=headers)
+        send = partial(self.call, "POST", path, body=body, headers=headers)
         try:
             return send()
         except Unavailable as error:
@@ -273,6 +277,7 @@ def _refused(answer: httpx.Response) -> ClientError:
         lines.append("  REELGATE_KEY or --key gives it from here")
     request_id = problem.get("request_id") or answer.headers.get("x-request-id")
     message = "\n".join(map(printable, [*lines, f"  request id: {request_id or 'none given'}"]))
-    if answer.status_code in _TEMPORARY:
-        return Unavailable(message, sent=False)
+    may_be_done = answer.status_code >= 500 and problem.get("charged") == "unknown"
+    if answer.status_code in _TEMPORARY or may_be_done:
+        return Unavailable(message, sent=may_be_done)
     return ClientError(message, EXITS.get(("http", answer.status_code), Exit.ERROR))

@@ -81,7 +81,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def described(video: Json) -> str:
     """A video for a person, one fact a line, without those that are not known yet."""
-    error, output, queue = (video.get(name) or {} for name in ("error", "output", "queue"))
+    parts = ("error", "output", "late_output", "queue")
+    error, output, late, queue = (video.get(name) or {} for name in parts)
     facts = {
         "id": video["id"], "status": state(video), "progress": f"{video.get('progress') or 0} %",
         "queue": f"position {queue.get('position')}" if queue else None, "model": video.get("model"),
@@ -89,9 +90,11 @@ def described(video: Json) -> str:
         "vendor id": video.get("vendor_task_id"), "seconds": video.get("seconds"), "size": video.get("size"),
         "created": clock(video.get("created_at")), "completed": clock(video.get("completed_at")),
         "charged": video.get("charged"), "cost": money(video), "output": output.get("url"),
+        "late output": late.get("url"), "rerun of": video.get("rerun_of"),
+        "adopted": video.get("adopted_from"),
         "error": f"{error.get('code')}: {error.get('message')}" if error else None,
     }  # fmt: skip
-    return "\n".join(f"{name:<11}{said(value)}" for name, value in facts.items() if value)
+    return "\n".join(f"{name:<12}{said(value)}" for name, value in facts.items() if value)
 
 
 class Board:

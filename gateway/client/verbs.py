@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from gateway.client.http import Client, outcome, path_of, request_body
+from gateway.client.http import Client, ClientError, Exit, Unavailable, outcome, path_of, request_body
+from gateway.client.options import service, with_options
 from gateway.client.output import (
     Board,
     Group,
@@ -22,7 +22,6 @@ from gateway.client.output import (
     Verb,
     clock,
     described,
-    json_option,
     money,
     print_json,
     state,
@@ -35,29 +34,6 @@ _FILE = click.Path(path_type=Path)
 @click.group(cls=Group)
 def videos() -> None:
     """Videos of a running gateway. REELGATE_URL and REELGATE_KEY save --url and --key."""
-
-
-def _options(verb: Verb, *options: Callable[[Verb], Verb]) -> Verb:
-    for option in reversed(options):
-        verb = option(verb)
-    return verb
-
-
-def _service(verb: Verb) -> Verb:
-    """Give a verb --url, --key and --json, and as its first argument the client that they make."""
-
-    @functools.wraps(verb)
-    def call(url: str, key: str | None, **rest: object) -> None:
-        with Client(url, key) as client:
-            verb(client, **rest)
-
-    return _options(
-        call,
-        click.option("--url", envvar="REELGATE_URL", default="http://127.0.0.1:8080", show_default=True,
-                     help="Where the gateway is. [env: REELGATE_URL]"),
-        click.option("--key", envvar="REELGATE_KEY", help="An API key. [env: REELGATE_KEY]"),
-        json_option,
-    )  # fmt: skip
 
 
 def _pairs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -79,6 +55,10 @@ def _shots(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
 
 _METADATA = click.option("--metadata", multiple=True, callback=_pairs, metavar="KEY=VALUE",
                          help="Repeatable.")  # fmt: skip
+_IDEMPOTENCY_KEY = click.option(
+    "--idempotency-key", help="Two orders with one key are one video. [default: a fresh one]"
+)
+_WATCH = click.option("--watch", is_flag=True, help="Follow it to its end.")
 _CREATE_OPTIONS = (
     click.argument("prompt", required=False),
     click.option("--model", help="[default: the gateway's]"),
@@ -97,19 +77,19 @@ _CREATE_OPTIONS = (
     click.option("--priority", type=int, help="-10 to 10; more goes first."),
     _METADATA,
     click.option("--deadline", type=int, metavar="SECONDS", help="From acceptance to the end."),
-    click.option("--idempotency-key", help="Two orders with one key are one video. [default: a fresh one]"),
+    _IDEMPOTENCY_KEY,
     click.option("--plan", is_flag=True, help="Say what would be sent to whom; spends nothing."),
-    click.option("--watch", is_flag=True, help="Follow it to its end."),
+    _WATCH,
 )
 
 
 def _create_options(verb: Verb) -> Verb:
-    return _options(verb, *_CREATE_OPTIONS)
+    return with_options(verb, *_CREATE_OPTIONS)
 
 
 @videos.command("create")
 @_create_options
-@_service
+@service
 def videos_create(
     client: Client, *, idempotency_key: str | None, plan: bool, watch: bool, as_json: bool, **fields: object,
 ) -> None:
@@ -124,19 +104,27 @@ def videos_create(
     if plan:
         print_json(client.call("POST", "/v1/videos/plan", body=body))
         return
-    key = idempotency_key or str(uuid.uuid4())
-    click.echo(f"Idempotency key: {key}", err=True)
-    video = client.create(body, key)
-    if watch:
-        click.echo(video["id"], err=True)
-        _watch(client, video["id"], None, as_json)
-    _show(video, as_json)
-    click.echo(f"To follow it: reelgate videos watch {video['id']}", err=True)
+    _order(client, "/v1/videos", body, idempotency_key, watch=watch, as_json=as_json)
+
+
+@videos.command("rerun")
+@click.argument("video_id", metavar="ID")
+@_IDEMPOTENCY_KEY
+@_WATCH
+@service
+def videos_rerun(
+    client: Client, video_id: str, idempotency_key: str | None, watch: bool, as_json: bool
+) -> None:
+    """Order the same once more, as a new video; it is paid like any other.
+
+    reelgate videos rerun video_abc --watch
+    """
+    _order(client, path_of(video_id, "/rerun"), None, idempotency_key, watch=watch, as_json=as_json)
 
 
 @videos.command("get")
 @click.argument("video_id", metavar="ID")
-@_service
+@service
 def videos_get(client: Client, video_id: str, as_json: bool) -> None:
     """Show a video as it stands.
 
@@ -149,7 +137,7 @@ def videos_get(client: Client, video_id: str, as_json: bool) -> None:
 @videos.command("watch")
 @click.argument("video_id", metavar="ID")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Then stop, with exit code 3.")
-@_service
+@service
 def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: bool) -> None:
     """Follow a video to its end; the exit code says how that was.
 
@@ -170,7 +158,7 @@ def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: 
 @click.option("--created-after", type=int, metavar="UNIX")
 @click.option("--created-before", type=int, metavar="UNIX")
 @_METADATA
-@_service
+@service
 def videos_list(
     client: Client, *, metadata: dict[str, str], as_json: bool, **filters: str | int | None,
 ) -> None:
@@ -197,7 +185,7 @@ def videos_list(
 @videos.command("download")
 @click.argument("video_id", metavar="ID")
 @click.option("-o", "--output", type=_FILE, help="File or folder. [default: ID.mp4 here]")
-@_service
+@service
 def videos_download(client: Client, video_id: str, output: Path | None, as_json: bool) -> None:
     """Save a finished video; the file is there whole, or not at all.
 
@@ -213,7 +201,7 @@ def videos_download(client: Client, video_id: str, output: Path | None, as_json:
 @videos.command("cancel")
 @click.argument("video_id", metavar="ID")
 @click.option("--detach", is_flag=True, help="Stop following it, though the vendor goes on and charges.")
-@_service
+@service
 def videos_cancel(client: Client, video_id: str, detach: bool, as_json: bool) -> None:
     """Cancel a video that waits, or that its vendor can cancel.
 
@@ -223,9 +211,42 @@ def videos_cancel(client: Client, video_id: str, detach: bool, as_json: bool) ->
     _show(client.call("POST", path_of(video_id, "/cancel"), query=query), as_json)
 
 
+@videos.command("resolve")
+@click.argument("video_id", metavar="ID")
+@click.option("--adopt", metavar="VENDOR_TASK_ID", help="The vendor has it, as this job: follow that.")
+@click.option("--fail", is_flag=True, help="Give it up, though it may have been charged.")
+@click.option("--resubmit", is_flag=True, help="Send it once more; it may be charged twice.")
+@click.option("--yes", is_flag=True, help="Do not ask before --resubmit.")
+@service
+def videos_resolve(
+    client: Client, video_id: str, *, yes: bool, as_json: bool, **decisions: str | bool | None,
+) -> None:
+    """Decide about a submission_unknown, for operators. The timeline keeps who did.
+
+    reelgate videos resolve video_abc --adopt 8de24a25-39c9-4658-bf2e-0a7163f4f8d1
+    reelgate videos resolve video_abc --fail
+    reelgate videos resolve video_abc --resubmit
+    """
+    given = [(action, value) for action, value in decisions.items() if value]
+    if len(given) != 1:
+        raise click.UsageError("Give one of --adopt VENDOR_TASK_ID, --fail and --resubmit.")
+    action, value = given[0]
+    body = {"action": action} | ({"vendor_task_id": value} if action == "adopt" else {})
+    if action == "resubmit" and not yes:
+        asked = f"The vendor may have {video_id} already, and MAY CHARGE TWICE. Send it once more?"
+        click.confirm(asked, abort=True, err=True)
+    try:
+        _show(client.call("POST", path_of(video_id, "/resolve"), body=body), as_json)
+    except Unavailable as error:
+        if not error.sent:
+            raise
+        hint = "Its timeline tells whether this arrived; only then say it again."
+        raise ClientError(f"{error.message}\n{hint}", Exit.UNKNOWN) from error
+
+
 @videos.command("timeline")
 @click.argument("video_id", metavar="ID")
-@_service
+@service
 def videos_timeline(client: Client, video_id: str, as_json: bool) -> None:
     """Show everything that happened to a video.
 
@@ -241,6 +262,20 @@ def videos_timeline(client: Client, video_id: str, as_json: bool) -> None:
         for event in found["data"]
     ]
     click.echo(table(["SEQ", "AT", *map(str.upper, names), "DETAIL"], rows))
+
+
+def _order(
+    client: Client, path: str, body: Json | None, key: str | None, *, watch: bool, as_json: bool
+) -> None:
+    """Order a video, show it, and follow it if that is wanted."""
+    key = key or str(uuid.uuid4())
+    click.echo(f"Idempotency key: {key}", err=True)
+    video = client.order(path, body, key)
+    if watch:
+        click.echo(video["id"], err=True)
+        _watch(client, video["id"], None, as_json)
+    _show(video, as_json)
+    click.echo(f"To follow it: reelgate videos watch {video['id']}", err=True)
 
 
 def _watch(client: Client, video_id: str, timeout_seconds: float | None, as_json: bool) -> None:

@@ -43,7 +43,7 @@ class Line:
         self._waiting[task.id] = place, task
         insort(self._places, place)
         self._mine[caller] += 1
-        self._waited_for.update(candidate.provider for candidate in task.open_candidates)
+        self._waited_for.update({candidate.provider for candidate in task.open_candidates})
 
     def remove(self, task_id: str) -> None:
         """Let a task wait no more; one that does not wait is left alone."""
@@ -51,7 +51,7 @@ class Line:
             return
         place, task = self._waiting.pop(task_id)
         del self._places[bisect_left(self._places, place)]
-        self._waited_for.subtract(candidate.provider for candidate in task.open_candidates)
+        self._waited_for.subtract({candidate.provider for candidate in task.open_candidates})
         caller = _caller(task)
         self._mine[caller] -= 1
         if not self._mine[caller]:
@@ -69,13 +69,20 @@ class Line:
         return bisect_left(self._places, place) + 1, min(times, default=None)
 
     def ends_at(self, task: Task) -> float:
-        """When a waiting task has waited long enough at every candidate; infinity when one has no limit."""
-        limits = []
+        """When a waiting task has waited long enough at every candidate; infinity when one has no limit.
+
+        What somebody allowed to be sent again waits to its deadline.
+        """
+        limits = [float("inf")] if task.permissions else []
         for candidate in task.open_candidates:
             provider = self._fleet.providers.get(candidate.provider)
             limit = None if provider is None else provider.settings.max_queue_age
             limits.append(float("inf") if limit is None else limit)
         return task.created_at + max(limits, default=float("inf"))
+
+    def waiting_for(self, provider: str) -> int:
+        """How many tasks could go to this provider."""
+        return self._waited_for[provider]
 
     def ready(
         self, now: float, room: int, may_go: Callable[[str], bool]

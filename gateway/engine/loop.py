@@ -333,8 +333,10 @@ class Engine:
             return
         self.tasks[task.id] = task
         watch = self.watches.setdefault(task.id, Watch())
+        if task.state in ("waiting", "submission_unknown"):  # what is remembered is of an earlier job
+            watch.plan = watch.polled_at = watch.missing_since = None
+            watch.failures = 0
         if task.state == "waiting":
-            watch.plan = watch.polled_at = None  # of an earlier job
             self.line.add(task)
         self._schedule(task)
         self._wake.set()

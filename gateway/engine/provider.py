@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.core.admission import Gate, Rate
 from gateway.core.facts import Candidate
-from gateway.core.health import Health, ProviderState
+from gateway.core.health import Health, Hold, ProviderState
 from gateway.core.pacing import Bounds
 from gateway.core.pricing import estimate
 from gateway.core.routing import Knowledge, Listing, Route, choose
@@ -97,6 +97,7 @@ class Fleet:
         self.render_seconds: dict[Candidate, float] = {}
         self.listings: list[Listing] = []  # every enabled offering, in the providers' order of priority
         self.models: dict[str, list[Listing]] = {}  # what can be asked for, with the offerings that serve it
+        self._holds: dict[str, Hold] = {}
         self._chance = chance
         self._settings: Settings | None = None
 
@@ -107,6 +108,8 @@ class Fleet:
             if name not in named:
                 old.health.is_removed = True
                 named[name] = old
+        for name, provider in named.items():
+            provider.health.hold = self._holds.get(name)
         self.providers = named
         self._settings = settings
         self.listings = [
@@ -117,6 +120,15 @@ class Fleet:
         self.models = {}
         for listing in self.listings:
             self.models.setdefault(listing.offering.model, []).append(listing)
+
+    def hold(self, name: str, action: Hold | None) -> None:
+        """Obey an operator, also where the configuration has that provider only later; None: no hold."""
+        if action is None:
+            self._holds.pop(name, None)
+        else:
+            self._holds[name] = action
+        if name in self.providers:
+            self.providers[name].health.hold = action
 
     @property
     def settings(self) -> Settings:

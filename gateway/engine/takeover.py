@@ -19,8 +19,7 @@ CLAIM_BATCH: Final = 500  # tasks at a time
 async def follow(engine: Engine) -> None:
     """Take over what is unfinished, then run every task when it is due, until the engine is stopped."""
     for hold in await engine.insist("", engine.store.holds):
-        if hold.provider in engine.fleet.providers:
-            engine.fleet.providers[hold.provider].health.hold = hold.action
+        engine.fleet.hold(hold.provider, hold.action)
     await _take_over(engine)
     await engine.run()
 

@@ -36,9 +36,14 @@ MAY: Final[dict[tuple[str, str], frozenset[str] | None]] = {
     ("GET", "/v1/videos/{video_id}/content"): ALL,
     ("HEAD", "/v1/videos/{video_id}/content"): ALL,
     ("POST", "/v1/videos/{video_id}/cancel"): CREATORS,
+    ("POST", "/v1/videos/{video_id}/rerun"): CREATORS,
+    ("POST", "/v1/videos/{video_id}/resolve"): OPERATORS,
     ("DELETE", "/v1/videos/{video_id}"): CREATORS,
     ("GET", "/v1/models"): ALL,
     ("GET", "/v1/providers"): OPERATORS,
+    ("POST", "/v1/providers/{name}/pause"): OPERATORS,
+    ("POST", "/v1/providers/{name}/drain"): OPERATORS,
+    ("POST", "/v1/providers/{name}/resume"): OPERATORS,
     ("GET", "/v1/version"): PUBLIC,
     ("GET", "/livez"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
@@ -66,7 +71,7 @@ def key(served: Served) -> str:
 
 
 def call(client: httpx.Client, method: str, path: str) -> httpx.Response:
-    return client.request(method, path.replace("{video_id}", "video_0"))
+    return client.request(method, path.replace("{video_id}", "video_0").replace("{name}", "nobody"))
 
 
 def with_key(served: Served, value: str) -> httpx.Response:
@@ -196,7 +201,7 @@ def test_a_route_that_names_no_role_is_closed(served: Served, monkeypatch: pytes
     ("method", "tail"),
     [
         ("GET", ""), ("GET", "?wait=1"), ("GET", "/timeline"), ("GET", "/content"), ("POST", "/cancel"),
-        ("POST", "/cancel?detach=true"), ("DELETE", ""),
+        ("POST", "/cancel?detach=true"), ("POST", "/rerun"), ("DELETE", ""),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("other", ["caller", "admin"])

@@ -61,7 +61,8 @@ def test_create_answers_202_with_the_place_of_the_video(served: Served) -> None:
     assert list(video) == [
         "id", "object", "model", "status", "stage", "progress", "created_at", "started_at", "completed_at",
         "expires_at", "prompt", "seconds", "size", "request", "provider", "offering", "vendor_task_id",
-        "attempts", "queue", "output", "error", "charged", "cost", "metadata",
+        "attempts", "queue", "output", "late_output", "error", "charged", "cost", "rerun_of", "adopted_from",
+        "metadata",
     ]  # fmt: skip
     assert (video["status"], video["charged"], video["metadata"]) == ("queued", "no", {"team": "a"})
     assert (video["seconds"], video["size"], video["prompt"]) == ("5", "1280x720", "a red fox")

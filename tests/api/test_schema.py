@@ -18,7 +18,7 @@ from openapi_spec_validator import validate
 from gateway.api.application import ROUTES
 from gateway.app import openapi_yaml
 from gateway.errors import CODES
-from gateway.storage.db import StorageBusy, StorageError
+from gateway.storage.db import StorageBusy, StorageError, StorageShort
 from tests.serving import Served, problem, read, serving
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ def test_an_unknown_route_is_404(served: Served, method: str, path: str) -> None
 def test_another_method_is_405_and_says_which_are_possible(served: Served, path: str) -> None:
     known = {str(method) for route in ROUTES if path in route.paths for method in route.http_methods}
     for method in set(METHODS) - known:
-        answer = served.client.request(method, path.replace("{video_id:str}", "video_0"))
+        answer = served.client.request(method, re.sub("{.*?}", "x", path))
         problem(answer, 405, "method_not_allowed")
         allowed = {name.strip() for name in answer.headers["allow"].split(",")}
         assert allowed >= known
@@ -182,14 +182,44 @@ def test_a_create_that_was_perhaps_stored_must_not_be_retried_blindly(
     assert "x-should-retry" not in safe.headers
 
 
-def test_a_create_that_was_surely_not_stored_may_be_retried(
+def test_a_rerun_that_was_perhaps_stored_must_not_be_retried_blindly(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served.gateway.store, "video_add", failing(StorageBusy("x")))
-    answer = served.client.post("/v1/videos", json=CREATE)
+    path = f"/v1/videos/{served.completed()['id']}/rerun"
+    monkeypatch.setattr(served.gateway.store, "video_add", failing(StorageError("x")))
+    blind, safe = served.client.post(path), served.client.post(path, headers={"Idempotency-Key": "r"})
+    assert problem(blind, 503, "overloaded")["charged"] == "unknown"
+    assert problem(safe, 503, "overloaded")["charged"] == "no"
+    assert [answer.headers.get("x-should-retry") for answer in (blind, safe)] == ["false", None]
+
+
+def test_a_decision_that_was_perhaps_stored_must_not_be_retried_blindly(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.gateway.store, "video_any", failing(RuntimeError("x")))
+    body, headers = {"action": "resubmit"}, {"Idempotency-Key": "is not heeded here"}
+    answer = served.client.post("/v1/videos/video_0/resolve", json=body, headers=headers)
+    assert problem(answer, 500, "internal_error")["charged"] == "unknown"
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("kind", [StorageBusy, StorageShort])
+@pytest.mark.parametrize("tail", ["", "/{}/rerun"])
+def test_an_order_that_was_surely_not_stored_may_be_retried(
+    served: Served, monkeypatch: pytest.MonkeyPatch, kind: type[StorageError], tail: str
+) -> None:
+    path, body = "/v1/videos", CREATE
+    if tail:
+        path, body = path + tail.format(served.completed()["id"]), {}
+    monkeypatch.setattr(served.gateway.store, "video_add", failing(kind("canary of the inside")))
+    answer = served.client.post(path, json=body)
     found = problem(answer, 503, "overloaded")
     assert (found["charged"], found["retryable"], answer.headers["retry-after"]) == ("no", True, "1")
     assert "x-should-retry" not in answer.headers
+    assert "canary" not in answer.text
+    logged = [json.loads(line) for line in served.log.getvalue().splitlines()][-3:]
+    (line,) = [line for line in logged if line["event"] == "request_refused"]
+    assert line["error"] == "canary of the inside"
 
 
 def test_a_database_that_is_away_makes_the_gateway_unready(

@@ -67,8 +67,9 @@ def test_a_rendering_video_field_by_field_and_in_order() -> None:
             "voice_ids": None, "cfg_scale": None,
         },
         "provider": "highway", "offering": "kling-v3.0-std-t2v", "vendor_task_id": "t-1", "attempts": 1,
-        "queue": None, "output": None, "error": None, "charged": "yes",
-        "cost": {"amount": "0.42", "currency": "USD", "kind": "estimate"}, "metadata": {"k": "v"},
+        "queue": None, "output": None, "late_output": None, "error": None, "charged": "yes",
+        "cost": {"amount": "0.42", "currency": "USD", "kind": "estimate"}, "rerun_of": None,
+        "adopted_from": None, "metadata": {"k": "v"},
     }  # fmt: skip
     found = shown(RENDERING)
     assert found == expected
@@ -84,6 +85,25 @@ def test_a_completed_video_has_an_output_of_ours_and_no_link_of_the_vendor() -> 
     assert (found["status"], found["stage"], found["completed_at"]) == ("completed", "linked", 1795247600)
     assert found["expires_at"] == 1795251200
     assert "vendor.example" not in json.dumps(found)
+
+
+def test_what_came_after_the_end_is_a_late_output_and_the_status_stays() -> None:
+    task = replace(
+        RENDERING, state="failed", stage=None, error_code="deadline_exceeded", late_at=1795250000.5,
+        late_url="https://vendor.example/secret.mp4", late_expires_at=1795253600.5,
+    )  # fmt: skip
+    found = shown(task)
+    assert (found["status"], found["output"], found["expires_at"]) == ("failed", None, None)
+    assert found["late_output"] == {
+        "url": "/v1/videos/video_1/content", "content_type": "video/mp4", "bytes": None, "sha256": None,
+        "stored": False, "expires_at": 1795253600, "at": 1795250000,
+    }  # fmt: skip
+    assert "vendor.example" not in json.dumps(found)
+
+
+def test_a_video_knows_where_it_comes_from() -> None:
+    found = shown(replace(RENDERING, rerun_of="video_2", adopted_from="video_3"))
+    assert (found["rerun_of"], found["adopted_from"]) == ("video_2", "video_3")
 
 
 @pytest.mark.parametrize("state", [state for state in STATUS_OF if state != "completed"])

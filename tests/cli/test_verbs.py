@@ -49,7 +49,11 @@ def test_a_wrong_verb_exits_with_2_and_the_nearest_right_one() -> None:
     assert "'videos'" in result.stderr
 
 
-VERBS = ["serve", "sandbox", "demo", "check", "openapi", "keys create", "videos create", "videos watch"]
+VERBS = [
+    "serve", "sandbox", "demo", "check", "openapi", "keys create", "videos create", "videos watch",
+    "videos resolve", "videos rerun", "providers list", "providers pause", "providers drain",
+    "providers resume",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -128,6 +132,8 @@ def test_quick_verbs_load_no_more_than_they_need() -> None:
     with stubbed() as stub:
         stub.script = [say(video())]
         modules = loaded("videos", "get", "video_1", REELGATE_URL=stub.url)
+        stub.script = [say({"object": "list", "data": []})]
+        modules |= loaded("providers", "list", REELGATE_URL=stub.url)
     assert "httpx" in modules
     assert not modules & heavy
 

@@ -1,0 +1,209 @@
+"""Ordering a video: create, the same once more (rerun), and the dry run.
+
+Held here: idempotency keys, the candidates fixed at acceptance, the 202. Not held here: what a body may say
+(`wire`), the plan itself (`planning`), what happens to the task (`gateway.core.tasks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated, Any, Final, TypeAlias
+
+from litestar import Request, Response, post
+from litestar.params import FromPath, HeaderParameter
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.api.answers import answer, hints, place_of, preferred_seconds, waited
+from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, new_video_id, video_of
+from gateway.api.planning import Plan, no_route, plan_of
+from gateway.api.problems import responses
+from gateway.api.reading import read_struct, refuse
+from gateway.api.shapes import VideoObject
+from gateway.api.wire import Asked, Known, read_asked
+from gateway.core.routing import Route
+from gateway.core.states import Event, Task, accepted_event
+from gateway.engine.request import load_request, split_request
+from gateway.errors import Problem, invalid
+from gateway.storage.db import GuardFailed
+from gateway.storage.rows import Idempotency, NewVideo, Video
+
+CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
+LOOP_MAX_BYTES: Final = 256 * 1024  # a few milliseconds' worth of decoding
+KEY_MAX_CHARS: Final = 255
+
+_Key: TypeAlias = Annotated[
+    str | None, HeaderParameter(name="Idempotency-Key", description="<= 255 characters")
+]
+_Prefer: TypeAlias = Annotated[
+    str | None, HeaderParameter(name="Prefer", description="wait=N holds the answer up to N seconds")
+]
+
+
+class Nothing(Struct, forbid_unknown_fields=True):
+    """An empty body. A field in it would be a wish that is not honoured, and is refused."""
+
+
+@post(
+    "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
+    responses=responses(400, 410, 413, 422),
+    summary="Create a video", tags=["videos"],
+)
+async def create_video(
+    request: Request[Any, Any, Any], idempotency_key: _Key = None, prefer: _Prefer = None
+) -> Response[VideoObject]:
+    """Accept a video. The task is durable before the answer leaves; the vendor is called at once after it."""
+    asked = await _read(request)
+
+    async def make() -> NewVideo:
+        refuse(asked.unknown)
+        return await _new_video(gateway_of(request), caller_of(request).id, asked)
+
+    return await _accept(request, asked.fingerprint, idempotency_key, prefer, make)
+
+
+@post(
+    "/v1/videos/{video_id:str}/rerun", status_code=202, opt={"role": "caller"},
+    responses=responses(400, 404, 410, 413, 422),
+    summary="Order the same once more", tags=["videos"],
+)
+async def rerun_video(
+    request: Request[Any, Any, Any], video_id: FromPath[str], idempotency_key: _Key = None,
+    prefer: _Prefer = None,
+) -> Response[VideoObject]:
+    """The same request as a new video, whatever became of this one; it is bought and paid like any create.
+
+    Providers, priority, metadata and length of the deadline are those of the original; the candidates are
+    chosen anew. Takes no body.
+    """
+    read_struct(await request.body() or b"{}", Nothing)
+    fingerprint = hashlib.sha256(f"rerun of {video_id}".encode()).hexdigest()
+    return await _accept(request, fingerprint, idempotency_key, prefer, partial(_rerun, request, video_id))
+
+
+@post(
+    "/v1/videos/plan", status_code=200, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
+    responses=responses(400, 413, 422), summary="Plan a video",
+    tags=["videos"],
+)
+async def plan_video(request: Request[Any, Any, Any]) -> Plan:
+    """A dry run: candidates in order, why others were refused, the exact vendor request, estimated cost."""
+    asked = await _read(request)
+    refuse(asked.unknown)
+    return plan_of(gateway_of(request), asked)
+
+
+async def _read(request: Request[Any, Any, Any]) -> Asked:
+    """The decoded body. A large one, with image data in it, is decoded beside the loop, not on it."""
+    fleet = gateway_of(request).fleet
+    known = Known(tuple(fleet.models), tuple(fleet.settings.providers), fleet.settings.default_model)
+    body = await request.body()
+    if len(body) <= LOOP_MAX_BYTES:
+        return read_asked(body, known)
+    return await asyncio.to_thread(read_asked, body, known)
+
+
+async def _accept(
+    request: Request[Any, Any, Any], fingerprint: str, key: str | None, prefer: str | None,
+    make: Callable[[], Awaitable[NewVideo]],
+) -> Response[VideoObject]:
+    """The 202 of what `make` makes, or of what was made with this key before."""
+    store, owner = gateway_of(request).store, caller_of(request).id
+    name = _key_name(key)
+    held = None if name is None else await store.idempotency_get(owner, name)
+    if held is None:
+        new = await make()
+        taken = None if name is None else Idempotency(name, fingerprint, new.task.id)
+        held = await store.video_add(new, taken)
+        if held is None:
+            return await _answer(request, Video(new.task, new.request, new.metadata), prefer, {})
+    if held.fingerprint != fingerprint:
+        detail = "This Idempotency-Key was used for a different request; use a new key for a new video."
+        raise Problem("idempotency_key_reused", detail)
+    video = await store.video_get(held.video_id, owner)
+    if video is None:
+        raise Problem("expired", "The video of this Idempotency-Key was deleted.")
+    return await _answer(request, video, prefer, {"Idempotent-Replayed": "true"})
+
+
+async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
+    """What was asked for with the caller's video, asked for again. Raises Problem not_found, no_route."""
+    gateway = gateway_of(request)
+    task = (await video_of(request, video_id)).task
+    try:
+        stored = await gateway.store.asked_get(video_id)
+        wanted = await load_request(gateway.store, video_id)
+    except GuardFailed:
+        raise absent(video_id) from None  # deleted since
+    asked = Asked(
+        request=wanted, pins=stored.pins, priority=task.priority, metadata=stored.metadata,
+        deadline_seconds=task.deadline_at - task.created_at, fingerprint="",
+    )
+    return await _new_video(gateway, task.owner, asked, rerun_of=video_id)
+
+
+async def _new_video(gateway: Gateway, owner: str, asked: Asked, rerun_of: str | None = None) -> NewVideo:
+    """The task with its candidates, fixed now. Raises Problem no_route when there is none."""
+    route = gateway.fleet.route(asked.request, asked.pins)
+    if not route.candidates:
+        raise no_route(route)
+    now = gateway.now()
+    deadline = asked.deadline_seconds
+    task = Task(
+        id=new_video_id(gateway), owner=owner, model=asked.request.model,
+        state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
+        deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
+        priority=asked.priority, replica=gateway.engine.replica, last_seq=1 + len(route.refused),
+        rerun_of=rerun_of,
+    )
+    wanted = asked.request
+    has_data = (wanted.image or "").startswith("data:") or (wanted.end_image or "").startswith("data:")
+    text, inputs = await asyncio.to_thread(split_request, wanted) if has_data else split_request(wanted)
+    return NewVideo(
+        task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins,
+        events=_first_events(task, route),
+    )
+
+
+def _first_events(task: Task, route: Route) -> tuple[Event, ...]:
+    """The acceptance, and why each other offering is no candidate."""
+    accepted = accepted_event(task)
+    if task.rerun_of is not None:
+        accepted = replace(accepted, detail=accepted.detail | {"rerun_of": task.rerun_of})
+    refused = (
+        Event(
+            type="candidate_refused", at=task.created_at, status=task.status, stage=task.stage, seq=seq,
+            provider=entry.candidate.provider, offering=entry.candidate.offering,
+            detail={reason.param: reason.reason for reason in entry.reasons},
+        )
+        for seq, entry in enumerate(route.refused, 2)
+    )
+    return (accepted, *refused)
+
+
+async def _answer(
+    request: Request[Any, Any, Any], video: Video, prefer: str | None, headers: dict[str, str]
+) -> Response[VideoObject]:
+    """The 202, held until the end or for as long as the caller prefers."""
+    gateway, seconds = gateway_of(request), preferred_seconds(prefer)
+    headers = headers | {"Location": place_of(video.task.id)}
+    if seconds is not None:
+        headers["Preference-Applied"] = f"wait={seconds}"
+        video = await waited(request, video.task.id, seconds)
+    return answer(gateway, video, 202, headers | hints(gateway, video))
+
+
+def _key_name(value: str | None) -> str | None:
+    """An idempotency key, bare or quoted. Raises Problem for one that is empty, too long or not printable."""
+    if value is None:
+        return None
+    name = value.strip()
+    if len(name) >= 2 and name[0] == name[-1] == '"':
+        name = name[1:-1]
+    if not 0 < len(name) <= KEY_MAX_CHARS or not name.isprintable():
+        detail = f"Idempotency-Key must have 1 to {KEY_MAX_CHARS} printable characters"
+        raise invalid("Idempotency-Key", detail)
+    return name

@@ -1,0 +1,144 @@
+"""The configured providers as operators see them, and the orders that they give: pause, drain, resume.
+
+An order is stored before it is obeyed, so it outlives the process. Not held here: what makes a provider
+healthy, and what keeps submissions away from it (`gateway.core.health`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from litestar import Request, get, post
+from litestar.params import FromPath
+
+from gateway.api.auth import operator
+from gateway.api.gateway import Gateway, caller_of, gateway_of
+from gateway.api.problems import responses
+from gateway.core.health import Breaker, ProviderState
+from gateway.engine.provider import Provider
+from gateway.errors import Problem
+from gateway.storage.rows import Hold, HoldAction
+
+Circuit: TypeAlias = Literal["closed", "open"]
+
+
+class Operations(msgspec.Struct, frozen=True):
+    """The breaker of each kind of call; `open`: its calls fail, and nothing is submitted meanwhile."""
+
+    submit: Circuit
+    poll: Circuit
+
+
+class ProviderObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider in use. `why` is what keeps submissions away, null when nothing does.
+
+    `waiting` are the videos that could go there, `unknown` those that it may or may not have accepted.
+    `held_by` is who paused or drained it, `since` when (Unix seconds).
+    """
+
+    object: Literal["provider"] = "provider"
+    name: str
+    adapter: str
+    host: str
+    state: ProviderState
+    why: str | None
+    held_by: str | None
+    since: int | None
+    operations: Operations
+    in_flight: int
+    max_in_flight: int | None
+    waiting: int
+    unknown: int
+    last_error: str | None
+
+
+class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
+    """All providers in use, in their order of priority; last those that the configuration has no more."""
+
+    object: Literal["list"] = "list"
+    data: list[ProviderObject]
+
+
+@get(
+    "/v1/providers", opt={"role": "operator"}, responses=responses(),
+    summary="Providers and their state", tags=["operations"],
+)
+async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
+    """State and why, jobs in flight against the limit, what waits, and the last error of each provider."""
+    return ProviderList(data=await _shown(gateway_of(request)))
+
+
+@post(
+    "/v1/providers/{name:str}/pause", status_code=200, opt={"role": "operator"}, responses=responses(404),
+    summary="Pause a provider", tags=["operations"],
+)
+async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
+    """Submit nothing more there; what could go there waits. What it has already is followed to its end."""
+    return await _order(request, name, "pause")
+
+
+@post(
+    "/v1/providers/{name:str}/drain", status_code=200, opt={"role": "operator"}, responses=responses(404),
+    summary="Drain a provider", tags=["operations"],
+)
+async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
+    """As pause, and no new video has it among its candidates either."""
+    return await _order(request, name, "drain")
+
+
+@post(
+    "/v1/providers/{name:str}/resume", status_code=200, opt={"role": "operator"}, responses=responses(404),
+    summary="Resume a provider", tags=["operations"],
+)
+async def resume_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
+    """Lift a pause or drain, and forget refusals and failures: whoever says this knows that all is well."""
+    return await _order(request, name, None)
+
+
+async def _order(request: Request[Any, Any, Any], name: str, action: HoldAction | None) -> ProviderObject:
+    """Store the order, then obey it. Raises Problem not_found."""
+    gateway, by = gateway_of(request), operator(caller_of(request))
+    store, provider = gateway.store, gateway.fleet.providers.get(name)
+    if provider is None:
+        raise Problem("not_found", f"There is no provider {name[:80]!r}.")
+    if action is None:
+        await store.hold_delete(name)
+        provider.health.resume()
+    else:
+        await store.hold_put(Hold(provider=name, action=action, by=by, at=gateway.now()))
+    gateway.fleet.hold(name, action)
+    gateway.telemetry.log.warning("provider_ordered", provider=name, order=action or "resume", by=by)
+    gateway.engine.look()
+    return next(shown for shown in await _shown(gateway) if shown.name == name)
+
+
+async def _shown(gateway: Gateway) -> list[ProviderObject]:
+    holds = {hold.provider: hold for hold in await gateway.store.holds()}
+    tasks, line = gateway.engine.tasks.values(), gateway.engine.line
+    unknown = Counter(task.provider for task in tasks if task.state == "submission_unknown")
+    now = gateway.now()
+    return [
+        _object(provider, provider.state(now), holds.get(name), (line.waiting_for(name), unknown[name]))
+        for name, provider in gateway.fleet.providers.items()
+    ]
+
+
+def _object(
+    provider: Provider, state: ProviderState, hold: Hold | None, counts: tuple[int, int]
+) -> ProviderObject:
+    health, settings = provider.health, provider.settings
+    return ProviderObject(
+        name=provider.name, adapter=settings.adapter.name, host=urlsplit(settings.base_url).netloc,
+        state=state, why=health.why or None, held_by=None if hold is None else hold.by,
+        since=None if hold is None else int(hold.at),
+        operations=Operations(_circuit(health.submits), _circuit(health.polls)),
+        in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
+        waiting=counts[0], unknown=counts[1], last_error=health.last_error,
+    )
+
+
+def _circuit(breaker: Breaker) -> Circuit:
+    return "open" if breaker.is_open else "closed"
