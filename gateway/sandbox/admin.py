@@ -7,7 +7,8 @@ GET /admin/ledger      `{"entries": [...], "count": n, "total": "amount"}`; `?ve
 GET /admin/tasks       `{"tasks": [...]}` with the state of each as it stands now
 GET /admin/faults      `{"faults": [...], "armed": [...]}`: all there are, and those waiting to strike
 POST /admin/faults     `{"fault": NAME, "vendor": "*", "phase": P, "calls": 1, "args": {}}` arms one;
-                       `calls` may be "always"
+                       `calls` may be "always"; `"lasts": seconds` makes it a window
+/admin/ports           faults below HTTP; see `ports`
 DELETE /admin/faults   disarms all of them
 POST /admin/reset      forgets tasks, money and faults
 """
@@ -20,19 +21,32 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from gateway.sandbox import faults
+from gateway.sandbox import catalogue, faults
+from gateway.sandbox.ports import Ports, PortState
 from gateway.sandbox.renders import Task, World
 from gateway.sandbox.wire import Answer, Request
 
 
 class ArmRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /admin/faults` takes. `calls` is how many calls of that vendor and phase it strikes."""
+    """What `POST /admin/faults` takes.
+
+    `calls` is how many calls of that vendor and phase it strikes, one where nothing is said. `lasts` is in
+    seconds from its first strike on, and takes the place of a number.
+    """
 
     fault: str
     vendor: str = "*"
     phase: str | None = None
-    calls: int | Literal["always"] = 1
+    calls: int | Literal["always"] | None = None
+    lasts: float | None = None
     args: dict[str, str | int | float] = {}
+
+
+class PortRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `POST /admin/ports` takes: a fault below HTTP or `none`, and the port to change, if any."""
+
+    fault: str
+    port: int | None = None
 
 
 def answer(request: Request, world: World) -> Answer:
@@ -76,18 +90,7 @@ def _told(task: Task, world: World) -> dict[str, object]:
 
 
 def _list_faults(_request: Request, world: World) -> Answer:
-    rows = [
-        {
-            "name": name,
-            "phases": row.phases,
-            "text": row.text,
-            "works": row.works,
-            "times": row.times,
-            "args": row.args,
-        }
-        for name, row in faults.FAULTS.items()
-    ]
-    return _json(200, {"faults": rows, "armed": world.armed})
+    return _json(200, {"faults": catalogue.listed(), "armed": world.armed})
 
 
 def _arm(request: Request, world: World) -> Answer:
@@ -101,11 +104,38 @@ def _arm(request: Request, world: World) -> Answer:
 
 def arm(world: World, wanted: ArmRequest) -> faults.Armed:
     """Arm a fault for the next calls. Raises ValueError for what does not exist."""
-    phase = {} if wanted.phase is None else {"phase": wanted.phase}
-    more = {**phase, "vendor": wanted.vendor, "times": wanted.calls}
-    armed = faults.arm(wanted.fault, {**wanted.args, **more})
+    told = {"phase": wanted.phase, "lasts": wanted.lasts, "times": wanted.calls}
+    more = {name: value for name, value in told.items() if value is not None}
+    armed = faults.arm(wanted.fault, {**wanted.args, **more, "vendor": wanted.vendor})
+    if wanted.calls is None and armed.lasts is None:
+        armed.left = 1
     world.armed.append(armed)
     return armed
+
+
+async def answer_ports(request: Request, ports: Ports) -> Answer:
+    """Answer one request to `/admin/ports`."""
+    if request.method == "DELETE":
+        ports.close()
+        return _json(200, {"status": "ok"})
+    if request.method != "POST":
+        return _json(405, {"error": "POST or DELETE"})
+    try:
+        wanted = msgspec.json.decode(request.body, type=PortRequest)
+        port = await ports.set(_state(wanted.fault), wanted.port)
+    except (msgspec.DecodeError, ValueError, LookupError, OSError) as error:
+        return _json(400, {"error": str(error)})
+    return _json(200, {"port": port.number, "url": port.url})
+
+
+def _state(name: str) -> PortState:
+    """What becomes of a port by a fault of that name. Raises ValueError for one that is not below HTTP."""
+    if name == "none":
+        return "open"
+    fault = catalogue.FAULTS.get(name)
+    if fault is None or fault.port is None:
+        raise ValueError(f"no fault below HTTP is called {name!r}")
+    return fault.port
 
 
 def _disarm(_request: Request, world: World) -> Answer:

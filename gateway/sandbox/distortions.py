@@ -16,6 +16,11 @@ import msgspec
 from gateway.sandbox.wire import Answer, Call
 
 _STATUS_WORD = re.compile(rb'("status":\s*")([^"]*)(")')
+# What one vendor's status words could be called in its own country.
+_LOCALIZED = {
+    "QUEUED": "排队中", "PROCESSING": "处理中", "SUCCEED": "已完成", "FAILED": "失败",
+    "pending": "排队中", "processing": "处理中", "completed": "已完成", "failed": "失败",
+}
 _HTML = b"<!doctype html><html><title>Service</title><body><h1>Please try again later</h1></body></html>"
 
 
@@ -92,6 +97,11 @@ def status_word(change: Callable[[str, Call], str]) -> Bend:
         return msgspec.structs.replace(answer, body=_STATUS_WORD.sub(swap, answer.body, count=1))
 
     return bend
+
+
+def localized(word: str, _call: Call) -> str:
+    """The status in the language of the vendor's engineers."""
+    return _LOCALIZED.get(word.removeprefix("TASK_STATUS_"), "未知")
 
 
 def task_id(change: Callable[[str, Call], object]) -> Bend:

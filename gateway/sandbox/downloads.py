@@ -34,7 +34,7 @@ async def download(request: Request, world: World, vendors: Mapping[str, Vendor]
         return Outcome(answer=Answer(status=403, headers=_XML, body=_DENIED % text))
     if task is None or world.view(task).state != "succeeded":
         return Outcome(answer=Answer(status=404, headers=_PLAIN, body=b"no such file"))
-    struck = faults.take([*world.armed, *task.faults], task.vendor, "download")
+    struck = faults.take([*world.armed, *task.faults], task.vendor, "download", world.clock.time())
     clip = await clips.get(spec(task))
     headers = (("content-type", "video/mp4"), ("accept-ranges", "bytes"), ("etag", f'"{_digest(clip)}"'))
     outcome = vendors[task.vendor].finish(struck, Answer(status=200, headers=headers, body=clip))

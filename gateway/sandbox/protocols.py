@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from gateway.sandbox import strictness
+from gateway.sandbox.catalogue import Phase
 from gateway.sandbox.distortions import View
-from gateway.sandbox.faults import Phase
 from gateway.sandbox.renders import Order, Task
 from gateway.sandbox.strictness import RefusedError
 from gateway.sandbox.vendor import Vendor, asked_for

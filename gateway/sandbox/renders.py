@@ -121,8 +121,8 @@ class World:
 
     def submit_faults(self, vendor: str, prompt: str, wishes: faults.Directives) -> list[faults.Armed]:
         """What strikes a submit of that prompt. Those with a number of times are used up across submits."""
-        fresh = [one for one in wishes.faults if one.phase == "submit"]
-        if all(one.left is None for one in fresh):
+        fresh = [one for one in wishes.faults if one.strikes_at("submit")]
+        if all(one.left is None and one.lasts is None for one in fresh):
             return fresh
         return self._counted.setdefault((vendor, prompt), fresh)
 

@@ -4,7 +4,7 @@ It is written on bare sockets because a framework would not send the wrong answe
 
     /highwayapi, /myrouter, /unified    the vendors: each is a `base_url`
     /files                              result links
-    /admin                              ledger, tasks, faults; see `admin`
+    /admin                              ledger, tasks, faults, ports; see `admin`
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from random import Random
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
+import msgspec
 
 from gateway.sandbox import admin
 from gateway.sandbox.downloads import download
 from gateway.sandbox.faults import Armed
 from gateway.sandbox.media import Clips
+from gateway.sandbox.ports import Ports
 from gateway.sandbox.protocols import VENDORS
 from gateway.sandbox.renders import Entry, World
 from gateway.sandbox.settings import Clock, SandboxSettings, SystemClock
@@ -38,11 +40,15 @@ _NOWHERE = Answer(status=404, headers=(("content-type", "text/plain"),), body=b"
 class Sandbox:
     """All vendors in one process. `url` has no path or final slash; a vendor's `base_url` is `url/NAME`."""
 
-    def __init__(self, settings: SandboxSettings, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, settings: SandboxSettings, clock: Clock, random: Random, clips: Clips | None = None
+    ) -> None:
         self.world = World(settings, clock, random)
         self.url = ""
         self._clock = clock
-        self._clips = Clips()
+        self.most_sent_bytes = 0  # over one connection: how much of an endless answer was taken
+        self.ports = Ports(settings.host, self._connected)
+        self._clips = clips or Clips()
         self._vendors = {name: kind(name, self.world) for name, kind in VENDORS.items()}
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -66,15 +72,22 @@ class Sandbox:
             yield
         finally:
             server.close()
+            self.ports.close()
             for task in self._connections:
                 task.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
             await server.wait_closed()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._converse(Wire(reader, writer, self._clock)))
+        wire = Wire(reader, writer, self._clock)
+        task = asyncio.create_task(self._converse(wire))
         self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+
+        def is_over(done: asyncio.Task[None]) -> None:
+            self._connections.discard(done)
+            self.most_sent_bytes = max(self.most_sent_bytes, wire.sent_bytes)
+
+        task.add_done_callback(is_over)
 
     async def _converse(self, wire: Wire) -> None:
         connection = h11.Connection(h11.SERVER)
@@ -114,6 +127,8 @@ class Sandbox:
         if first in self._vendors:
             inner = request.path.removeprefix(f"/{first}")
             return self._vendors[first].exchange(_at(request, inner))
+        if request.path == "/admin/ports":
+            return Outcome(answer=await admin.answer_ports(request, self.ports))
         if first == "admin":
             return Outcome(answer=admin.answer(request, self.world))
         if first == "files":
@@ -137,14 +152,14 @@ async def _read(wire: Wire, connection: h11.Connection) -> Request | None:
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > _BODY_BYTES and start is not None:
-                return _request(start, bytes(body))
+                return _request(start, bytes(body), wire.scheme)
         elif isinstance(event, h11.EndOfMessage) and start is not None:
-            return _request(start, bytes(body))
+            return _request(start, bytes(body), wire.scheme)
         else:
             return None
 
 
-def _request(start: h11.Request, body: bytes) -> Request:
+def _request(start: h11.Request, body: bytes, scheme: str) -> Request:
     target = urlsplit(start.target.decode("latin-1"))
     return Request(
         method=start.method.decode("ascii"),
@@ -152,23 +167,26 @@ def _request(start: h11.Request, body: bytes) -> Request:
         query=dict(parse_qsl(target.query, keep_blank_values=True)),
         headers={name.decode("ascii"): value.decode("latin-1") for name, value in start.headers},
         body=body,
+        scheme=scheme,
     )
 
 
 def _at(request: Request, path: str) -> Request:
-    return Request(
-        method=request.method, path=path, query=request.query, headers=request.headers, body=request.body,
-    )
+    return msgspec.structs.replace(request, path=path)
 
 
 @contextlib.asynccontextmanager
 async def running(
     settings: SandboxSettings | None = None, *, clock: Clock | None = None, random: Random | None = None,
+    clips: Clips | None = None,
 ) -> AsyncIterator[Sandbox]:
-    """A sandbox for as long as the context lasts, on a free port unless the settings say otherwise."""
+    """A sandbox for as long as the context lasts, on a free port unless the settings say otherwise.
+
+    `clips` is where its files come from, when it is not to make its own.
+    """
     settings = SandboxSettings(port=0) if settings is None else settings
     dice = random or Random(settings.seed)  # noqa: S311 - dice, no secrets
-    sandbox = Sandbox(settings, clock or SystemClock(), dice)
+    sandbox = Sandbox(settings, clock or SystemClock(), dice, clips)
     async with sandbox.listening():
         yield sandbox
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 import msgspec
 
 from gateway.sandbox import faults, strictness
+from gateway.sandbox.catalogue import Fault, Phase
 from gateway.sandbox.distortions import View
-from gateway.sandbox.faults import Directives, Phase
+from gateway.sandbox.faults import Directives
 from gateway.sandbox.renders import Order, Task, World
 from gateway.sandbox.strictness import RefusedError
 from gateway.sandbox.wire import Answer, Call, Request, Send
@@ -46,17 +48,24 @@ class Vendor(ABC):
         except RefusedError as refused:
             return Outcome(answer=self._error(refused.kind, {"message": refused.message}))
 
-    def finish(self, struck: list[tuple[faults.Fault, Call]], answer: Answer) -> Outcome:
+    def finish(self, struck: list[tuple[Fault, Call]], answer: Answer) -> Outcome:
         """The answer as the faults leave it. Of several wrong ways to send it the last one counts."""
         send, sent_by = None, Call(args={})
         for fault, call in struck:
             if fault.error is not None:
-                answer = self._error(fault.error, call.args)
+                answer = self._error(fault.error, self._dated(call.args))
             elif fault.bend is not None:
                 answer = fault.bend(answer, call)
             elif fault.send is not None:
                 send, sent_by = fault.send, call
         return Outcome(answer=answer, send=send, call=sent_by)
+
+    def _dated(self, args: Mapping[str, str | int | float]) -> Mapping[str, str | int | float]:
+        """The arguments of an error, a date in place of the seconds that it is `ahead`."""
+        if "ahead" not in args:
+            return args
+        at = self.world.clock.time() + float(args["ahead"])
+        return {**args, "retry_after": formatdate(at, usegmt=True)}
 
     def _check_key(self, header: str) -> None:
         scheme, _, key = header.partition(" ")
@@ -74,7 +83,7 @@ class Vendor(ABC):
             raise RefusedError("invalid", f"directive: {error}") from None
         previous = self.world.previous_id(self.name)
         armed = [*self.world.armed, *self.world.submit_faults(self.name, prompt, wishes)]
-        struck = faults.take(armed, self.name, "submit", previous)
+        struck = faults.take(armed, self.name, "submit", self.world.clock.time(), previous)
         if not all(fault.works for fault, _ in struck):
             return self.finish(struck, Answer(status=200, headers=(), body=b""))
         try:
@@ -94,7 +103,8 @@ class Vendor(ABC):
 
     def _poll(self, request: Request, task_id: str) -> Outcome:
         task = self.world.tasks.get((self.name, task_id))
-        struck = faults.take([*self.world.armed, *(task.faults if task else ())], self.name, "poll")
+        armed = [*self.world.armed, *(task.faults if task else ())]
+        struck = faults.take(armed, self.name, "poll", self.world.clock.time())
         if task is None:
             return self.finish(struck, self._error("not_found", {}))
         view = self.world.view(task)
@@ -102,7 +112,7 @@ class Vendor(ABC):
             view = view if fault.retell is None else fault.retell(view, call)
         seconds = self.lifetime if view.link_seconds is None else view.link_seconds
         link = self.world.link(task, seconds, dead=view.link_dead)
-        origin = f"http://{request.headers.get('host', '')}"
+        origin = f"{request.scheme}://{request.headers.get('host', '')}"
         links = None if view.videos is None else [origin + link] * view.videos
         return self.finish(struck, self._told(task, view, links))
 

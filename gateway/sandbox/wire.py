@@ -20,13 +20,17 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request. Header names are lower case; of a repeated header or query the last one counts."""
+    """One whole request. Header names are lower case; of a repeated header or query the last one counts.
+
+    `scheme` is what it came by, `http` or `https`.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    scheme: str = "http"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +54,20 @@ class Wire:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: Clock) -> None:
         self.reader, self.writer, self.clock = reader, writer, clock
+        self.sent_bytes = 0
+
+    @property
+    def scheme(self) -> str:
+        """`https` over TLS, else `http`."""
+        return "http" if self.writer.get_extra_info("sslcontext") is None else "https"
 
     async def send(self, data: bytes) -> None:
         """Write all of it, in pieces, waiting for the other side to take them."""
         view = memoryview(data)
         for start in range(0, len(view), _CHUNK_BYTES):
-            self.writer.write(view[start : start + _CHUNK_BYTES])
+            piece = view[start : start + _CHUNK_BYTES]
+            self.writer.write(piece)
+            self.sent_bytes += len(piece)
             await self.writer.drain()
 
     async def until_closed(self) -> None:
@@ -158,11 +170,11 @@ async def huge_header(wire: Wire, answer: Answer, call: Call) -> None:
     await wire.send(head(msgspec.structs.replace(answer, headers=answer.headers + extra)) + answer.body)
 
 
-async def endless_body(wire: Wire, _answer: Answer, _call: Call) -> None:
-    """Chunks of a JSON string for as long as the other side listens."""
+async def endless_body(wire: Wire, _answer: Answer, call: Call) -> None:
+    """Chunks of a JSON string for as long as the other side listens, or until that many bytes of them."""
     start = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     await wire.send(start.encode() + b'2\r\n["\r\n')
-    while True:
+    while wire.sent_bytes < int(call.args["bytes"]):
         await wire.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Literal, NamedTuple
 
-from gateway.sandbox.faults import Phase
+from gateway.sandbox.catalogue import Phase
 from gateway.sandbox.server import Sandbox
 from tests.sandbox.conftest import SETTINGS, VirtualClock
 from tests.sandbox.requests import PLAIN, create_path, poll_path

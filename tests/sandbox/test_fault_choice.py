@@ -128,6 +128,28 @@ async def test_duplicate_id_is_charged_twice(client: httpx.AsyncClient, sandbox:
     assert len(sandbox.ledger) == 2
 
 
+async def test_a_window_strikes_everything_until_it_ends(
+    client: httpx.AsyncClient, clock: VirtualClock, sandbox: Sandbox
+) -> None:
+    task_id = (await create(client, "a fox")).json()["task_id"]
+    sandbox.arm(ArmRequest(fault="maintenance_window", vendor="highwayapi"))
+    started = clock.now
+    for hours, status in {0: 503, 5.9: 503, 6: 200}.items():
+        clock.now = started + hours * 3600
+        made, polled = await create(client, "a fox"), await client.get(poll_path("highwayapi", task_id))
+        assert (made.status_code, polled.status_code) == (status, status)
+        assert (await create(client, "a fox", "unified")).status_code == 200
+
+
+async def test_a_window_of_a_prompt_begins_with_its_first_strike(
+    client: httpx.AsyncClient, clock: VirtualClock
+) -> None:
+    prompt = "a fox [[fault:rate_limited phase=all lasts=60]]"
+    assert [(await create(client, prompt)).status_code for _ in range(3)] == [429] * 3
+    clock.now += 60
+    assert (await create(client, prompt)).status_code == 200
+
+
 async def test_a_refusal_and_a_broken_line_together(client: httpx.AsyncClient, sandbox: Sandbox) -> None:
     answer = await create(client, "a fox [[fault:rate_limited]] [[fault:late seconds=2]]")
     assert answer.status_code == 429

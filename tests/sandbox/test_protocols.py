@@ -270,7 +270,7 @@ async def test_ranges_and_head(client: httpx.AsyncClient, clock: VirtualClock) -
 async def test_admin_lists_arms_and_disarms(client: httpx.AsyncClient, sandbox: Sandbox) -> None:
     assert (await client.get("/admin/health")).json() == {"status": "ok"}
     rows = (await client.get("/admin/faults")).json()["faults"]
-    assert {"name", "phases", "text", "works", "times", "args"} == set(rows[0])
+    assert {"name", "rows", "phases", "text", "works", "times", "lasts", "args", "armed_by"} == set(rows[0])
     wanted = {"fault": "rate_limited", "vendor": "unified", "calls": 2, "args": {"retry_after": "3"}}
     assert (await client.post("/admin/faults", json=wanted)).status_code == 200
     slug, body = PLAIN["unified"]
