@@ -49,9 +49,11 @@ def path(served: Served) -> str:
 
 
 @pytest.fixture(scope="module")
-def file(served: Served) -> bytes:
+def file(served: Served, path: str) -> bytes:
     """The vendor's file of such a video, made by itself."""
-    task = next(iter(served.sandbox.world.tasks.values()))
+    video = served.client.get(path.removesuffix("/content")).json()
+    tasks = served.sandbox.world.tasks
+    task = next(task for (_, task_id), task in tasks.items() if task_id == video["vendor_task_id"])
     return served.run(Clips().get, spec(task))
 
 
