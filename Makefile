@@ -9,7 +9,7 @@ export UV_NO_PROGRESS := 1
 TOOLS := prometheus:prometheus promtool:prometheus curl:curl
 APT := apt-get install --no-install-recommends
 
-.PHONY: help setup demo test tools lint kills bench openapi lock
+.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies restarts soak bench overload openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -56,11 +56,32 @@ lint: .venv/.dev  ## rules, types and the arrows between the rooms
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-kills: .venv/.dev  ## kill -9 a real gateway at every point of a life, and tell each
+simulate: .venv/.dev  ## whole lives in virtual time: SEEDS=1000 of them, or SEED=k again with its trace
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+planted: .venv/.dev  ## plant each deliberate bug, and tell the seed of the simulation that finds it
+	@$(BIN)/python -m tests.simulation --planted
+
+crash-points: .venv/.dev  ## kill -9 a real gateway at every point of a life, and tell each
 	@$(BIN)/pytest tests/kill --numprocesses auto --maxprocesses 4 --dist worksteal -rP
+
+kills: .venv/.dev  ## kill -9 a real gateway N=100 times at random under load
+	@$(BIN)/python -m tests.campaigns kills --size $(or $(N),100)
+
+zombies: .venv/.dev  ## stop a real gateway N=50 times for longer than its patience, and let it go on
+	@$(BIN)/python -m tests.campaigns zombies --size $(or $(N),50)
+
+restarts: .venv/.dev  ## SIGTERM a real gateway N=100 times under load
+	@$(BIN)/python -m tests.campaigns restarts --size $(or $(N),100)
+
+soak: .venv/.dev  ## MINUTES=10 of load with faults, restarts and kills, watching for leaks
+	@$(BIN)/python -m tests.campaigns soak --size $(or $(MINUTES),10)
 
 bench: .venv/.dev  ## measure, next to a bare handler in the same run
 	@$(BIN)/python -m tests.bench
+
+overload: .venv/.dev  ## measure up to ten times what can be served: goodput, refusals, memory
+	@$(BIN)/python -m tests.bench overload
 
 openapi: .venv/.setup  ## write openapi/reelgate.yaml from the code
 	@$(BIN)/reelgate openapi > .venv/reelgate.yaml && mv .venv/reelgate.yaml openapi/reelgate.yaml

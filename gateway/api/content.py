@@ -84,8 +84,8 @@ def _link(gateway: Gateway, task: Task) -> str:
     if task.late_url is not None:
         url, expires_at = task.late_url, task.late_expires_at
     if url is None:
-        may_come = {"retryable": task.is_followed}
-        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=charged | may_come)
+        extra = {**charged, "retryable": task.is_followed}
+        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
     if expires_at is not None and gateway.now() >= expires_at:
         raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra=charged)
     return url

@@ -72,7 +72,8 @@ STRATEGIES: Final[Mapping[Strategy, Callable[[Listing, Knowledge], float]]] = {
     # Efraimidis and Spirakis: u ** (1 / weight), largest first, is a weighted draw without replacement.
     "weighted": lambda listing, known: -(known.chance.random() ** (1 / listing.weight)),
     "cheapest": _cheapest,
-    "fastest": lambda listing, known: known.render_seconds.get(listing.candidate, _UNKNOWN),
+    # What was never tried comes first: nothing else could ever show that it is faster.
+    "fastest": lambda listing, known: known.render_seconds.get(listing.candidate, 0.0),
 }
 
 

@@ -157,8 +157,9 @@ class Engine:
     def _begin(
         self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]
     ) -> None:
-        self.watches[task_id].is_busy = True
-        running = asyncio.create_task(self._run_step(task_id, step))
+        watch = self.watches[task_id]  # taken here: the task may end before its step first runs
+        watch.is_busy = True
+        running = asyncio.create_task(self._run_step(task_id, watch, step))
         group.add(running)
 
         def is_over(done: asyncio.Task[None]) -> None:
@@ -167,9 +168,8 @@ class Engine:
 
         running.add_done_callback(is_over)
 
-    async def _run_step(self, task_id: str, step: Callable[[], Awaitable[None]]) -> None:
+    async def _run_step(self, task_id: str, watch: Watch, step: Callable[[], Awaitable[None]]) -> None:
         """Run one step; what goes wrong in it stays with that task, which is looked at again later."""
-        watch = self.watches[task_id]
         try:
             await step()
         except Exception as error:  # noqa: BLE001 - a fault in one task's step must not end the others'
@@ -179,9 +179,8 @@ class Engine:
             self.due_at(task_id, watch.not_before)
         finally:
             watch.is_busy = False
-            task = self.tasks.get(task_id)
-            if task is not None and watch.due is None:
-                self._schedule(task)
+            if self.watches.get(task_id) is watch and watch.due is None:
+                self._schedule(self.tasks[task_id])
 
     # --- timers -------------------------------------------------------------------------------------
 

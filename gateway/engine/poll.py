@@ -5,6 +5,8 @@ Not held here: when to ask (`gateway.core.pacing`), what an answer means (the ad
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, no_sooner, poll_again
 from gateway.core.states import Task
@@ -26,7 +28,9 @@ async def poll(engine: Engine, task: Task) -> None:
         await engine.save(task, DeadlinePassed())
         return
     provider = engine.fleet.providers.get(task.provider or "")
-    watch = engine.watches[task.id]
+    watch = engine.watches.get(task.id)
+    if watch is None:
+        return  # it has ended since it was due
     if provider is None or task.ref is None:
         engine.due_at(task.id, min(task.deadline_at, now + _UNCONFIGURED_SECONDS))
         return
@@ -45,7 +49,11 @@ async def poll(engine: Engine, task: Task) -> None:
         provider.health.retries.earn()
     provider.asking += 1
     try:
-        progress = await provider.adapter.poll(task.ref)
+        async with asyncio.timeout(task.deadline_at - now):
+            progress = await provider.adapter.poll(task.ref)
+    except TimeoutError:
+        await engine.save(task, DeadlinePassed())  # it does not wait for a vendor that hangs
+        return
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", lag_seconds)
         unanswered(engine, provider, task.id, error)

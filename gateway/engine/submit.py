@@ -78,6 +78,8 @@ async def _send(
     engine: Engine, provider: Provider, offering: Offering, request: VideoRequest, task: Task
 ) -> Fact:
     """Send once and say what that proves; everything that proves nothing is unknown."""
+    if engine.now() >= task.deadline_at:  # the process stood still since it was admitted
+        return NotSent(Cause("not_sent", "its deadline passed before it was sent"))
     try:
         async with asyncio.timeout(provider.settings.submit_timeout):
             submitted = await _call(provider, offering, request, task)

@@ -6,6 +6,7 @@ Nothing is sent again from here without a recorded permission. Not held here: an
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from gateway.core.facts import Adopted, DeadlinePassed, ResubmitAllowed, UnknownTimedOut
@@ -40,7 +41,7 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
     elif not has_no_id:
         await poll(engine, task)  # the vendor gave an id once: it may remember it again
     elif provider is not None and isinstance(provider.adapter, FindsSubmission):
-        hint = await _look_up(engine, task, provider.adapter)
+        hint = await _look_up(engine, task, provider.adapter, ends_at - now)
         watch = engine.watches.get(task.id, Watch())
         watch.failures += 1
         again = poll_again(engine.now(), watch.failures, hint, provider.bounds, engine.chance)
@@ -50,14 +51,17 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
         engine.due_at(task.id, ends_at)
 
 
-async def _look_up(engine: Engine, task: Task, adapter: FindsSubmission) -> float | None:
+async def _look_up(
+    engine: Engine, task: Task, adapter: FindsSubmission, within_seconds: float
+) -> float | None:
     """Ask the vendor for the job by our reference; its hint when to ask again. "None" proves nothing."""
     try:
-        found = await adapter.find_submission(reference_of(task))
+        async with asyncio.timeout(within_seconds):
+            found = await adapter.find_submission(reference_of(task))
         if found is not None:
             await engine.save(task, Adopted(found, "the vendor, asked by our reference"))
     except VendorError as error:
         return error.retry_after_seconds
-    except Duplicate:
-        return None  # the job belongs to another video
+    except (TimeoutError, Duplicate):
+        return None  # no answer in time, or the job belongs to another video
     return None

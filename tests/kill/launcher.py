@@ -11,6 +11,7 @@ held here: what is asked (`tests.kill.process`). Run as `python -m tests.kill.la
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sqlite3
 import sys
@@ -79,6 +80,17 @@ def _gateway(config: Path, *, watched: bool) -> int:
         return 1
 
 
+def _leave_nobody(child: int) -> None:
+    """Return when the gateway ends; it does as soon as whoever asked for it has gone."""
+    ended = os.pidfd_open(child)
+    either = select.poll()
+    either.register(ended, select.POLLIN)
+    either.register(0, 0)  # what comes on stdin is for the gateway; only its end is for us
+    if ended not in dict(either.poll()):
+        os.kill(child, signal.SIGKILL)
+    os.close(ended)
+
+
 def _asked() -> str:
     """The next line of stdin, byte by byte: what follows is for the gateway. Empty when the test has gone."""
     line = b""
@@ -101,6 +113,7 @@ def main() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+        _leave_nobody(child)
         _, status = os.waitpid(child, 0)
         _tell(f"exit {os.waitstatus_to_exitcode(status)}")
 

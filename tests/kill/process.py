@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, TypeAlias
 
 from tests.kill.points import Points
 
@@ -24,18 +25,34 @@ _ENVIRONMENT: Final = os.environ | {"REELGATE_SANDBOX_KEY": KEY}
 PATIENCE_SECONDS: Final = 60.0  # only a broken gateway takes that long
 
 
-class Log:
-    """What a gateway said on stdout: an event can be waited for, whether it has come already or not."""
+Line: TypeAlias = dict[str, Any]  # of a gateway's log
+LINES_KEPT: Final = 1_000
+_LINE_BYTES: Final = 1024 * 1024  # a traceback is one line
 
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
+
+class Log:
+    """What a gateway said on stdout: an event can be waited for, whether it has come already or not.
+
+    `lines` are the latest; `note` is called with each. One that a death cut off is the event `cut_off`.
+    """
+
+    def __init__(self, note: Callable[[Line], None]) -> None:
+        self.lines: deque[Line] = deque(maxlen=LINES_KEPT)
+        self._note = note
+        self._events: set[str] = set()
         self._came = asyncio.Condition()
         self._has_ended = False
 
-    async def take(self, line: str) -> None:
+    async def take(self, text: str) -> None:
         """Note one line of JSON."""
+        try:
+            line: Line = json.loads(text)
+        except json.JSONDecodeError:
+            line = {"event": "cut_off", "text": text}
         async with self._came:
-            self.lines.append(json.loads(line))
+            self.lines.append(line)
+            self._events.add(str(line.get("event")))
+            self._note(line)
             self._came.notify_all()
 
     async def end(self) -> None:
@@ -46,7 +63,7 @@ class Log:
 
     def has(self, event: str) -> bool:
         """Whether that event was logged."""
-        return any(line.get("event") == event for line in self.lines)
+        return event in self._events
 
     async def wait(self, event: str) -> bool:
         """Wait for an event; False when the process ended without it."""
@@ -55,13 +72,21 @@ class Log:
         return self.has(event)
 
 
-class Gateway:
-    """One process: its log, the points it crosses, its exit code once it has one (negative: that signal)."""
+def _unnoted(_: Line) -> None:
+    """What is done with a line of a log, unless something else is."""
 
-    def __init__(self, points: Points) -> None:
+
+class Gateway:
+    """One process: its log, the points it crosses, its exit code once it has one (negative: that signal).
+
+    `has_begun` is set with its `pid`; a signal before that is lost.
+    """
+
+    def __init__(self, points: Points, note: Callable[[Line], None] = _unnoted) -> None:
         self.points = points
-        self.log = Log()
+        self.log = Log(note)
         self.pid = 0
+        self.has_begun = asyncio.Event()
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def signal(self, number: signal.Signals) -> None:
@@ -103,11 +128,19 @@ class Launcher:
         self.gateway: Gateway | None = None
         self.before_death: Callable[[], Awaitable[None]] = _nothing
 
+    async def begin(
+        self, config: Path, points: Points, note: Callable[[Line], None] = _unnoted
+    ) -> Gateway:
+        """Start one and come back at once; the one before it has ended."""
+        assert self._process.stdin is not None
+        self.gateway = gateway = Gateway(points, note)
+        self._process.stdin.write(f"run {int(points.watches)} {config}\n".encode())
+        await asyncio.wait_for(gateway.has_begun.wait(), PATIENCE_SECONDS)
+        return gateway
+
     async def start(self, config: Path, points: Points) -> Gateway:
         """Start one; it is ready, or has died at a point before that. Any other end fails the test."""
-        assert self._process.stdin is not None
-        self.gateway = gateway = Gateway(points)
-        self._process.stdin.write(f"run {int(points.watches)} {config}\n".encode())
+        gateway = await self.begin(config, points)
         if not await gateway.log.wait("ready"):
             assert points.is_reached, f"the gateway ended by itself: {gateway.log.lines}"
         return gateway
@@ -123,6 +156,7 @@ class Launcher:
                 continue
             if word == "pid":
                 gateway.pid = int(rest)
+                gateway.has_begun.set()
             elif word == "point":
                 dies = gateway.points.cross(rest)
                 if dies:
@@ -147,10 +181,10 @@ class Launcher:
 
 
 @asynccontextmanager
-async def launcher() -> AsyncIterator[Launcher]:
-    """A launcher for as long as the context lasts."""
+async def launcher(stderr: IO[str] | None = None) -> AsyncIterator[Launcher]:
+    """A launcher for as long as the context lasts; what its gateways say on `stderr` goes there."""
     command = [sys.executable, "-m", "tests.kill.launcher"]
-    process = await _spawn(command, stdin=PIPE)
+    process = await _spawn(command, stdin=PIPE, stderr=stderr)
     started = Launcher(process)
     reading = asyncio.create_task(started.read())
     try:
@@ -160,9 +194,11 @@ async def launcher() -> AsyncIterator[Launcher]:
         await reading
 
 
-async def _spawn(command: Sequence[str], *, stdin: int | None = None, stderr: int | None = None) -> Process:
+async def _spawn(
+    command: Sequence[str], *, stdin: int | None = None, stderr: IO[str] | int | None = None
+) -> Process:
     return await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=_ENVIRONMENT, stdin=stdin, stdout=PIPE, stderr=stderr
+        *command, cwd=ROOT, env=_ENVIRONMENT, stdin=stdin, stdout=PIPE, stderr=stderr, limit=_LINE_BYTES,
     )
 
 
@@ -174,17 +210,24 @@ def reelgate(*arguments: str) -> Sequence[str]:
 @asynccontextmanager
 async def serving(config: Path) -> AsyncIterator[Gateway]:
     """`reelgate serve`, ready; killed at the end of the context if it is alive then."""
-    command = reelgate("serve", "--config", str(config))
-    process = await _spawn(command)
-    gateway = Gateway(Points())
-    gateway.pid = process.pid
-    reading = asyncio.create_task(_read(process, gateway))
+    gateway, reading = await begin_typed(config)
     try:
         assert await gateway.log.wait("ready"), "the gateway did not start"
         yield gateway
     finally:
         await gateway.kill()
         await reading
+
+
+async def begin_typed(
+    config: Path, note: Callable[[Line], None] = _unnoted, stderr: IO[str] | None = None
+) -> tuple[Gateway, asyncio.Task[None]]:
+    """Begin `reelgate serve`; the task ends with the process."""
+    process = await _spawn(reelgate("serve", "--config", str(config)), stderr=stderr)
+    gateway = Gateway(Points(), note)
+    gateway.pid = process.pid
+    gateway.has_begun.set()
+    return gateway, asyncio.create_task(_read(process, gateway))
 
 
 async def _read(process: Process, gateway: Gateway) -> None:
