@@ -97,6 +97,7 @@ class Engine:
         self._submits: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
         store.listen(self.saved)
+        store.doubt(self._doubted)
 
     # --- its life -----------------------------------------------------------------------------------
 
@@ -354,6 +355,19 @@ class Engine:
         if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
             candidate = Candidate(provider.name, after.offering or "")
             self.fleet.learn(candidate, after.completed_at - after.started_at)
+
+    def _doubted(self, task: Task, events: tuple[Event, ...]) -> None:
+        """A save failed, perhaps only seemingly, and perhaps nobody tries it again: see what is stored."""
+        looking = asyncio.create_task(self._look_at(task.id, events))
+        self._others.add(looking)
+        looking.add_done_callback(self._others.discard)
+
+    async def _look_at(self, task_id: str, events: tuple[Event, ...]) -> None:
+        stored = await self.insist(task_id, partial(self.store.task_get, task_id))
+        known = self.tasks.get(task_id)
+        if stored is None or stored == known or (known is None and not stored.is_followed):
+            return
+        self.store.tell(stored, events if known is None else ())  # of a known one, its saver tells the events
 
     def _forget(self, task_id: str) -> None:
         self.tasks.pop(task_id, None)

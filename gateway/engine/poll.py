@@ -49,9 +49,11 @@ async def poll(engine: Engine, task: Task) -> None:
         provider.health.retries.earn()
     provider.asking += 1
     try:
-        async with asyncio.timeout(task.deadline_at - now):
+        async with asyncio.timeout(task.deadline_at - now) as limit:
             progress = await provider.adapter.poll(task.ref)
     except TimeoutError:
+        if not limit.expired():
+            raise  # the adapter's own: a fault
         await engine.save(task, DeadlinePassed())  # it does not wait for a vendor that hangs
         return
     except VendorError as error:

@@ -7,13 +7,22 @@ drivers), and what a change means (`gateway.core.tasks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
 from gateway.core.states import Change, Event, Task
-from gateway.storage.db import Database, GuardFailed, Step, StorageBusy, StorageShort, Value
+from gateway.storage.db import (
+    Database,
+    Duplicate,
+    GuardFailed,
+    Step,
+    StorageBusy,
+    StorageError,
+    StorageShort,
+    Value,
+)
 from gateway.storage.rows import (
     TASK_COLUMNS,
     Asked,
@@ -106,6 +115,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._listeners: list[Listener] = []
+        self._doubters: list[Listener] = []
 
     @property
     def trouble(self) -> str | None:
@@ -120,6 +130,10 @@ class Store:
     def listen(self, listener: Listener) -> None:
         """Have `listener` called with every saved task and its new events, after the commit."""
         self._listeners.append(listener)
+
+    def doubt(self, doubter: Listener) -> None:
+        """Have `doubter` called with what was to be saved when the database failed: perhaps it was."""
+        self._doubters.append(doubter)
 
     async def video_add(self, new: NewVideo, key: Idempotency | None = None) -> Idempotency | None:
         """Store a new video and its idempotency key. Returns the key's holder if another took it first.
@@ -144,7 +158,7 @@ class Store:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
             steps.insert(0, Step(IDEMPOTENCY_ADD, taken, guarded=True))
         try:
-            await self._database.write(steps, lambda: self.tell(task, new.events))
+            await self._write(steps, task, new.events)
         except GuardFailed:
             holder = None if key is None else await self.idempotency_get(task.owner, key.name)
             if holder is None:
@@ -196,7 +210,7 @@ class Store:
         after = msgspec.structs.replace(change.task, version=before.version + 1)
         events = (Step(EVENT_ADD, event_values(after.id, event)) for event in change.events)
         save = Step(VIDEO_SAVE, (*task_values(after), before.version), guarded=True)
-        await self._database.write((save, *events), lambda: self.tell(after, change.events))
+        await self._write((save, *events), after, change.events)
         return after
 
     async def tasks_claim(self, replica: str, limit: int) -> bool:
@@ -257,6 +271,17 @@ class Store:
     async def ready(self) -> None:
         """Raises StorageError when the database cannot be asked."""
         await self._database.read("select 1")
+
+    async def _write(self, steps: Sequence[Step], task: Task, events: tuple[Event, ...]) -> None:
+        """Save what makes `task` as it is, and tell the listeners. No answer but an error proves nothing."""
+        try:
+            await self._database.write(steps, lambda: self.tell(task, events))
+        except (GuardFailed, Duplicate, StorageBusy):
+            raise
+        except StorageError:
+            for doubter in self._doubters:
+                doubter(task, events)
+            raise
 
     def tell(self, task: Task, events: tuple[Event, ...]) -> None:
         """Tell the listeners that this task, with these events, is committed."""
