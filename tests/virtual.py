@@ -11,16 +11,22 @@ from collections.abc import Coroutine
 from typing import TypeVar
 
 T = TypeVar("T")
+TURNS_MAX = 20_000  # of the loop at one moment of virtual time
 
 
 class Stuck(Exception):
     """Nothing can ever run again: everybody waits for something that nobody will do."""
 
 
+class Spinning(Exception):
+    """Time does not pass any more: somebody asks for the same thing again and again without a pause."""
+
+
 class _Selector(selectors.DefaultSelector):
     """Never waits: what would be waited for is added to the loop's time."""
 
     loop: VirtualLoop
+    turns = 0  # of the loop since time last passed
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -28,6 +34,9 @@ class _Selector(selectors.DefaultSelector):
             if timeout is None:
                 raise Stuck
             self.loop.skew += timeout
+            self.turns = 0 if timeout > 0 else self.turns + 1
+            if self.turns > TURNS_MAX:
+                raise Spinning
         return ready
 
 

@@ -48,8 +48,9 @@ async def poll(engine: Engine, task: Task) -> None:
     if not watch.failures:
         provider.health.retries.earn()
     provider.asking += 1
+    limit = asyncio.timeout(task.deadline_at - now)
     try:
-        async with asyncio.timeout(task.deadline_at - now) as limit:
+        async with limit:
             progress = await provider.adapter.poll(task.ref)
     except TimeoutError:
         if not limit.expired():

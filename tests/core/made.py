@@ -12,24 +12,29 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.core.facts import (
+    Abandoned,
     Accepted,
+    Adopted,
     Cancelled,
     Candidate,
     Cause,
     DeadlinePassed,
     Fact,
     Forgotten,
+    LateEnded,
     NotSent,
     OutputMissing,
     Polled,
     QueueTimedOut,
     Rejected,
+    RerunAllowed,
     ResubmitAllowed,
     SubmitStarted,
     SubmitUnknown,
     UnknownTimedOut,
 )
 from gateway.core.states import Task
+from gateway.core.tasks import apply
 from providers.spec import (
     ErrorKind,
     Failed,
@@ -54,6 +59,25 @@ def make_task(task_id: str = "video_1", **fields: object) -> Task:
         created_at=NOW, deadline_at=NOW + 3600, last_seq=1,
     )
     return replace(task, **fields)
+
+
+def life(*happened: Fact, task: Task | None = None) -> Task:
+    """The task after these facts, a second apart."""
+    task = task or make_task()
+    for number, fact in enumerate(happened):
+        task = apply(task, fact, NOW + number).task
+    return task
+
+
+def polled(raw_status: str = "PROCESSING", progress: int | None = None) -> Polled:
+    """The vendor says that it renders."""
+    return Polled(Pending(raw_status=raw_status, progress=progress), 3600, "unknown")
+
+
+SUBMITTED = Submitted(vendor_task_id="v-1", ref={"id": "v-1"}, raw_status="QUEUED", estimate_seconds=60)
+RENDERING: tuple[Fact, ...] = (SubmitStarted(ONE, ("0.42", "USD")), Accepted(SUBMITTED))
+UNKNOWN: tuple[Fact, ...] = (SubmitStarted(ONE), SubmitUnknown(CAUSE))
+FAILED = Failed(raw_status="FAILED", code="vendor_failed", message="no")
 
 
 def make_request(**fields: object) -> VideoRequest:
@@ -102,24 +126,27 @@ _hints = st.none() | st.integers(-5, 150)
 _charged = st.sampled_from(("yes", "no", "unknown"))
 _kinds = st.sampled_from(typing.get_args(ErrorKind))
 _causes = st.builds(Cause, _kinds, texts, st.none() | st.integers(400, 599), st.none())
-_costs = st.none() | st.just(("0.42", "USD"))
+_costs = st.none() | st.sampled_from((("0.42", "USD"), ("0.7", "USD"), ("0.42", "EUR")))
+_who = st.just("an operator")
 _submitted = st.builds(
     Submitted, vendor_task_id=st.sampled_from(("v-1", "v-2", "v-3")), ref=st.just({"id": "v"}),
     raw_status=st.none() | _words, estimate_seconds=st.none() | times,
+)
+_failed = st.builds(
+    Failed, raw_status=_words, code=st.sampled_from(("vendor_failed", "content_policy")), message=texts,
 )
 _progress: st.SearchStrategy[Progress] = st.one_of(
     st.builds(Pending, raw_status=_words, progress=_hints),
     st.builds(Unrecognised, raw_status=_words, progress=_hints),
     st.builds(Succeeded, raw_status=_words, url=st.none() | st.just("https://files.example/v.mp4"),
               expires_in_seconds=st.none() | times),
-    st.builds(Failed, raw_status=_words, code=st.sampled_from(("vendor_failed", "content_policy")),
-              message=texts),
+    _failed,
 )
 FACTS: dict[type[Fact], st.SearchStrategy[Fact]] = {
     SubmitStarted: st.builds(SubmitStarted, st.sampled_from((ONE, TWO)), _costs),
     Accepted: st.builds(Accepted, _submitted),
     NotSent: st.builds(NotSent, _causes),
-    Rejected: st.builds(Rejected, _causes),
+    Rejected: st.builds(Rejected, _causes, st.booleans()),
     SubmitUnknown: st.builds(SubmitUnknown, _causes),
     Polled: st.builds(Polled, _progress, times, _charged),
     OutputMissing: st.just(OutputMissing()),
@@ -128,6 +155,12 @@ FACTS: dict[type[Fact], st.SearchStrategy[Fact]] = {
     DeadlinePassed: st.just(DeadlinePassed()),
     QueueTimedOut: st.just(QueueTimedOut()),
     UnknownTimedOut: st.just(UnknownTimedOut()),
-    ResubmitAllowed: st.builds(ResubmitAllowed, st.just("an operator")),
+    Adopted: st.builds(Adopted, _submitted, _who),
+    Abandoned: st.builds(Abandoned, _who),
+    ResubmitAllowed: st.builds(ResubmitAllowed, _who),
+    RerunAllowed: st.builds(
+        RerunAllowed, _failed, _charged, st.lists(st.sampled_from((ONE, TWO)), max_size=2).map(tuple), _who,
+    ),
+    LateEnded: st.just(LateEnded()),
 }
 facts: st.SearchStrategy[Fact] = st.one_of(list(FACTS.values()))

@@ -101,19 +101,21 @@ def test_a_rate_remembers_no_more_than_it_needs() -> None:
 
 def test_a_closed_gate_opens_by_itself() -> None:
     door = gate()
-    door.close(NOW, "rate_limited", 30, random.Random(1))
+    door.close(NOW, 30, random.Random(1))
     free_at = door.free_at(NOW)
     assert free_at is not None
     assert NOW + 30 <= free_at <= NOW + 31
-    assert (door.closed_why, door.state(NOW)) == ("rate_limited", "degraded")
+    assert door.state(NOW) == "degraded"
     assert [door.enter(NOW), door.enter(free_at)] == [False, True]
+    door.answered()
+    door.succeeded()
     assert door.state(free_at) == "healthy"
 
 
 def test_after_a_closing_there_is_room_for_one_and_twice_as_many_after_each_acceptance() -> None:
     door, chance = gate(), random.Random(1)
     for number in range(5):
-        door.close(NOW + 100 * number, "capacity", None, chance)
+        door.close(NOW + 100 * number, None, chance)
     assert door.failures == 5
     now, rooms = NOW + 1_000, []
     while door.room is not None:
@@ -128,29 +130,29 @@ def test_after_a_closing_there_is_room_for_one_and_twice_as_many_after_each_acce
 
 def test_a_hint_stays_in_force_after_a_success() -> None:
     door = gate()
-    door.close(NOW + 500, "rate_limited", 30, random.Random(1))
+    door.close(NOW + 500, 30, random.Random(1))
     door.succeeded()
     assert (door.state(NOW + 529), door.enter(NOW + 529)) == ("degraded", False)
 
 
 def test_failures_of_submits_that_left_together_count_once() -> None:
     door, chance = gate(), random.Random(1)
-    door.close(NOW, "capacity", 5, chance)
+    door.close(NOW, 5, chance)
     for _ in range(50):
-        door.close(NOW + 1, "capacity", None, chance)
+        door.close(NOW + 1, None, chance)
     assert door.failures == 1
 
 
 def test_a_later_and_shorter_closing_does_not_shorten_the_first() -> None:
     door = gate()
-    door.close(NOW, "rate_limited", 300, random.Random(1))
-    door.close(NOW + 1, "capacity", 2, random.Random(1))
+    door.close(NOW, 300, random.Random(1))
+    door.close(NOW + 1, 2, random.Random(1))
     assert door.closed_until >= NOW + 300
 
 
 def test_a_draining_gate_lets_nobody_in() -> None:
     door = gate()
-    door.draining = True
+    door.health.hold = "drain"
     assert (door.free_at(NOW), door.enter(NOW), door.state(NOW)) == (None, False, "draining")
 
 
@@ -158,9 +160,9 @@ def test_a_gate_is_free_when_both_its_closing_and_its_rate_are_over() -> None:
     door = gate(per_minute=1)
     assert door.enter(NOW)
     door.answered()
-    door.close(NOW, "capacity", 2, random.Random(1))
+    door.close(NOW, 2, random.Random(1))
     assert door.free_at(NOW) == NOW + WINDOW_SECONDS
-    door.close(NOW, "capacity", 120, random.Random(1))
+    door.close(NOW, 120, random.Random(1))
     assert door.free_at(NOW) == door.closed_until >= NOW + 120
 
 
@@ -198,7 +200,7 @@ def test_free_now_is_what_lets_one_in_and_the_cap_holds(
             is_free = door.free_at(now) == now
             assert door.enter(now) is is_free
         elif act == "close":
-            door.close(now, "capacity", None, chance)
+            door.close(now, None, chance)
         else:
             getattr(door, act)()
         assert 0 <= door.in_flight <= cap

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.pacing import Bounds, PollPlan, next_poll, poll_again
+from gateway.core.pacing import Bounds, PollPlan, next_look, next_poll, no_sooner, poll_again
 from tests.core.made import NOW
 
 BOUNDS = Bounds(2, 30)
@@ -91,3 +91,49 @@ def test_the_pause_grows_with_the_failures() -> None:
     delays = [poll_again(NOW, failures, None, BOUNDS, Even()).at - NOW for failures in range(1, 9)]
     assert delays == sorted(delays)
     assert [delays[0], round(delays[-1], 3)] == [2, 33]
+
+
+# --- without the right to repeat early ----------------------------------------------------------------
+
+@pytest.mark.parametrize(
+    ("planned", "expected"),
+    [(PollPlan(NOW + 2, "backoff"), PollPlan(NOW + 30, "budget")),
+     (PollPlan(NOW + 29.9, "retry_after"), PollPlan(NOW + 30, "budget")),
+     (PollPlan(NOW + 30, "backoff"), PollPlan(NOW + 30, "backoff")),
+     (PollPlan(NOW + 500, "retry_after"), PollPlan(NOW + 500, "retry_after"))],
+)
+def test_without_a_budget_nothing_is_repeated_sooner_than_a_regular_poll(
+    planned: PollPlan, expected: PollPlan
+) -> None:
+    assert no_sooner(planned, NOW, BOUNDS, Even()) == expected
+
+
+def test_those_without_a_budget_do_not_come_back_together() -> None:
+    chance = random.Random(5)
+    pauses = [no_sooner(PollPlan(NOW, "backoff"), NOW, BOUNDS, chance).at - NOW for _ in range(500)]
+    assert 27 <= min(pauses) < 27.2
+    assert 32.8 < max(pauses) <= 33
+
+
+# --- after the end ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(
+    ("age", "pause"),
+    [(0, 60), (-500, 60), (300, 60), (1_000, 200), (10_000, 2_000), (18_000, 3_600), (86_000, 3_600)],
+)
+def test_an_ended_tasks_job_is_asked_for_ever_more_seldom(age: float, pause: float) -> None:
+    assert next_look(NOW + age, NOW, Even()) == pytest.approx(NOW + age + pause, abs=0.01)
+
+
+def test_ended_tasks_are_not_looked_up_together() -> None:
+    chance = random.Random(5)
+    pauses = [next_look(NOW, NOW, chance) - NOW for _ in range(500)]
+    assert 54 <= min(pauses) < 54.3
+    assert 65.7 < max(pauses) <= 66
+
+
+def test_a_day_of_looking_is_some_fifty_questions() -> None:
+    chance, now, questions = random.Random(5), NOW, 0
+    while now < NOW + 86_400:
+        now, questions = next_look(now, NOW, chance), questions + 1
+    assert 30 <= questions <= 60

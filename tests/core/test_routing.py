@@ -53,6 +53,11 @@ def test_by_priority_the_order_is_that_of_the_configuration() -> None:
     assert order(choose(REQUEST, listings("c", "a", "b"), (), "priority", knowledge())) == ["c", "a", "b"]
 
 
+def test_a_weight_means_nothing_by_priority() -> None:
+    heavy = [Listing(name, make_offering(), weight) for name, weight in (("a", 1), ("b", 9))]
+    assert order(choose(REQUEST, heavy, (), "priority", knowledge())) == ["a", "b"]
+
+
 def test_a_provider_may_have_several_candidates_and_keeps_their_order() -> None:
     two = [Listing("a", make_offering("x")), Listing("a", make_offering("y"))]
     route = choose(REQUEST, two, (), "priority", knowledge())

@@ -20,44 +20,41 @@ from gateway.core.facts import (
     DeadlinePassed,
     Fact,
     Forgotten,
+    LateEnded,
     NotSent,
     OutputMissing,
     Polled,
     QueueTimedOut,
     Rejected,
+    RerunAllowed,
     ResubmitAllowed,
     SubmitStarted,
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.states import STATUS_OF, TERMINAL, Task, accepted_event, with_event
+from gateway.core.states import STATUS_OF, TERMINAL, accepted_event, with_event
 from gateway.core.tasks import EDGES, IllegalTransition, InvariantViolation, apply
-from providers.spec import Charged, Failed, Pending, Submitted, Succeeded, Unrecognised
-from tests.core.made import CAUSE, FACTS, NOW, ONE, TWO, make_task
+from providers.spec import Charged, Succeeded, Unrecognised
+from tests.core.made import (
+    CAUSE,
+    FACTS,
+    FAILED,
+    NOW,
+    ONE,
+    RENDERING,
+    SUBMITTED,
+    TWO,
+    UNKNOWN,
+    life,
+    make_task,
+    polled,
+)
 
-SUBMITTED = Submitted(vendor_task_id="v-1", ref={"id": "v-1"}, raw_status="QUEUED", estimate_seconds=60)
 # What the table has beside the drawing: a task can be stopped, or turn out to be at its end, from everywhere.
 NOT_DRAWN = {
     ("waiting", "failed"), ("waiting", "cancelled"), ("submitting", "failed"), ("submitting", "cancelled"),
     ("rendering", "rendering"), ("submission_unknown", "completed"), ("submission_unknown", "cancelled"),
 }
-
-
-def life(*happened: Fact, task: Task | None = None) -> Task:
-    """The task after these facts, a second apart."""
-    task = task or make_task()
-    for number, fact in enumerate(happened):
-        task = apply(task, fact, NOW + number).task
-    return task
-
-
-def polled(raw_status: str = "PROCESSING", progress: int | None = None) -> Polled:
-    return Polled(Pending(raw_status=raw_status, progress=progress), 3600, "unknown")
-
-
-RENDERING = (SubmitStarted(ONE, ("0.42", "USD")), Accepted(SUBMITTED))
-UNKNOWN = (SubmitStarted(ONE), SubmitUnknown(CAUSE))
-FAILED = Failed(raw_status="FAILED", code="vendor_failed", message="no")
 
 
 # --- the table ----------------------------------------------------------------------------------------
@@ -76,12 +73,12 @@ def test_the_table_is_what_the_docstring_draws() -> None:
 def test_every_state_has_a_status_and_every_kind_of_fact_a_place() -> None:
     assert not {state for state, _ in EDGES} & TERMINAL
     assert {state for state, _ in EDGES} | TERMINAL == set(STATUS_OF)
-    assert {kind for _, kind in EDGES} == set(FACTS) == set(Fact.__subclasses__())
+    assert {kind for _, kind in EDGES} | {LateEnded} == set(FACTS) == set(Fact.__subclasses__())
 
 
 def test_a_way_back_to_waiting_needs_proof_or_a_permission() -> None:
     back = {kind for (_, kind), ends in EDGES.items() if "waiting" in ends}
-    assert back == {NotSent, Rejected, ResubmitAllowed}
+    assert back == {NotSent, Rejected, ResubmitAllowed, RerunAllowed}
 
 
 # --- single transitions -------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from gateway.core.facts import Candidate
+from gateway.core.facts import Candidate, Fact
 from gateway.core.states import Event, Task, accepted_event
+from gateway.core.tasks import apply
 from gateway.engine.loop import Engine, Outside
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.request import split_request
@@ -47,6 +48,7 @@ Answer: TypeAlias = Progress | VendorError
 CONFIGURATION = """
 [routing]
 deadline = "1h"
+{routing}
 [providers.one]
 adapter = "myrouter"
 api_key = { env = "KEY" }
@@ -72,6 +74,14 @@ def pending(raw_status: str = "PROCESSING", progress: int | None = None) -> Pend
 def done(url: str | None = "https://files.example/v.mp4") -> Succeeded:
     """Finished, with a link or without."""
     return Succeeded(raw_status="SUCCEED", url=url)
+
+
+def configured(**extra: str) -> Settings:
+    """The two providers `one` and `two`, with these lines of TOML for them, and for `routing`."""
+    text = CONFIGURATION
+    for name in ("routing", "one", "two"):
+        text = text.replace(f"{{{name}}}", extra.get(name, ""))
+    return parse(text, Path(), adapters(), {"KEY": "secret"})
 
 
 class ScriptedVendor:
@@ -105,6 +115,57 @@ class ScriptedVendor:
         return answer
 
 
+class SwitchedVendor(ScriptedVendor):
+    """A vendor whose health a test switches: `refuses` ends every submit, `denies` every poll, None neither.
+
+    It renders for `renders` seconds. Times in virtual seconds.
+    """
+
+    def __init__(self, refuses: VendorError | None = None, renders: float = 10.0) -> None:
+        super().__init__([], [])
+        self.refuses, self.renders = refuses, renders
+        self.denies: VendorError | None = None
+        self.jobs: dict[str, float] = {}
+        self.sent_at: list[float] = []
+        self.asked_at: list[float] = []
+        self.under_way = 0
+        self.room: list[tuple[int, int]] = []  # at each submit: those under way, and the jobs so far
+
+    async def submit(self, request: VideoRequest, offering: Offering) -> Submitted:
+        """A new job, or what it refuses with."""
+        now = asyncio.get_running_loop().time
+        self.sent.append(request)
+        self.sent_at.append(now())
+        self.under_way += 1
+        self.room.append((self.under_way, len(self.jobs)))
+        await asyncio.sleep(self.seconds)
+        self.under_way -= 1
+        if self.refuses is not None:
+            raise self.refuses
+        job = f"v-{len(self.sent)}-{len(self.jobs)}"
+        self.jobs[job] = now()
+        return accepted(job)
+
+    async def poll(self, ref: Ref) -> Progress:
+        """How far a job is."""
+        now = asyncio.get_running_loop().time()
+        self.asked_at.append(now)
+        await asyncio.sleep(0.01)
+        if self.denies is not None:
+            raise self.denies
+        if ref["id"] not in self.jobs:
+            raise VendorError("not_found", "unknown", "no such task", status=404)
+        return done() if now - self.jobs[ref["id"]] >= self.renders else pending()
+
+
+class AskableVendor(SwitchedVendor):
+    """One that can be asked for a job that does not exist."""
+
+    def ref_of(self, vendor_task_id: str) -> Ref:
+        """All that a poll needs."""
+        return {"id": vendor_task_id}
+
+
 class Life:
     """The parts under test, and what a test asks of them."""
 
@@ -113,9 +174,7 @@ class Life:
         self.telemetry = Telemetry({})
         self.chance = random.Random(1)
         self.fleet = Fleet(self.chance)
-        text = CONFIGURATION.replace("{one}", extra.get("one", "")).replace("{two}", extra.get("two", ""))
-        folder = Path("/tmp")  # noqa: S108 (nothing is written)
-        self.settings: Settings = parse(text, folder, adapters(), {"KEY": "secret"})
+        self.settings = configured(**extra)
         entries = self.settings.providers.values()
         self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in entries])
         outside = Outside(self.now, self.chance, "replica-1")
@@ -132,6 +191,15 @@ class Life:
     def now() -> float:
         """Unix time, in virtual seconds from START."""
         return START + asyncio.get_running_loop().time()
+
+    def state(self, provider: str = "one") -> str:
+        """How a provider is, in one word."""
+        return self.fleet.providers[provider].state(self.now())
+
+    async def states(self, *video_ids: str) -> list[str]:
+        """The states of these tasks."""
+        tasks = [await self.store.task_get(video_id) for video_id in video_ids]
+        return [task.state for task in tasks if task is not None]
 
     def start(self) -> None:
         """Let the engine run."""
@@ -160,6 +228,12 @@ class Life:
             NewVideo(task=task, request=text, metadata={}, inputs=inputs, events=(accepted_event(task),))
         )
         return task
+
+    async def happens(self, fact: Fact, video_id: str = "video_1") -> None:
+        """What a caller's or an operator's request does: apply a fact, and save it."""
+        task = await self.store.task_get(video_id)
+        assert task is not None
+        await self.store.task_save(apply(task, fact, self.now()))
 
     async def until(
         self, fits: Callable[[Task], bool], video_id: str = "video_1", seconds: float = 100_000
@@ -193,7 +267,7 @@ class Life:
 async def life(
     vendors: dict[str, Adapter] | None = None, database: SqliteDatabase | None = None, **extra: str
 ) -> AsyncIterator[Life]:
-    """A running gateway inside; `extra` are lines of TOML for the providers `one` and `two`."""
+    """A running gateway inside; `extra` are lines of TOML for `one`, `two` and `routing`."""
     database = database or SqliteDatabase(IN_MEMORY)
     await database.migrate()
     made = Life(database, vendors or {}, extra)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.core.facts import Cancelled
-from gateway.core.tasks import apply
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from providers.spec import (
     ErrorKind,
@@ -317,19 +316,13 @@ def test_requests_per_minute_holds_in_any_sixty_seconds() -> None:
     run_virtual(main())
 
 
-async def _cancel(one: Life, *, detach: bool) -> None:
-    task = await one.store.task_get("video_1")
-    assert task is not None
-    await one.store.task_save(apply(task, Cancelled(detach), one.now()))
-
-
 def test_what_arrives_after_a_detach_is_noted_and_the_status_stays() -> None:
     async def main() -> None:
         vendor = ScriptedVendor([accepted()], [done()], seconds=5)
         async with life({"one": vendor}) as one:
             await one.create()
             await one.until(lambda task: task.state == "submitting")
-            await _cancel(one, detach=True)
+            await one.happens(Cancelled(detach=True))
             assert (await one.end()).charged == "unknown"
             task = await one.until(lambda task: task.vendor_task_id is not None)
             assert (task.state, task.charged) == ("cancelled", "yes")
@@ -357,6 +350,9 @@ def test_a_restart_goes_on_with_every_task(state: str, after: str) -> None:
             second.engine.replica = "replica-2"
             second.start()
             task = await second.until(lambda task: task.state == after)
+            if after == "submission_unknown":
+                lost = (await second.events())[-1]
+                assert lost.detail["kind"] == "broken"  # as gateway/README.md has it
             assert len(vendor.sent) + len(second_vendor.sent) == (2 if state == "waiting" else 1)
             assert task.replica == "replica-2"
             await second.engine.stop()
