@@ -9,7 +9,11 @@ export UV_NO_PROGRESS := 1
 TOOLS := prometheus:prometheus promtool:prometheus curl:curl
 APT := apt-get install --no-install-recommends
 
-.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies restarts soak bench overload openapi lock
+MUTANTS := .venv/mutants
+# Of a hundred mutants so many must be noticed.
+MUTATION_SCORE := 80
+
+.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies restarts soak mutants bench overload openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,6 +80,12 @@ restarts: .venv/.dev  ## SIGTERM a real gateway N=100 times under load
 
 soak: .venv/.dev  ## MINUTES=10 of load with faults, restarts and kills, watching for leaks
 	@$(BIN)/python -m tests.campaigns soak --size $(or $(MINUTES),10)
+
+mutants: .venv/.dev  ## change core/tasks and core/routing in every way, and list what no test notices
+	@rm -rf $(MUTANTS) && mkdir -p $(MUTANTS) && cp -r gateway providers tests pyproject.toml $(MUTANTS)
+	@cd $(MUTANTS) && ../bin/mutmut run --max-children 2 > run.log || { tail -n 40 run.log; exit 1; }
+	@cd $(MUTANTS) && ../bin/mutmut results && ../bin/mutmut export-cicd-stats > /dev/null
+	@$(BIN)/python -c 'import json, sys; told = json.load(open("$(MUTANTS)/mutants/mutmut-cicd-stats.json")); print("%(killed)d of %(total)d mutants killed" % told); sys.exit(100 * told["killed"] < $(MUTATION_SCORE) * told["total"])'
 
 bench: .venv/.dev  ## measure, next to a bare handler in the same run
 	@$(BIN)/python -m tests.bench

@@ -28,8 +28,7 @@ from providers.spec import AdapterInfo, Charged, Offering, Resolution
 
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
-    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Webhooks", "load",
-    "parse",
+    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "load", "parse",
 ]
 
 _Built = TypeVar("_Built", bound=Struct)
@@ -147,7 +146,7 @@ class ProviderSettings(Struct, frozen=True, kw_only=True):
 
 
 class Webhooks(Struct, frozen=True, kw_only=True):
-    """What signs deliveries to a request's own `webhook_url`: all of them, so that they can be rotated."""
+    """What signs deliveries to a request's own `webhook_url`: all of them, for a rotation."""
 
     secrets: tuple[Annotated[Secret, read.secret], ...] = ()
 
@@ -192,10 +191,9 @@ def load(path: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, 
     """The settings in the file at `path`. Raises SettingsError with every problem."""
     try:
         return parse(path.read_text("utf-8-sig"), path.absolute().parent, adapters, environ)
-    except OSError as error:
-        raise SettingsError([Problem("", f"cannot be read: {error.strerror}")], path) from None
-    except UnicodeDecodeError:
-        raise SettingsError([Problem("", "is not UTF-8 text")], path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SettingsError([Problem("", why)], path) from None
     except SettingsError as error:
         raise SettingsError(error.problems, path) from None
 
@@ -374,12 +372,12 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
         if _all_known(provider.base_url, settings.egress.allow):
             _check_plain_http(reading, provider.base_url, settings.egress, join("providers", name))
     providers = settings.providers.values()
-    read_whole = all(_all_known(provider.adapter, provider.offerings) for provider in providers)
-    if read_whole and _all_known(settings.default_model):
+    is_read = all(_all_known(provider.adapter, provider.offerings) for provider in providers)
+    if is_read and _all_known(settings.default_model):
         models = {offering.model for provider in providers for offering in provider.offerings}
         if models and settings.default_model not in models:
-            hint = unknown("model", settings.default_model, models)
-            reading.wrong("default_model", f"no offering that is on serves it: {hint}")
+            hint = f"no offering that is on serves it: {unknown('model', settings.default_model, models)}"
+            reading.wrong("default_model", hint)
 
 
 def _check_plain_http(reading: _Pass, base_url: str, egress: Egress, path: str) -> None:

@@ -67,7 +67,7 @@ def _applies(need: Requirement, extras: list[str]) -> bool:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documented_make_commands_exist(document: str) -> None:
-    named = set(re.findall(r"(?:`|^\s*(?:\$ )?)make ([a-z]+)", text(document), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^\s*(?:\$ )?)make ([a-z-]+)", text(document), re.MULTILINE))
     assert named <= make_targets(), f"{document} names {sorted(named - make_targets())}"
 
 

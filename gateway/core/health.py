@@ -144,7 +144,7 @@ class Health(msgspec.Struct, kw_only=True):
     def accepted(self) -> None:
         """A submission was accepted: key and account are fine."""
         self.submits.answered()
-        self.refusals, self.refused_until = 0, 0.0
+        self.forgive()
 
     def poll_at(self, now: float, chance: random.Random) -> float:
         """When a poll may be made: now, or later while polls fail, so that one at a time finds out."""
@@ -162,7 +162,11 @@ class Health(msgspec.Struct, kw_only=True):
         self.polls.answered()
         return self.submits.probed(now) or was_open
 
+    def forgive(self) -> None:
+        """Key or account were mended."""
+        self.refusals, self.refused_until = 0, 0.0
+
     def resume(self) -> None:
         """An operator knows that all is well again."""
-        self.submits, self.polls = Breaker(), Breaker()
-        self.hold, self.refusals, self.refused_until = None, 0, 0.0
+        self.submits, self.polls, self.hold = Breaker(), Breaker(), None
+        self.forgive()

@@ -153,7 +153,7 @@ def _ended(task: Task, now: float, code: str, message: str, **fields: object) ->
 def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
     if task.charged != task.charged_before:
         raise InvariantViolation("a task that may have been bought would be sent again without a permission")
-    amount, currency = cost_with(task, fact.cost) or (None, None)
+    amount, currency = cost_with(task, fact.cost) or (None, task.cost_currency)  # of `cost_before`
     after = replace(
         task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
         attempts=task.attempts + 1, submitted_at=now, cost_amount=amount, cost_currency=currency,
@@ -342,7 +342,7 @@ def _late(task: Task, fact: Fact, now: float) -> Change:
             given: Detail = {"vendor_task_id": got.vendor_task_id}
             after = replace(task, **given, ref=got.ref, charged="yes", late_until=now + LATE_SECONDS)
             kind, detail = "accepted_after_end", given
-        case NotSent() | Rejected() if task.charged == "unknown" and task.vendor_task_id is None:
+        case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:
             after = unspent(replace(task, charged=charged_with(task, "no")))
             kind, detail = "refused_after_end", _cause(fact.cause)
         case Polled(progress=Succeeded(url=str(url))) if task.late_until is not None:

@@ -79,6 +79,8 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
     gate.max_in_flight = settings.max_in_flight
     gate.rate.per_minute = settings.requests_per_minute
     gate.health.is_removed = False
+    if before is not None and before.settings.api_key != settings.api_key:
+        gate.health.forgive()
     bounds = Bounds(settings.poll_min, settings.poll_max)
     known = {offering.slug: offering for offering in settings.adapter.offerings}
     polls = Rate(settings.polls_per_minute)
