@@ -50,7 +50,7 @@ DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its
 LISTEN_TRIES: Final = 1_000  # 5 ms apart
 _BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
 _NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
-_MOVED: Final = "it has jobs in flight and cannot change its adapter or base_url; use another name"
+_MOVED: Final = "it has jobs that are followed and cannot change its adapter or base_url; use another name"
 _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
 
 
@@ -272,10 +272,11 @@ def _on_stop(stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-def _has_moved(provider: Provider, settings: Settings) -> bool:
+def _has_moved(provider: Provider, settings: Settings, engine: Engine) -> bool:
     """Whether a provider would be another vendor while it has jobs: their ids mean nothing there."""
     new, old = settings.providers.get(provider.name), provider.settings
-    if new is None or provider.gate.in_flight == 0:
+    is_used = any(task.provider == provider.name for task in engine.tasks.values())
+    if new is None or not (provider.gate.in_flight or is_used):
         return False
     return (new.adapter.name, new.base_url) != (old.adapter.name, old.base_url)
 
@@ -289,7 +290,8 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
         problems = [str(problem) for problem in error.problems]
         log.error("reload_refused", problems=problems)  # noqa: TRY400 - the file's fault: no traceback helps
         return
-    moved = [name for name, provider in gateway.fleet.providers.items() if _has_moved(provider, settings)]
+    providers = gateway.fleet.providers.values()
+    moved = [one.name for one in providers if _has_moved(one, settings, gateway.engine)]
     if moved:
         log.error("reload_refused", problems=[f"providers.{name}: {_MOVED}" for name in moved])
         return

@@ -106,7 +106,7 @@ async def _order(request: Request[Any, Any, Any], name: str, action: HoldAction 
         raise Problem("not_found", f"There is no provider {name[:80]!r}.")
     if action is None:
         await store.hold_delete(name)
-        provider.health.resume()
+        provider.gate.resume()
     else:
         await store.hold_put(Hold(provider=name, action=action, by=by, at=gateway.now()))
     gateway.fleet.hold(name, action)

@@ -63,14 +63,16 @@ class Rate(msgspec.Struct):
 class Gate(msgspec.Struct, kw_only=True):
     """The door to one provider. `in_flight` counts the tasks that have, or may have, a job there.
 
-    `sending` counts the submits under way, `room` bounds them after a closing: one at first, twice as many
-    after each acceptance. Otherwise all that wait would meet a vendor that has just come back, at once.
+    Among them `entered` counts those whose intent is not stored yet. `sending` counts the submits under way;
+    `room` bounds them after a closing: one at first, twice as many after each acceptance. Otherwise all that
+    wait would meet a vendor that has just come back, at once.
     """
 
     max_in_flight: int | None = None
     rate: Rate
     in_flight: int = 0
     sending: int = 0
+    entered: int = 0
     room: int | None = None
     health: Health = msgspec.field(default_factory=Health)
     closed_until: float = 0.0
@@ -94,8 +96,23 @@ class Gate(msgspec.Struct, kw_only=True):
         if self.free_at(now) != now or not self.rate.take(now):
             return False
         self.in_flight += 1
+        self.entered += 1
         self.sending += 1
         return True
+
+    def started(self) -> None:
+        """The intent of one that entered is stored: from now on it is a job like any other."""
+        self.entered -= 1
+
+    def withdraw(self) -> None:
+        """Nothing is sent of one that entered."""
+        self.entered -= 1
+        self.answered()
+        self.leave()
+
+    def recount(self, jobs: int) -> None:
+        """Of the stored tasks so many have, or may have, a job here."""
+        self.in_flight = jobs + self.entered
 
     def answered(self) -> None:
         """A submit that entered is over, whatever came of it."""
@@ -121,6 +138,12 @@ class Gate(msgspec.Struct, kw_only=True):
             self.failures += 1
         until = now + pause_seconds(self.failures, retry_after_seconds, chance)
         self.closed_until = max(self.closed_until, until)
+        self.slow()
+
+    def resume(self) -> None:
+        """An operator knows that all is well again: nothing is waited for, but it begins slowly."""
+        self.health.resume()
+        self.closed_until, self.failures = 0.0, 0
         self.slow()
 
     def slow(self) -> None:

@@ -31,6 +31,8 @@ REFUSES_US: Final[frozenset[ErrorKind]] = frozenset({"auth", "insufficient_credi
 OPEN_AFTER: Final = 5  # tasks in a row whose call failed
 OPEN_SECONDS: Final = (10.0, 60.0)  # before a free call may close it: the first time, and at most
 PROBE_SECONDS: Final = 15.0  # between two free calls to a provider that does not answer
+TRIAL_SECONDS: Final = 300.0  # after that an error in the vendor's own words shows that somebody is there
+REFUSED_POLLS: Final = 2  # tasks whose polls are refused, from which on it is about us
 REFUSED_SECONDS: Final = (30.0, 900.0)  # how long a refused key or an empty account is left alone
 RETRY_SHARE: Final = 0.1  # of all polls may be early repetitions of failed ones
 RETRIES_SPARE: Final = 10.0  # of them may be saved up
@@ -42,6 +44,7 @@ class Breaker(msgspec.Struct):
     failing: set[str] = msgspec.field(default_factory=set)
     is_open: bool = False
     openings: int = 0
+    opened_at: float = 0.0
     closes_at: float = 0.0
 
     def failed(self, task_id: str, now: float, chance: random.Random) -> None:
@@ -49,7 +52,7 @@ class Breaker(msgspec.Struct):
         self.failing.add(task_id)
         if not self.is_open and (len(self.failing) >= OPEN_AFTER or self.openings):
             first, most = OPEN_SECONDS
-            self.is_open = True
+            self.is_open, self.opened_at = True, now
             self.closes_at = now + min(most, first * 2**min(self.openings, 10)) * chance.uniform(0.8, 1.2)
             self.openings += 1
 
@@ -86,7 +89,10 @@ class Budget(msgspec.Struct):
 
 
 class Health(msgspec.Struct, kw_only=True):
-    """The health of one provider. `refused_until`: it refuses us, and is left alone until then."""
+    """The health of one provider. `refused_until`: it refuses us, and is left alone until then.
+
+    `refused_polls` are the tasks whose polls it refuses: one alone may be that task's own trouble.
+    """
 
     submits: Breaker = msgspec.field(default_factory=Breaker)
     polls: Breaker = msgspec.field(default_factory=Breaker)
@@ -95,6 +101,7 @@ class Health(msgspec.Struct, kw_only=True):
     is_removed: bool = False
     refusals: int = 0
     refused_until: float = 0.0
+    refused_polls: set[str] = msgspec.field(default_factory=set)
     asked_at: float = 0.0
     last_error: str | None = None
 
@@ -153,14 +160,33 @@ class Health(msgspec.Struct, kw_only=True):
         return self.asked_at + PROBE_SECONDS * chance.uniform(1.0, 2.0)
 
     def probe_at(self) -> float:
-        """When a free call should find out whether the provider is back; infinity when nobody has to."""
-        return self.asked_at + PROBE_SECONDS if self.is_open else float("inf")
+        """When a free call should find out whether the provider is back; infinity when nobody has to.
+
+        While polls fail, those of paid tasks have the first turn.
+        """
+        if not self.is_open:
+            return float("inf")
+        return self.asked_at + PROBE_SECONDS * (2.0 if self.polls.is_open else 1.0)
+
+    def has_trial(self, now: float) -> bool:
+        """Whether it has been asked in vain for so long that its errors count as answers."""
+        opened_at = [breaker.opened_at for breaker in (self.submits, self.polls) if breaker.is_open]
+        return any(now - at >= TRIAL_SECONDS for at in opened_at)
 
     def asked(self, now: float) -> bool:
-        """A poll was answered; whether that ended an outage."""
-        was_open = self.polls.is_open
+        """A poll was answered; whether that ended an outage, or a pause that refused polls began."""
+        was_away = self.polls.is_open or len(self.refused_polls) >= REFUSED_POLLS
+        if len(self.refused_polls) >= REFUSED_POLLS:
+            self.forgive()
+        self.refused_polls.clear()
         self.polls.answered()
-        return self.submits.probed(now) or was_open
+        return self.submits.probed(now) or was_away
+
+    def poll_refused(self, task_id: str, now: float, chance: random.Random) -> None:
+        """A poll met a refusal of our key or account."""
+        self.refused_polls.add(task_id)
+        if len(self.refused_polls) >= REFUSED_POLLS:
+            self.refused(now, chance)
 
     def forgive(self) -> None:
         """Key or account were mended."""
@@ -169,4 +195,5 @@ class Health(msgspec.Struct, kw_only=True):
     def resume(self) -> None:
         """An operator knows that all is well again."""
         self.submits, self.polls, self.hold = Breaker(), Breaker(), None
+        self.refused_polls.clear()
         self.forgive()

@@ -6,11 +6,17 @@ And the end of a parked task. Not held here: when to ask (`gateway.core.pacing`)
 
 from __future__ import annotations
 
-from gateway.core.facts import DeadlinePassed, LateEnded
+from typing import Final
+
+from gateway.core.facts import DeadlinePassed, LateEnded, Polled
 from gateway.core.states import Task
 from gateway.engine.loop import Engine
 from gateway.engine.poll import as_fact, outcome
-from providers.spec import VendorError
+from gateway.engine.probe import answered
+from gateway.engine.provider import Provider
+from providers.spec import Ref, VendorError
+
+LATE_ASKING_MAX: Final = 10  # polls of one provider under way at once, from which on late ones wait
 
 
 async def look_again(engine: Engine, task: Task) -> None:
@@ -18,15 +24,35 @@ async def look_again(engine: Engine, task: Task) -> None:
     provider = engine.fleet.providers.get(task.provider or "")
     if engine.now() >= (task.late_until or 0.0):
         await engine.save(task, LateEnded())
-    elif provider is not None and task.ref is not None and provider.polls.take(engine.now()):
-        try:
-            progress = await provider.adapter.poll(task.ref)
-        except VendorError as error:
-            engine.telemetry.polled(provider.name, "error", 0.0)
-            provider.health.last_error = error.kind
-        else:
-            engine.telemetry.polled(provider.name, outcome(progress), 0.0)
-            await engine.save(task, as_fact(provider, task, progress))
+    elif provider is not None and task.ref is not None and _has_time(engine, provider):
+        await _look(engine, task, provider, task.ref)
+
+
+def _has_time(engine: Engine, provider: Provider) -> bool:
+    """Whether nobody with a video still to come is kept waiting by this question."""
+    is_idle = provider.asking < LATE_ASKING_MAX and not provider.health.polls.is_open
+    return is_idle and provider.polls.take(engine.now())
+
+
+async def _look(engine: Engine, task: Task, provider: Provider, ref: Ref) -> None:
+    provider.asking += 1
+    fact: Polled | LateEnded
+    try:
+        progress = await provider.adapter.poll(ref)
+    except VendorError as error:
+        engine.telemetry.polled(provider.name, "error", 0.0)
+        provider.health.last_error = error.kind
+        return
+    except Exception as error:  # noqa: BLE001 - such as the reference of another adapter that had this name
+        engine.telemetry.step_failed(task.id, error)
+        fact = LateEnded()
+    else:
+        engine.telemetry.polled(provider.name, outcome(progress), 0.0)
+        answered(engine, provider)
+        fact = as_fact(provider, task, progress)
+    finally:
+        provider.asking -= 1
+    await engine.save(task, fact)
 
 
 async def end(engine: Engine, task: Task) -> None:

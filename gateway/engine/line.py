@@ -1,23 +1,27 @@
 """The line of waiting tasks: highest priority first, fair between callers, each to its first free candidate.
 
-Fair: a caller's next task stands behind one task of every other caller, however many either has (start-time
-fair queueing). What comes back from a vendor that took nothing keeps the turn that it had. Not held here: who
-may go at all (`gateway.core.admission`), the loop that asks.
+Tasks with the same candidates stand in one row; who goes is found among the heads of the rows, so a hundred
+thousand that wait for one provider cost nothing to those that wait for another. Fair: a caller's next task in
+a row stands behind one task of every other caller there, however many either has (start-time fair queueing).
+What comes back from a vendor that took nothing goes next. Not held here: who may go at all
+(`gateway.core.admission`), the loop that asks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
+from heapq import merge
 from typing import TypeAlias
 
 from gateway.core.facts import Candidate
 from gateway.core.states import Task
 from gateway.engine.provider import Fleet
 
+_Row: TypeAlias = tuple[Candidate, ...]  # the open candidates of all its tasks
 _Place: TypeAlias = tuple[int, int, float, str]  # priority negated, turn, age, id
-_Caller: TypeAlias = tuple[int, str]  # priority negated, owner: turns are counted within a priority
+_Caller: TypeAlias = tuple[int, str, _Row]  # priority negated, owner: whose turns are counted
 
 
 class Line:
@@ -26,33 +30,36 @@ class Line:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._places: list[_Place] = []
-        self._waiting: dict[str, tuple[_Place, Task]] = {}
-        self._waited_for: Counter[str] = Counter()
+        self._rows: dict[_Row, list[_Place]] = {}
+        self._waiting: dict[str, tuple[_Place, _Caller]] = {}
         self._turns: dict[int, int] = {}  # by priority negated: the turn of the task that went last
-        self._last: dict[_Caller, int] = {}  # the turn of a caller's last task
+        self._last: dict[_Caller, int] = {}  # the turn of a caller's last task in a row
         self._mine: Counter[_Caller] = Counter()
         self.gates_at = float("inf")
 
     def add(self, task: Task) -> None:
         """Let a task wait: after its caller's other turns, or next of all if it was sent already."""
-        caller = _caller(task)
+        row = task.open_candidates
+        caller = (-task.priority, task.owner, row)
         turn = self._turns.get(caller[0], 0)
         if task.attempts == 0:
             turn = self._last[caller] = max(turn, self._last.get(caller, 0)) + 1
         place = (caller[0], turn, task.created_at, task.id)
-        self._waiting[task.id] = place, task
+        self._waiting[task.id] = place, caller
         insort(self._places, place)
+        insort(self._rows.setdefault(row, []), place)
         self._mine[caller] += 1
-        self._waited_for.update({candidate.provider for candidate in task.open_candidates})
 
     def remove(self, task_id: str) -> None:
         """Let a task wait no more; one that does not wait is left alone."""
         if task_id not in self._waiting:
             return
-        place, task = self._waiting.pop(task_id)
-        del self._places[bisect_left(self._places, place)]
-        self._waited_for.subtract({candidate.provider for candidate in task.open_candidates})
-        caller = _caller(task)
+        place, caller = self._waiting.pop(task_id)
+        row = self._rows[caller[2]]
+        for places in (self._places, row):
+            del places[bisect_left(places, place)]
+        if not row:
+            del self._rows[caller[2]]
         self._mine[caller] -= 1
         if not self._mine[caller]:
             del self._mine[caller]
@@ -62,9 +69,9 @@ class Line:
         """A task's place from 1, and when it may start if that can be told; None when not in line."""
         if task_id not in self._waiting:
             return None
-        place, task = self._waiting[task_id]
+        place, (_, _, row) = self._waiting[task_id]
         gates = self._fleet.gates()
-        names = dict.fromkeys(some.provider for some in task.open_candidates if some.provider in gates)
+        names = dict.fromkeys(some.provider for some in row if some.provider in gates)
         times = [at for name in names if (at := gates[name].free_at(now)) is not None]
         return bisect_left(self._places, place) + 1, min(times, default=None)
 
@@ -82,7 +89,7 @@ class Line:
 
     def waiting_for(self, provider: str) -> int:
         """How many tasks could go to this provider."""
-        return self._waited_for[provider]
+        return sum(len(row) for key, row in self._rows.items() if provider in {some.provider for some in key})
 
     def ready(
         self, now: float, room: int, may_go: Callable[[str], bool]
@@ -92,29 +99,32 @@ class Line:
         `may_go` says of an id whether that task may go at all.
         """
         gates = self._fleet.gates()
-        free = {name for name, gate in gates.items()
-                if self._waited_for[name] > 0 and gate.free_at(now) == now}
         going: list[tuple[str, Candidate]] = []
-        for level, turn, _, task_id in self._places:
-            if not free or len(going) >= room:
+        for place in merge(*(self._going(row, now) for row in self._rows)):
+            level, turn, _, task_id = place
+            if len(going) >= room:
                 break
-            candidate = self._open_to(self._waiting[task_id][1], free)
+            candidate = self._free(self._waiting[task_id][1][2], now)  # others of its row may have gone since
             if candidate is None or not may_go(task_id):
                 continue
-            gate = gates[candidate.provider]
-            gate.enter(now)
+            gates[candidate.provider].enter(now)
             going.append((task_id, candidate))
             self._turns[level] = max(self._turns.get(level, 0), turn)
-            if gate.free_at(now) != now:
-                free.discard(candidate.provider)
         times = (gate.free_at(now) for gate in gates.values())
         self.gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
         return going
 
-    def _open_to(self, task: Task, free: Collection[str]) -> Candidate | None:
-        open_now = (some for some in task.open_candidates if some.provider in free)
-        return next((some for some in open_now if self._fleet.find(some) is not None), None)
+    def _going(self, row: _Row, now: float) -> Iterator[_Place]:
+        """The places of a row in order, for as long as one of its candidates is free."""
+        for place in self._rows[row]:
+            if self._free(row, now) is None:
+                return
+            yield place
 
-
-def _caller(task: Task) -> _Caller:
-    return -task.priority, task.owner
+    def _free(self, row: _Row, now: float) -> Candidate | None:
+        """The first of these candidates that takes a task now."""
+        for candidate in row:
+            found = self._fleet.find(candidate)
+            if found is not None and found[0].gate.free_at(now) == now:
+                return candidate
+        return None

@@ -22,6 +22,7 @@ from gateway.core.facts import Accepted, Adopted, Candidate, Fact, Polled
 from gateway.core.pacing import PollPlan, next_look, next_poll
 from gateway.core.states import Change, Event, Task, with_event
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply
+from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet, Provider
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
@@ -30,7 +31,7 @@ from gateway.telemetry import Telemetry
 from providers.spec import Pending
 
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
-POLLS_MAX: Final = 500  # other steps under way at once in this process
+POLLS_MAX: Final = 2_000  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
@@ -96,8 +97,8 @@ class Engine:
         self._is_stopping = False
         self._submits: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
+        self._doubts = Doubts(store, self.tasks, self.insist)
         store.listen(self.saved)
-        store.doubt(self._doubted)
 
     # --- its life -----------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class Engine:
         """The providers were changed: count what each has in flight anew, and look again who may go."""
         jobs = Counter(task.provider for task in self.tasks.values() if task.is_in_flight)
         for name, provider in self.fleet.providers.items():
-            provider.gate.in_flight = max(jobs[name], provider.gate.sending)
+            provider.gate.recount(jobs[name])
         self._wake.set()
 
     def look(self) -> None:
@@ -137,10 +138,11 @@ class Engine:
         self._wake.set()
         while self._submits:
             await asyncio.wait(self._submits)
-        for step in self._others:
+        rest = [*self._others, *self._doubts.looks.values()]
+        for step in rest:
             step.cancel()
-        if self._others:
-            await asyncio.wait(self._others)
+        if rest:
+            await asyncio.wait(rest)
 
     def _probe(self) -> float:
         """Have providers that do not answer asked, free of charge; when to look again. Tell their states."""
@@ -333,6 +335,7 @@ class Engine:
             return
         self.tasks[task.id] = task
         watch = self.watches.setdefault(task.id, Watch())
+        watch.is_parked = watch.is_parked and not task.is_terminal
         if task.state in ("waiting", "submission_unknown"):  # what is remembered is of an earlier job
             watch.plan = watch.polled_at = watch.missing_since = None
             watch.failures = 0
@@ -348,6 +351,8 @@ class Engine:
         provider = self.fleet.providers.get(job.provider or "")
         if provider is None:
             return
+        if before is not None and (before.state, after.state) == ("waiting", "submitting"):
+            provider.gate.started()
         if job is before and not after.is_in_flight:
             provider.gate.leave()
         elif before is None and after.is_in_flight:
@@ -355,19 +360,6 @@ class Engine:
         if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
             candidate = Candidate(provider.name, after.offering or "")
             self.fleet.learn(candidate, after.completed_at - after.started_at)
-
-    def _doubted(self, task: Task, events: tuple[Event, ...]) -> None:
-        """A save failed, perhaps only seemingly, and perhaps nobody tries it again: see what is stored."""
-        looking = asyncio.create_task(self._look_at(task.id, events))
-        self._others.add(looking)
-        looking.add_done_callback(self._others.discard)
-
-    async def _look_at(self, task_id: str, events: tuple[Event, ...]) -> None:
-        stored = await self.insist(task_id, partial(self.store.task_get, task_id))
-        known = self.tasks.get(task_id)
-        if stored is None or stored == known or (known is None and not stored.is_followed):
-            return
-        self.store.tell(stored, events if known is None else ())  # of a known one, its saver tells the events
 
     def _forget(self, task_id: str) -> None:
         self.tasks.pop(task_id, None)
@@ -378,12 +370,17 @@ class Engine:
     def _park(self, task_id: str, message: str) -> None:
         """Leave a task alone until its deadline: its next step would break a promise."""
         self.telemetry.violated(task_id, message)
-        watch = self.watches.get(task_id)
-        if watch is None or watch.is_parked:
-            self._forget(task_id)
+        task, watch = self.tasks.get(task_id), self.watches.get(task_id)
+        if task is None or watch is None:
             return
-        watch.is_parked = True
-        self.due_at(task_id, self.tasks[task_id].deadline_at)
+        if not watch.is_parked:
+            watch.is_parked = True
+            self.due_at(task_id, task.deadline_at)
+            return
+        self._forget(task_id)  # nothing ends it; the next start tries again
+        provider = self.fleet.providers.get(task.provider or "")
+        if provider is not None and task.is_in_flight:
+            provider.gate.leave()
 
     def oldest_unfinished_seconds(self) -> float:
         """The age of the oldest unfinished task, 0 when there is none."""

@@ -37,10 +37,11 @@ async def poll(engine: Engine, task: Task) -> None:
     if watch.turn is None:
         watch.turn = provider.polls.book(now)
     if provider.asking >= ASKING_MAX:
-        watch.turn = max(watch.turn, now + engine.chance.uniform(*_CROWDED_SECONDS))
+        crowd = max(1.0, provider.gate.in_flight / ASKING_MAX)  # or all of them would try all the time
+        watch.turn = max(watch.turn, now + crowd * engine.chance.uniform(*_CROWDED_SECONDS))
     watch.turn = max(watch.turn, provider.health.poll_at(now, engine.chance))
     if watch.turn > now:
-        engine.due_at(task.id, min(task.deadline_at, watch.turn))
+        engine.due_at(task.id, min(_ends_at(task, provider), watch.turn))
         return
     watch.turn = None
     lag_seconds = now - (now if watch.plan is None else watch.plan.at)
@@ -85,7 +86,14 @@ async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: 
     watch.plan = poll_again(now, watch.failures, error.retry_after_seconds, provider.bounds, engine.chance)
     if not provider.health.retries.take():
         watch.plan = no_sooner(watch.plan, now, provider.bounds, engine.chance)
-    engine.due_at(task.id, min(task.deadline_at, watch.plan.at))
+    engine.due_at(task.id, min(_ends_at(task, provider), watch.plan.at))
+
+
+def _ends_at(task: Task, provider: Provider) -> float:
+    """When something else than a poll is due for the task."""
+    if task.unknown_at is None:
+        return task.deadline_at
+    return min(task.deadline_at, task.unknown_at + provider.settings.unknown_timeout)
 
 
 async def _answered(engine: Engine, task: Task, provider: Provider, progress: Progress) -> None:

@@ -25,9 +25,9 @@ def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorEr
     if error.kind in DOWN:
         health.polls.failed(task_id, now, engine.chance)
     elif error.kind in REFUSES_US:
-        health.refused(now, engine.chance)
+        health.poll_refused(task_id, now, engine.chance)
         provider.gate.slow()
-    elif error.kind != "rate_limited":
+    else:
         answered(engine, provider)
 
 
@@ -39,6 +39,11 @@ async def probe(engine: Engine, provider: Provider) -> None:
         if ref is not None:
             await provider.adapter.poll(ref)
     except VendorError as error:
-        unanswered(engine, provider, "", error)
+        if error.reason is not None and provider.health.has_trial(engine.now()):
+            answered(engine, provider)  # there are vendors that say so of every job that they do not know
+        else:
+            unanswered(engine, provider, "", error)
+    except Exception as error:  # noqa: BLE001 - a fault of an adapter is no answer, and must not be silent
+        engine.telemetry.step_failed("", error)
     else:
         answered(engine, provider)

@@ -39,6 +39,7 @@ class Provider(msgspec.Struct, kw_only=True):
     known: dict[str, Offering]
     asking: int = 0
     last_ref: Ref | None = None
+    probes: int = 0
 
     @property
     def name(self) -> str:
@@ -55,8 +56,12 @@ class Provider(msgspec.Struct, kw_only=True):
         return self.gate.state(now)
 
     def probe_ref(self) -> Ref | None:
-        """What a free call can ask for: its latest job, or one that cannot exist. None: nothing."""
-        if self.last_ref is None and isinstance(self.adapter, MakesRefs):
+        """What a free call can ask for: its latest job and one that cannot exist, in turn. None: nothing.
+
+        One job alone may be what the vendor stumbles over.
+        """
+        self.probes += 1
+        if isinstance(self.adapter, MakesRefs) and (self.last_ref is None or self.probes % 2 == 0):
             return self.adapter.ref_of(NO_JOB)
         return self.last_ref
 
@@ -83,7 +88,8 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
         gate.health.forgive()
     bounds = Bounds(settings.poll_min, settings.poll_max)
     known = {offering.slug: offering for offering in settings.adapter.offerings}
-    polls = Rate(settings.polls_per_minute)
+    polls = Rate(settings.polls_per_minute) if before is None else before.polls
+    polls.per_minute = settings.polls_per_minute
     is_same = before is not None and before.settings.adapter is settings.adapter
     return Provider(
         settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known,

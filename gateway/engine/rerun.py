@@ -21,7 +21,7 @@ async def permission(engine: Engine, task: Task, failed: Failed, charged: Charge
     is_over = engine.now() >= task.deadline_at or failed.code == "content_policy"
     if task.state != "rendering" or task.reruns >= policy.rerun_failed or is_over:
         return None
-    others = [some for some in task.open_candidates if some != task.tried]
+    others = [some for some in task.open_candidates if some != task.tried and _takes(engine, some)]
     if others and policy.rerun_cost_limit is not None:
         request, limit = await load_request(engine.store, task.id), policy.rerun_cost_limit
         before = render_failed(task, charged)
@@ -30,6 +30,12 @@ async def permission(engine: Engine, task: Task, failed: Failed, charged: Charge
         return None
     dear = tuple(some for some in task.open_candidates if some not in others)
     return RerunAllowed(failed, charged, dear, f"the policy rerun_failed = {policy.rerun_failed}")
+
+
+def _takes(engine: Engine, candidate: Candidate) -> bool:
+    """Whether it is still there and takes something new."""
+    found = engine.fleet.find(candidate)
+    return found is not None and not found[0].health.is_draining
 
 
 def _is_affordable(

@@ -46,8 +46,7 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
         started = await engine.save(task, SubmitStarted(candidate, cost))
     finally:
         if started is None:
-            gate.answered()
-            gate.leave()
+            gate.withdraw()
     if started is not None:
         provider, offering = found
         try:
@@ -102,7 +101,7 @@ def _unaccepted(engine: Engine, provider: Provider, task: Task, error: VendorErr
     """What a submit without an acceptance says of the provider, and what it proves of the task."""
     now, gate, health = engine.now(), provider.gate, provider.health
     cause = Cause(error.kind, error.message, error.status, error.reason)
-    was_refused = health.refusals > 0
+    is_known = health.refusals > 0 and error.kind in REFUSES_US
     health.last_error = error.kind
     if error.kind in DOWN:
         health.submits.failed(task.id, now, engine.chance)
@@ -116,7 +115,7 @@ def _unaccepted(engine: Engine, provider: Provider, task: Task, error: VendorErr
         return SubmitUnknown(cause)
     if error.outcome == "not_sent" or REFUSALS.get(error.kind, ("final", ""))[0] == "later":
         gate.close(now, error.retry_after_seconds, engine.chance)
-    return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause, is_known=was_refused)
+    return NotSent(cause) if error.outcome == "not_sent" else Rejected(cause, is_known=is_known)
 
 
 async def expire(engine: Engine, task: Task) -> None:

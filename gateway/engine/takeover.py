@@ -9,6 +9,7 @@ from collections import Counter
 from functools import partial
 from typing import Final
 
+from gateway.core.admission import WINDOW_SECONDS
 from gateway.core.facts import Cause, SubmitUnknown
 from gateway.core.states import Task
 from gateway.engine.loop import Engine
@@ -35,7 +36,7 @@ async def _take_over(engine: Engine) -> None:
         for task in batch:
             if task.id not in engine.tasks:
                 await _adopt(engine, task)
-    _look_around(engine)
+    await _look_around(engine)
 
 
 async def _adopt(engine: Engine, task: Task) -> None:
@@ -45,12 +46,13 @@ async def _adopt(engine: Engine, task: Task) -> None:
         await engine.save(task, SubmitUnknown(Cause("broken", "the gateway ended while it was sending this")))
 
 
-def _look_around(engine: Engine) -> None:
+async def _look_around(engine: Engine) -> None:
     """Count the submits of the last minute against each rate, and tell of tasks without a provider."""
     providers = engine.fleet.providers
-    for name, provider in providers.items():
-        sent = [task.submitted_at or 0.0 for task in engine.tasks.values() if task.provider == name]
-        provider.gate.rate.remember(sent)
+    since = engine.now() - WINDOW_SECONDS
+    for name, at in await engine.insist("", partial(engine.store.submitted_since, since)):
+        if name in providers:
+            providers[name].gate.rate.remember([at])
     unfinished = (task.provider for task in engine.tasks.values() if not task.is_terminal)
     for missing, count in Counter(unfinished).items():
         if missing is not None and missing not in providers:

@@ -73,6 +73,8 @@ TASKS_CLAIM: Final = f"""update videos set replica = $1, version = version + 1
 TASKS_OWNED: Final = f"""select {_NAMES} from videos
     where {_FOLLOWED} and replica = $1 and (created_at, id) > ($2, $3)
     order by created_at, id limit $4"""  # noqa: S608
+SUBMITTED_SINCE: Final = """select provider, submitted_at from videos
+    where submitted_at >= $1 and provider is not null order by submitted_at"""
 REQUEST_ADD: Final = """insert into video_requests (video_id, request, metadata, pins)
     values ($1, $2, $3, $4)"""
 REQUEST_GET: Final = "select request, metadata, pins from video_requests where video_id = $1"
@@ -234,6 +236,11 @@ class Store:
         if not rows:
             raise GuardFailed(f"no request is stored for {video_id}")
         return asked_of(rows[0], await self._database.read(INPUTS_GET, (video_id,)))
+
+    async def submitted_since(self, at: float) -> list[tuple[str, float]]:
+        """What was sent since then, to which provider and when, oldest first."""
+        rows = await self._database.read(SUBMITTED_SINCE, (at,))
+        return [(str(provider), float(sent_at or 0)) for provider, sent_at in rows]
 
     async def request_get(self, video_id: str) -> tuple[str, dict[str, str]]:
         """The request as stored (JSON), and the inputs kept apart. Raises GuardFailed when it is gone."""

@@ -22,3 +22,6 @@ create table provider_holds (
     by_whom text not null,
     at double precision not null
 );
+
+-- What was sent in the last minute counts against the vendors' rates after a restart.
+create index videos_by_submission on videos (submitted_at);
