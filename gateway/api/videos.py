@@ -135,6 +135,8 @@ async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str])
     video = await video_of(request, video_id)
     if not video.task.is_terminal:
         raise Problem("not_ready", f"The video is {video.task.status}; only a finished one can be deleted.")
+    if video_id in gateway.engine.sending:
+        raise Problem("not_ready", "The vendor's answer to this video is still to come; delete it then.")
     if not await gateway.store.video_delete(video_id, owner):
         raise absent(video_id)
     gateway.telemetry.video_deleted(video.task.status)

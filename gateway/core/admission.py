@@ -107,7 +107,6 @@ class Gate(msgspec.Struct, kw_only=True):
     def withdraw(self) -> None:
         """Nothing is sent of one that entered."""
         self.entered -= 1
-        self.answered()
         self.leave()
 
     def recount(self, jobs: int) -> None:

@@ -177,6 +177,8 @@ def _accepted(task: Task, fact: Accepted, now: float) -> _Step:
 
 
 def _adopted(task: Task, fact: Adopted, now: float) -> _Step:
+    if task.vendor_task_id not in (None, fact.submitted.vendor_task_id):
+        raise IllegalTransition(task, fact)  # it has a job, and that is still looked up
     after = _rendering(task, fact.submitted, now)
     return after, "adopted", {"vendor_task_id": after.vendor_task_id, "by": fact.by}
 

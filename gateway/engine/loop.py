@@ -95,6 +95,8 @@ class Engine:
         self.line = Line(fleet)
         self._wake = asyncio.Event()
         self._is_stopping = False
+        self.entering: set[str] = set()  # admitted tasks, with a place at a gate, not known to be started
+        self.sending: set[str] = set()  # tasks whose submit is under way, ended ones among them
         self._submits: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._doubts = Doubts(store, self.tasks, self.insist)
@@ -236,6 +238,7 @@ class Engine:
             return
         for task_id, candidate in self.line.ready(now, SUBMITS_MAX - len(self._submits), self._may_go):
             task = self.tasks[task_id]
+            self.entering.add(task_id)
             self._begin(self._submits, task_id, partial(self._steps.submit, self, task, candidate))
 
     def _may_go(self, task_id: str) -> bool:
@@ -330,10 +333,10 @@ class Engine:
         before = self.tasks.get(task.id)
         self.telemetry.task_changed(before, task, events)
         self._count(before, task)
+        self.tasks[task.id] = task
         if not task.is_followed:
             self._forget(task.id)
             return
-        self.tasks[task.id] = task
         watch = self.watches.setdefault(task.id, Watch())
         watch.is_parked = watch.is_parked and not task.is_terminal
         if task.state in ("waiting", "submission_unknown"):  # what is remembered is of an earlier job
@@ -351,36 +354,35 @@ class Engine:
         provider = self.fleet.providers.get(job.provider or "")
         if provider is None:
             return
-        if before is not None and (before.state, after.state) == ("waiting", "submitting"):
-            provider.gate.started()
         if job is before and not after.is_in_flight:
             provider.gate.leave()
-        elif before is None and after.is_in_flight:
+        elif job is after and after.is_in_flight and after.id in self.entering:
+            self.entering.discard(after.id)
+            provider.gate.started()
+        elif job is after and after.is_in_flight:
             provider.gate.in_flight += 1
         if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
             candidate = Candidate(provider.name, after.offering or "")
             self.fleet.learn(candidate, after.completed_at - after.started_at)
 
     def _forget(self, task_id: str) -> None:
-        self.tasks.pop(task_id, None)
+        task = self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
         self.line.remove(task_id)
+        provider = None if task is None else self.fleet.providers.get(task.provider or "")
+        if task is not None and task.is_in_flight and provider is not None:
+            provider.gate.leave()
         self._wake.set()
 
     def _park(self, task_id: str, message: str) -> None:
         """Leave a task alone until its deadline: its next step would break a promise."""
         self.telemetry.violated(task_id, message)
-        task, watch = self.tasks.get(task_id), self.watches.get(task_id)
-        if task is None or watch is None:
+        watch = self.watches.get(task_id)
+        if watch is None or watch.is_parked:
+            self._forget(task_id)  # nothing ends it; the next start tries again
             return
-        if not watch.is_parked:
-            watch.is_parked = True
-            self.due_at(task_id, task.deadline_at)
-            return
-        self._forget(task_id)  # nothing ends it; the next start tries again
-        provider = self.fleet.providers.get(task.provider or "")
-        if provider is not None and task.is_in_flight:
-            provider.gate.leave()
+        watch.is_parked = True
+        self.due_at(task_id, self.tasks[task_id].deadline_at)
 
     def oldest_unfinished_seconds(self) -> float:
         """The age of the oldest unfinished task, 0 when there is none."""

@@ -37,28 +37,31 @@ _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sen
 async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     """Send an admitted task. Its place at the gate was taken; it is given back here if nothing is sent."""
     found, gate = engine.fleet.find(candidate), engine.fleet.providers[candidate.provider].gate
-    started = None
+    engine.sending.add(task.id)
     try:
         if found is None:
             return  # a reload took it away since it was admitted
         request = await load_request(engine.store, task.id)
         cost = as_cost(found[0].price(found[1], request))
         started = await engine.save(task, SubmitStarted(candidate, cost))
+        if started is not None:
+            fact = await _send(engine, *found, request, started)
+            await _save(engine, found[0], started, fact)
     finally:
-        if started is None:
+        engine.sending.discard(task.id)
+        gate.answered()
+        if task.id in engine.entering:
+            engine.entering.discard(task.id)
             gate.withdraw()
-    if started is not None:
-        provider, offering = found
-        try:
-            fact = await _send(engine, provider, offering, request, started)
-        finally:
-            gate.answered()
-        engine.telemetry.submitted(provider.name, _RESULTS[type(fact)])
-        try:
-            await engine.save(started, fact)
-        except Duplicate:
-            cause = Cause("junk", "the vendor answered with the id of another video's job")
-            await engine.save(started, SubmitUnknown(cause))
+
+
+async def _save(engine: Engine, provider: Provider, started: Task, fact: Fact) -> None:
+    engine.telemetry.submitted(provider.name, _RESULTS[type(fact)])
+    try:
+        await engine.save(started, fact)
+    except Duplicate:
+        cause = Cause("junk", "the vendor answered with the id of another video's job")
+        await engine.save(started, SubmitUnknown(cause))
 
 
 def reference_of(task: Task) -> str:

@@ -1,0 +1,115 @@
+"""The database as one process meets it: slow, failing, lying, and silent for ever to a process that is dead.
+
+A wrapper around the real one, which outlives every process. Not held here: any statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from gateway.storage.db import GuardFailed, Row, Step, StorageError, Value
+from gateway.storage.store import TASKS_CLAIM
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+MOMENT_SECONDS: Final = 1e-6
+TRY_SECONDS: Final = 1.0  # between the driver's own tries whether its trouble is over
+
+
+class Disk:
+    """A `Database`. Raises StorageError as planned, asyncio.CancelledError to who is dead."""
+
+    def __init__(self, process: Process) -> None:
+        self._process, self._world = process, process.world
+        self._real, self._plan = process.world.database, process.world.plan.disk
+        self._failed_at: float | None = None
+        self._free_at = -1.0  # when the writer is done with what it has
+        self._chance = process.world.chance(f"disk of {process.name}")
+
+    @property
+    def waiting(self) -> int:
+        """Nothing ever waits for its turn here."""
+        return 0
+
+    @property
+    def trouble(self) -> str | None:
+        """As the driver has it: from a failed write until the disk is tried again and answers."""
+        now = self._world.time()
+        if self._failed_at is None or (now >= self._failed_at + TRY_SECONDS and not self._is_out(now)):
+            return None
+        return "the disk does not answer"
+
+    async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
+        """All rows of one statement."""
+        await self._process.may_go_on()
+        self._breaks("read", self._plan.fails / 2)
+        return await self._real.read(sql, args)
+
+    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
+        """One atomic write; what was handed over goes on when its caller is cancelled, as in the driver."""
+        await self._process.crosses("write begins")
+        self._breaks("write", self._plan.fails)
+        now, most = self._world.time(), self._plan.slow_seconds
+        before = after = 0.0
+        if self._plan.slow and self._chance.random() < self._plan.slow:
+            before, after = self._chance.uniform(0, most), self._chance.uniform(0, most)
+        # One writer: what was handed over first is committed and answered first, never at the same moment.
+        begins_at = max(now + before, self._free_at + MOMENT_SECONDS if self._free_at >= now else now)
+        self._free_at = ends_at = begins_at + after
+        commit = self._commit(steps, committed, (begins_at, ends_at))
+        if ends_at > now:
+            await asyncio.shield(asyncio.create_task(commit))
+        else:
+            await commit
+
+    async def _commit(
+        self, steps: Sequence[Step], committed: Callable[[], None] | None, times: tuple[float, float]
+    ) -> None:
+        begins_at, ends_at = times
+        outlived = self._process.is_outlived
+        await self._until(begins_at)
+        if self._process.is_outlived and not outlived:
+            raise StorageError("the connection was lost while the process stood still")
+        try:
+            await self._real.write(steps)
+        except GuardFailed:
+            self._process.has_claimed |= steps[0].sql == TASKS_CLAIM
+            raise
+        await self._process.crosses("write is done")
+        await self._until(ends_at)
+        if self._plan.lies and self._chance.random() < self._plan.lies:
+            self._count("write is done and denied")
+            raise StorageError("the database was gone before it answered")
+        if committed is not None:
+            committed()
+
+    async def _until(self, at: float) -> None:
+        now = self._world.time()
+        if at > now:
+            await asyncio.sleep(at - now)
+            await self._process.may_go_on()
+
+    async def migrate(self) -> int:
+        """The world has done that."""
+        return 0
+
+    async def close(self) -> None:
+        """The real one stays open for the next process."""
+
+    def _breaks(self, what: str, share: float) -> None:
+        now = self._world.time()
+        if self._is_out(now) or (share and self._chance.random() < share):
+            if what == "write":
+                self._failed_at = now
+            self._count(f"{what} fails")
+            raise StorageError("the disk does not answer")
+
+    def _is_out(self, now: float) -> bool:
+        return any(start <= now < end for start, end in self._plan.outages)
+
+    def _count(self, what: str) -> None:
+        self._world.history.disk_faults += 1
+        self._world.say("disk", what)

@@ -1,0 +1,174 @@
+"""Bugs on purpose: each breaks one promise in the production code, and the simulation has to find it.
+
+A simulation that finds nothing proves nothing until it is known what it would find. Not held here: looking
+for them (`campaign`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+from unittest.mock import patch
+
+import msgspec
+
+from gateway.core import tasks
+from gateway.core.admission import Gate
+from gateway.core.facts import Accepted, Fact, NotSent, SubmitUnknown
+from gateway.core.pacing import PollPlan
+from gateway.core.states import Change, Task
+from gateway.core.tasks import IllegalTransition
+from gateway.engine import loop, poll, submit, takeover
+from gateway.engine.loop import Engine
+from gateway.engine.provider import Provider
+from gateway.engine.steps import STEPS
+from gateway.storage import store as statements
+from gateway.storage.db import Duplicate, GuardFailed, StorageError
+from gateway.storage.store import Store
+from providers.spec import Failed, VendorError
+
+Patch: TypeAlias = Any  # what unittest.mock.patch makes
+_FAILED: Final = Failed(raw_status="?", code="vendor_failed", message="it is not there")
+
+
+def _unknown_is_not_sent() -> Patch:
+    """A lost answer is taken for a request that never left."""
+    real = submit._unaccepted  # noqa: SLF001 - what is to be broken
+
+    def wrong(engine: Engine, provider: Provider, task: Task, error: VendorError) -> Fact:
+        fact = real(engine, provider, task, error)
+        return NotSent(fact.cause) if isinstance(fact, SubmitUnknown) else fact
+
+    return patch.object(submit, "_unaccepted", wrong)
+
+
+def _takeover_sends_again() -> Patch:
+    """A task that was being sent when the process died goes back into the line."""
+    return patch.object(takeover, "SubmitUnknown", NotSent)
+
+
+def _no_fence() -> Patch:
+    """A save does not look whether the task is as it was found, and overwrites events."""
+    sql = statements.VIDEO_SAVE.rsplit(" and version", 1)[0]
+    add = statements.EVENT_ADD.replace("insert into", "insert or replace into")
+    return patch.multiple(statements, VIDEO_SAVE=sql, EVENT_ADD=add)
+
+
+def _missing_is_failed() -> Patch:
+    """A vendor that does not know its own id yet is taken to have failed the render."""
+
+    async def wrong(engine: Engine, task: Task, provider: Provider, error: VendorError) -> None:
+        if error.kind == "not_found":
+            await answered(engine, task, provider, _FAILED)
+            return
+        await real(engine, task, provider, error)
+
+    real, answered = poll._could_not_ask, poll._answered  # noqa: SLF001 - what is to be broken
+    return patch.object(poll, "_could_not_ask", wrong)
+
+
+def _gate_is_left_open() -> Patch:
+    """A provider's gate does not count those that enter."""
+
+    def wrong(gate: Gate, now: float) -> bool:
+        gate.sending += 1
+        return True
+
+    return patch.object(Gate, "enter", wrong)
+
+
+def _late_answer_is_ignored() -> Patch:
+    """What a vendor answers after the task has ended is thrown away."""
+    real = tasks._late  # noqa: SLF001 - what is to be broken
+
+    def wrong(task: Task, fact: Fact, now: float) -> Change:
+        if isinstance(fact, Accepted):
+            raise IllegalTransition(task, fact)
+        return real(task, fact, now)
+
+    return patch.object(tasks, "_late", wrong)
+
+
+def _failed_save_is_believed() -> Patch:
+    """A save that the database refused is taken for done."""
+    real = Store.task_save
+
+    async def wrong(store: Store, change: Change) -> Task:
+        try:
+            return await real(store, change)
+        except (GuardFailed, Duplicate):
+            raise
+        except StorageError:
+            after = msgspec.structs.replace(change.task, version=change.before.version + 1)
+            store.tell(after, change.events)
+            return after
+
+    return patch.object(Store, "task_save", wrong)
+
+
+def _unknown_has_no_deadline() -> Patch:
+    """An unknown submission is left alone for ever."""
+
+    async def wrong(engine: Engine, task: Task) -> None:
+        engine.due_at(task.id, engine.now() + 3600.0)
+
+    return patch.dict(_due(), {"submission_unknown": wrong})
+
+
+def _could_not_ask_is_failed() -> Patch:
+    """A poll that broke is taken for a render that failed."""
+    answered = poll._answered  # noqa: SLF001 - what is to be broken
+
+    async def wrong(engine: Engine, task: Task, provider: Provider, error: VendorError) -> None:
+        await answered(engine, task, provider, _FAILED)
+
+    return patch.object(poll, "_could_not_ask", wrong)
+
+
+def _key_is_not_unique() -> Patch:
+    """Two requests under one idempotency key make two videos."""
+    sql = statements.IDEMPOTENCY_ADD.replace("insert into", "insert or replace into")
+    return patch.object(statements, "IDEMPOTENCY_ADD", sql.rsplit(" on conflict", 1)[0])
+
+
+def _nobody_asks() -> Patch:
+    """The first poll comes a day after the acceptance."""
+
+    def wrong(now: float, *more: object, **hints: object) -> PollPlan:
+        return PollPlan(now + 86_400.0, "first")
+
+    return patch.object(loop, "next_poll", wrong)
+
+
+def _due() -> dict[str, Callable[[Engine, Task], Awaitable[None]]]:
+    table: Mapping[str, Callable[[Engine, Task], Awaitable[None]]] = STEPS.due
+    assert isinstance(table, dict)
+    return table
+
+
+PLANTED: Final[Mapping[str, Callable[[], Patch]]] = {
+    "unknown taken for not sent": _unknown_is_not_sent,
+    "takeover sends again": _takeover_sends_again,
+    "no version fence": _no_fence,
+    "404 believed at once": _missing_is_failed,
+    "gate does not count": _gate_is_left_open,
+    "late answer thrown away": _late_answer_is_ignored,
+    "failed save believed": _failed_save_is_believed,
+    "unknown never settled": _unknown_has_no_deadline,
+    "could not ask taken for failed": _could_not_ask_is_failed,
+    "nobody asks": _nobody_asks,
+    "idempotency key not unique": _key_is_not_unique,
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """With this bug in the production code, for as long as the context lasts."""
+    with PLANTED[name]():
+        yield
+
+
+def plant(name: str) -> None:
+    """Put this bug into this process for good: for a worker that does nothing else."""
+    PLANTED[name]().start()
