@@ -1,12 +1,41 @@
-"""The composition root's own parts: the clock that everything is given."""
+"""The composition root's own parts: the clock that everything is given, and when a reload is refused."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
-from gateway.app import SteadyClock
+from gateway.app import Running, SteadyClock, _on_reload, running
+from gateway.core.facts import Cancelled, LateEnded
+from gateway.core.states import Task
+from gateway.core.tasks import apply
+from gateway.settings import load
+from gateway.storage.rows import NewVideo
+from providers import adapters
+from tests.core.made import make_task
+
+CONFIGURATION = """
+[store]
+url = "sqlite:reelgate.db"
+[log]
+format = "json"
+[providers.one]
+adapter = "{adapter}"
+base_url = "{base_url}"
+api_key = {{ env = "KEY" }}
+[providers.two]
+adapter = "highwayapi"
+base_url = "http://127.0.0.1:1/two"
+api_key = {{ env = "KEY" }}
+"""
+HERE, ELSEWHERE = "http://127.0.0.1:1/one", "http://127.0.0.1:1/elsewhere"
 
 
 def test_the_clock_follows_steps_forward_and_no_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +48,100 @@ def test_the_clock_follows_steps_forward_and_no_step_back(monkeypatch: pytest.Mo
     assert now() == 1_800_000_010
     wall[0], elapsed[0] = 1_800_007_200, elapsed[0] + 10
     assert now() == 1_800_007_200
+
+
+# --- a reload -----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A configuration with the provider `one`; the way of logging is put back afterwards."""
+    monkeypatch.setenv("KEY", "secret")
+    path = tmp_path / "reelgate.toml"
+    write(path)
+    kept = structlog.get_config()
+    yield path
+    structlog.configure(**kept)
+
+
+def write(path: Path, adapter: str = "myrouter", base_url: str = HERE) -> None:
+    path.write_text(CONFIGURATION.format(adapter=adapter, base_url=base_url), "utf-8")
+
+
+def reload(parts: Running, path: Path) -> list[EventDict]:
+    """What SIGHUP does; the lines that it logs."""
+    kept = structlog.get_config()
+    with capture_logs() as lines:
+        _on_reload(parts.gateway, parts.wires, path)
+    structlog.configure(**kept)
+    return lines
+
+
+async def followed(parts: Running, task: Task) -> None:
+    """Have a task followed that an earlier process left."""
+    store, heard = parts.gateway.store, asyncio.Event()
+    store.listen(lambda task, events: heard.set())
+    await store.video_add(NewVideo(task=task, request="{}", metadata={}, inputs={}, events=()))
+    await heard.wait()
+
+
+def left(parts: Running, state: str, provider: str = "one", **fields: object) -> Task:
+    """A task with a job at a provider that answers nobody. An ended one is still looked up."""
+    now = parts.gateway.now()
+    job = {"provider": provider, "offering": "kling-v3.0-pro-t2v", "vendor_task_id": "v-1", "ref": {"id": "v-1"}}
+    times = {"created_at": now, "deadline_at": now + 3_600, "started_at": now}
+    if state == "failed":
+        times |= {"completed_at": now, "late_until": now + 3_600}
+    return make_task(state=state, replica=parts.gateway.engine.replica, **{**job, **times, **fields})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("state", ["rendering", "submission_unknown", "failed"])
+@pytest.mark.parametrize(
+    ("adapter", "base_url"), [("myrouter", ELSEWHERE), ("highwayapi", HERE)], ids=["base_url", "adapter"]
+)
+async def test_a_provider_with_jobs_that_are_followed_does_not_become_another_vendor(
+    config: Path, state: str, adapter: str, base_url: str
+) -> None:
+    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+        gateway = parts.gateway
+        before = gateway.fleet.settings
+        await followed(parts, left(parts, state))
+        write(config, adapter, base_url)
+        (refused,) = reload(parts, config)
+        assert (refused["event"], refused["log_level"]) == ("reload_refused", "error")
+        assert [problem.startswith("providers.one: it has jobs") for problem in refused["problems"]] == [True]
+        assert gateway.fleet.settings is before
+        write(config)
+        assert reload(parts, config)[-1]["event"] == "reloaded", "all else may change"
+
+        task = await gateway.store.task_get("video_1")
+        assert task is not None
+        if not task.is_terminal:
+            task = await gateway.store.task_save(apply(task, Cancelled(detach=True), gateway.now()))
+            write(config, adapter, base_url)
+            assert reload(parts, config)[-1]["event"] == "reload_refused", "it has ended, and is still looked up"
+        await gateway.store.task_save(apply(task, LateEnded(), gateway.now()))
+        write(config, adapter, base_url)
+        assert reload(parts, config)[-1]["event"] == "reloaded"
+        assert gateway.fleet.settings.providers["one"].base_url == base_url
+
+
+@pytest.mark.anyio
+async def test_jobs_of_another_provider_hold_up_no_change(config: Path) -> None:
+    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+        await followed(parts, left(parts, "failed", provider="two"))
+        write(config, base_url=ELSEWHERE)
+        assert reload(parts, config)[-1]["event"] == "reloaded"
+        assert parts.gateway.fleet.settings.providers["one"].base_url == ELSEWHERE
+
+
+@pytest.mark.anyio
+async def test_a_waiting_task_holds_up_no_change(config: Path) -> None:
+    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+        parts.gateway.fleet.hold("one", "pause")
+        await followed(parts, make_task(
+            replica=parts.gateway.engine.replica, created_at=parts.gateway.now(),
+            deadline_at=parts.gateway.now() + 3_600,
+        ))
+        write(config, base_url=ELSEWHERE)
+        assert reload(parts, config)[-1]["event"] == "reloaded"

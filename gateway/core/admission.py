@@ -140,10 +140,9 @@ class Gate(msgspec.Struct, kw_only=True):
         self.slow()
 
     def resume(self) -> None:
-        """An operator knows that all is well again: nothing is waited for, but it begins slowly."""
+        """An operator knows that all is well again: nothing is waited for any more."""
         self.health.resume()
-        self.closed_until, self.failures = 0.0, 0
-        self.slow()
+        self.closed_until, self.failures, self.room = 0.0, 0, None
 
     def slow(self) -> None:
         """Begin anew with one submission at a time."""

@@ -49,6 +49,33 @@ def test_a_refused_entry_costs_neither_a_place_nor_a_share_of_the_rate() -> None
     assert [door.enter(NOW), door.in_flight] == [True, 1]
 
 
+# --- what is counted ----------------------------------------------------------------------------------
+
+def test_what_has_entered_is_counted_beside_the_stored_jobs_until_its_intent_is_stored() -> None:
+    door = gate(max_in_flight=5)
+    assert all(door.enter(NOW) for _ in range(3))
+    door.recount(2)
+    assert (door.in_flight, door.free_at(NOW)) == (5, None)
+    door.started()
+    door.recount(2)
+    assert door.in_flight == 4, "the one that started is among the stored jobs"
+    door.answered()
+    door.recount(2)
+    assert door.in_flight == 4, "its answer makes no place free"
+
+
+def test_who_withdraws_leaves_no_trace() -> None:
+    door = gate(max_in_flight=2)
+    assert all(door.enter(NOW) for _ in range(2))
+    door.withdraw()
+    assert (door.in_flight, door.free_at(NOW)) == (1, NOW)
+    door.recount(0)
+    assert door.in_flight == 1, "the other one has still entered"
+    door.withdraw()
+    door.recount(0)
+    assert door.in_flight == 0
+
+
 # --- the rate -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("per_minute", [1, 2, 60, 600])
@@ -148,6 +175,19 @@ def test_a_later_and_shorter_closing_does_not_shorten_the_first() -> None:
     door.close(NOW, 300, random.Random(1))
     door.close(NOW + 1, 2, random.Random(1))
     assert door.closed_until >= NOW + 300
+
+
+def test_resume_waits_for_nothing_and_begins_slowly() -> None:
+    door = gate()
+    for number in range(6):
+        door.close(NOW + 1_000 * number, 900, random.Random(1))
+    door.health.hold = "pause"
+    door.health.refused(NOW + 5_000, random.Random(1))
+    door.resume()
+    assert (door.free_at(NOW), door.room, door.state(NOW)) == (NOW, 1, "degraded")
+    assert [door.enter(NOW), door.enter(NOW)] == [True, False]
+    door.close(NOW, None, random.Random(1))
+    assert door.closed_until <= NOW + 1, "the time begins anew"
 
 
 def test_a_draining_gate_lets_nobody_in() -> None:

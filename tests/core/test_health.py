@@ -20,6 +20,7 @@ from gateway.core.health import (
     REFUSES_US,
     RETRIES_SPARE,
     RETRY_SHARE,
+    TRIAL_SECONDS,
     Breaker,
     Budget,
     Health,
@@ -152,8 +153,34 @@ def test_while_polls_fail_one_at_a_time_finds_out() -> None:
 def test_a_free_call_is_due_only_while_a_breaker_is_open() -> None:
     health = Health(asked_at=NOW)
     assert health.probe_at() == float("inf")
-    for health.submits, health.polls in ((opened(), Breaker()), (Breaker(), opened())):
-        assert health.probe_at() == NOW + 15
+    health.submits = opened()
+    assert health.probe_at() == NOW + 15
+    health.polls = opened()
+    assert health.probe_at() == NOW + 30
+    health.submits = Breaker()
+    assert health.probe_at() == NOW + 30, "any poll of a paid task comes before it"
+    turns = [health.poll_at(NOW + 1, CHANCE) for _ in range(200)]
+    assert max(turns) <= health.probe_at()
+
+
+@pytest.mark.parametrize(
+    ("submits_at", "polls_at", "is_on_trial"),
+    [(None, None, False), (0, None, True), (None, 0, True), (1, 1, False), (0, 1, True), (1, 0, True)],
+)
+def test_its_errors_count_as_answers_after_five_minutes_in_vain(
+    submits_at: float | None, polls_at: float | None, is_on_trial: bool
+) -> None:
+    submits, polls = (Breaker() if at is None else opened(NOW + at) for at in (submits_at, polls_at))
+    assert Health(submits=submits, polls=polls).has_trial(NOW + TRIAL_SECONDS) is is_on_trial
+    assert TRIAL_SECONDS == 300
+
+
+def test_the_five_minutes_begin_anew_with_each_opening() -> None:
+    again = opened(NOW, times=1)
+    assert again.probed(NOW + 200)
+    again.failed("video_1", NOW + 200, CHANCE)
+    health = Health(submits=again)
+    assert [health.has_trial(NOW + at) for at in (300, 499, 500)] == [False, False, True]
 
 
 # --- refusals of us -----------------------------------------------------------------------------------
@@ -188,6 +215,28 @@ def test_only_an_acceptance_ends_what_a_refusal_began() -> None:
     health.accepted()
     assert (health.refusals, health.free_at(NOW), health.why) == (0, NOW, "")
     assert health.state(NOW, is_slow=False) == "healthy"
+
+
+def test_refused_polls_of_one_task_are_its_own_trouble() -> None:
+    health = Health()
+    for number in range(100):
+        health.poll_refused("video_1", NOW + number, CHANCE)
+    assert (health.refusals, health.free_at(NOW)) == (0, NOW)
+    assert not health.asked(NOW + 100), "nothing had begun"
+    health.poll_refused("video_2", NOW + 101, CHANCE)
+    assert health.refusals == 0, "an answer was between them"
+    health.poll_refused("video_1", NOW + 102, CHANCE)
+    assert (health.refusals, health.state(NOW + 102, is_slow=False)) == (1, "paused")
+
+
+def test_an_answered_poll_ends_a_pause_that_polls_began() -> None:
+    health = Health()
+    for number in range(3):
+        health.poll_refused(f"video_{number}", NOW, CHANCE)
+    assert health.state(NOW, is_slow=False) == "paused"
+    assert health.asked(NOW + 1)
+    assert (health.refusals, health.free_at(NOW + 1)) == (0, NOW + 1)
+    assert not health.asked(NOW + 2), "it ended once"
 
 
 def test_an_acceptance_closes_the_breaker_of_submits() -> None:
@@ -256,8 +305,11 @@ def test_who_takes_nothing_new(health: Health, is_draining: bool) -> None:
 def test_resume_forgets_all_that_keeps_submissions_away() -> None:
     health = Health(
         hold="pause", submits=opened(times=3), polls=opened(times=2), refusals=4, refused_until=NOW + 900,
+        refused_polls={"video_1"},
     )
     health.resume()
+    health.poll_refused("video_2", NOW, CHANCE)
+    assert health.refusals == 0, "that of another task before it does not count any more"
     assert (health.free_at(NOW), health.state(NOW, is_slow=False)) == (NOW, "healthy")
     health.refused(NOW, CHANCE)
     assert health.refused_until <= NOW + 33, "the time begins anew"

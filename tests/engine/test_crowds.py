@@ -72,6 +72,44 @@ def test_a_budget_of_polls_is_kept_and_shared(tasks: int, per_minute: int) -> No
     run_virtual(main())
 
 
+class Late(ScriptedVendor):
+    """A vendor that takes two seconds to say that it still renders."""
+
+    async def poll(self, ref: Ref) -> Progress:
+        """Still rendering."""
+        await asyncio.sleep(2)
+        self.asked += 1
+        return pending()
+
+
+def test_a_crowd_of_polls_does_not_try_all_the_time() -> None:
+    async def main() -> None:
+        database = SqliteDatabase(IN_MEMORY)
+        await database.migrate()
+        vendor = Late([accepted()], [pending()])
+        one = Life(database, {"one": vendor}, {})
+        for number in range(800):
+            await rendering(one, number)
+        tries = 0
+        due_at = one.engine.due_at
+
+        def counted(task_id: str, at: float) -> None:
+            nonlocal tries
+            tries += 1
+            due_at(task_id, at)
+
+        one.start()
+        await asyncio.sleep(20)
+        one.engine.due_at = counted  # type: ignore[method-assign]
+        asked = vendor.asked
+        await asyncio.sleep(20)
+        assert vendor.asked - asked >= 500, "near the hundred that may be under way at once"
+        assert tries <= 10 * (vendor.asked - asked)
+        await one.engine.stop()
+
+    run_virtual(main())
+
+
 class Small(ScriptedVendor):
     """A vendor that renders five at once, for two minutes each, and has no place for more."""
 

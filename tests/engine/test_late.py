@@ -218,6 +218,95 @@ def test_while_its_provider_is_not_configured_it_waits_for_it() -> None:
     run_virtual(main())
 
 
+class Hanging(SwitchedVendor):
+    """Whose polls take so many seconds. `most` were under way at once."""
+
+    hangs = 0.0
+    asking = most = 0
+
+    async def poll(self, ref: Ref) -> Progress:
+        """Late."""
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        await asyncio.sleep(self.hangs)
+        self.asking -= 1
+        return await super().poll(ref)
+
+
+def test_a_vendor_that_hangs_is_asked_for_ten_ended_tasks_at_a_time() -> None:
+    async def main() -> None:
+        hanging, quick = Hanging(renders=10 * DAY), SwitchedVendor(renders=20)
+        async with life({"one": hanging, "two": quick}) as one:
+            for number in range(150):
+                await one.create(f"video_{number}", deadline_at=one.now() + 60)
+            for number in range(150):
+                await one.end(f"video_{number}")
+            hanging.most, hanging.hangs = 0, 50.0
+            await one.create("quick", providers=("two",), deadline_at=one.now() + 60)
+            assert (await one.end("quick")).state == "completed"
+            await asyncio.sleep(3_600)
+            assert hanging.most == 10
+            assert len(one.engine.tasks) == 150, "they are asked for later"
+
+    run_virtual(main())
+
+
+class Named(SwitchedVendor):
+    """Remembers which job it was asked for."""
+
+    asked_for: tuple[str, ...] = ()
+
+    async def poll(self, ref: Ref) -> Progress:
+        """As always."""
+        self.asked_for = (*self.asked_for, ref["id"])
+        return await super().poll(ref)
+
+
+def test_while_polls_fail_no_ended_task_is_asked_for() -> None:
+    async def main() -> None:
+        vendor = Named(renders=10 * DAY)
+        async with life({"one": vendor}) as one:
+            await one.create("ended", deadline_at=one.now() + 60)
+            job = (await one.end("ended")).vendor_task_id
+            for number in range(10):
+                await one.create(f"video_{number}", deadline_at=one.now() + DAY)
+                await one.until(lambda task: task.state == "rendering", f"video_{number}")
+            vendor.denies = AWAY
+            await asyncio.sleep(120)
+            assert one.state() == "open"
+            vendor.asked_for = ()
+            await asyncio.sleep(2 * HOUR)
+            assert len(vendor.asked_for) > 100
+            assert job not in vendor.asked_for
+            vendor.denies = None
+            await asyncio.sleep(2 * HOUR)
+            assert job in vendor.asked_for
+
+    run_virtual(main())
+
+
+def test_a_fault_of_the_adapter_ends_the_looking() -> None:
+    async def main() -> None:
+        class Other(ScriptedVendor):
+            """Cannot read the reference."""
+
+            async def poll(self, ref: Ref) -> Progress:
+                self.asked += 1
+                raise KeyError("task")
+
+        other = Other([accepted()], [done()])
+        async with life({"one": SwitchedVendor(renders=10 * DAY)}) as one:
+            await one.create(deadline_at=one.now() + 60)
+            ended = await one.end()
+            one.fleet.providers["one"].adapter = other
+            task = await one.until(lambda task: task.late_until is None, seconds=600)
+            assert (task.error_code, task.late_url, task.charged) == (ended.error_code, None, ended.charged)
+            assert ((await one.events())[-1].type, other.asked) == ("late_ended", 1)
+            assert one.fleet.providers["one"].asking == 0
+
+    run_virtual(main())
+
+
 # --- over a restart -----------------------------------------------------------------------------------
 
 def test_a_restart_keeps_looking_for_the_rest_of_the_day() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from gateway.core.admission import Gate
 from gateway.core.facts import Candidate
 from gateway.core.states import Task
 from gateway.engine.line import Line
@@ -113,6 +114,22 @@ def test_nobody_waits_longer_than_one_turn_of_each_other_caller(
                 assert theirs <= ours, (owner, other, owners)
 
 
+def test_who_waits_in_vain_elsewhere_owes_no_turns_here() -> None:
+    providers = fleet(one="max_in_flight = 1", two="max_in_flight = 1")
+    gate = providers.providers["one"].gate
+    providers.providers["two"].gate.in_flight = 1
+    line = filled(Line(providers), [waiting(f"a{n}", "a", TWO, created_at=NOW + n) for n in range(500)])
+    line.add(waiting("a one", created_at=NOW + 500))
+    filled(line, [waiting(f"b{n}", "b", created_at=NOW + 501 + n) for n in range(2)])
+    went: list[str] = []
+    for number in range(2, 5):
+        went += goes(line)
+        gate.answered()
+        gate.leave()
+        line.add(waiting(f"b{number}", "b", created_at=NOW + 501 + number))
+    assert went == ["a one", "b0", "b1"]
+
+
 # --- priority -----------------------------------------------------------------------------------------
 
 def test_a_higher_priority_goes_first_and_turns_are_counted_within_one() -> None:
@@ -171,6 +188,26 @@ def test_who_can_only_go_where_it_is_full_does_not_hold_up_the_others() -> None:
     assert [task_id for task_id, _ in line.ready(NOW, 1_000, lambda _: True)] == ["one0", "two"]
 
 
+def test_however_many_wait_where_it_is_full_nobody_looks_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    providers = fleet(one="max_in_flight = 2", two="max_in_flight = 1")
+    providers.providers["two"].gate.in_flight = 1
+    line = filled(Line(providers), [waiting(f"two{n}", f"owner{n % 7}", TWO) for n in range(3_000)])
+    filled(line, [waiting(f"one{n}", f"owner{n % 7}", ONE, priority=-1) for n in range(3_000)])
+    looks: list[float] = []
+    free_at = Gate.free_at
+
+    def counted(gate: Gate, now: float) -> float | None:
+        looks.append(now)
+        return free_at(gate, now)
+
+    monkeypatch.setattr(Gate, "free_at", counted)
+    asked: list[str] = []
+    going = line.ready(NOW, 1_000, lambda task_id: not asked.append(task_id))  # type: ignore[func-returns-value]
+    assert [candidate for _, candidate in going] == [ONE, ONE]
+    assert len(asked) == 2, "who cannot go is not asked about"
+    assert len(looks) < 30, "each row once, and each who goes"
+
+
 def test_a_candidate_that_was_ruled_out_or_is_gone_is_passed_over() -> None:
     providers = fleet()
     gone = Candidate("one", "no-such-slug")
@@ -178,7 +215,7 @@ def test_a_candidate_that_was_ruled_out_or_is_gone_is_passed_over() -> None:
         waiting("ruled out", "a", ONE, TWO, ruled_out=(ONE,)), waiting("gone", "a", gone, TWO),
         waiting("nowhere", "a", gone), waiting("no provider", "a", Candidate("three", SLUG)),
     ])
-    assert line.ready(NOW, 1_000, lambda _: True) == [("ruled out", TWO), ("gone", TWO)]
+    assert line.ready(NOW, 1_000, lambda _: True) == [("gone", TWO), ("ruled out", TWO)]
 
 
 def test_who_may_not_go_yet_takes_no_place() -> None:

@@ -231,20 +231,28 @@ def test_a_refused_poll_is_an_answer(kind: ErrorKind) -> None:
     run_virtual(main())
 
 
-def test_a_key_that_polls_find_refused_keeps_submissions_away() -> None:
+def test_a_key_that_polls_of_two_tasks_find_refused_keeps_submissions_away_until_one_is_answered() -> None:
     async def main() -> None:
-        vendor = AskableVendor(renders=300)
+        vendor = AskableVendor(renders=900)
         async with life({"one": vendor}) as one:
-            await one.create("first")
-            await one.until(lambda task: task.state == "rendering", "first")
+            names = await create(one, 1, 2)
+            for name in names:
+                await one.until(lambda task: task.state == "rendering", name)
             vendor.denies = VendorError("auth", "unknown", "no such key", status=401)
             await asyncio.sleep(10)
             assert one.state() == "paused"
-            await one.create("second")
+            await one.create("later")
             await asyncio.sleep(5)
-            assert len(vendor.sent) == 1
-            vendor.denies = None
-            assert [(await one.end(name)).state for name in ("first", "second")] == ["completed"] * 2
+            assert len(vendor.sent) == 2
+            vendor.refuses = WRONG_KEY
+            await asyncio.sleep(2_000)
+            assert await one.states("later") == ["waiting"], "nobody fails of what is known already"
+            vendor.denies = vendor.refuses = None
+            mended_at = one.now()
+            assert one.fleet.providers["one"].health.refused_until > mended_at + 100
+            task = await one.until(lambda task: task.submitted_at is not None, "later")
+            assert (task.submitted_at or 0) - mended_at <= 40, "the next answered poll says that all is well"
+            assert [(await one.end(name)).state for name in (*names, "later")] == ["completed"] * 3
 
     run_virtual(main())
 
@@ -277,6 +285,29 @@ def test_one_task_learns_that_a_provider_refuses_us_and_the_others_wait(
             for name in names[1:]:
                 assert (await one.end(name)).state == "completed"
             assert one.state() == "healthy"
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("permission", "vendor_auth"), ("unsupported", "vendor_rejected")]
+)
+def test_what_a_provider_refuses_of_one_task_is_not_laid_to_its_refusal_of_us(
+    kind: ErrorKind, code: str
+) -> None:
+    async def main() -> None:
+        vendor = AskableVendor(WRONG_KEY)
+        async with life({"one": vendor}) as one:
+            await one.create("first")
+            assert (await one.end("first")).error_code == "vendor_auth"
+            vendor.refuses = VendorError(kind, "rejected", "not for you", status=403)  # with a key that is fine
+            names = await create(one, 1, 2)
+            await asyncio.sleep(120)
+            assert (await one.states(*names), len(vendor.sent)) == (["failed"] * 2, 3)
+            for name in names:
+                task = await one.end(name)
+                assert (task.error_code, task.charged) == (code, "no")
+                assert task.ruled_out == task.candidates
 
     run_virtual(main())
 

@@ -155,6 +155,14 @@ def test_what_a_free_call_can_ask_for() -> None:
     assert make_provider(entry, SwitchedVendor()).probe_ref() is None
 
 
+def test_one_job_alone_is_not_all_that_a_free_call_asks_for() -> None:
+    entry = configured().providers["one"]
+    askable, silent = make_provider(entry, AskableVendor()), make_provider(entry, SwitchedVendor())
+    askable.last_ref = silent.last_ref = {"id": "v-1"}
+    assert [askable.probe_ref() for _ in range(4)] == [{"id": "v-1"}, {"id": NO_JOB}] * 2
+    assert [silent.probe_ref() for _ in range(4)] == [{"id": "v-1"}] * 4
+
+
 def test_what_a_reload_takes_away_between_its_turn_and_its_step_is_not_sent() -> None:
     async def main() -> None:
         vendor = SwitchedVendor()

@@ -9,6 +9,7 @@ import asyncio
 from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.facts import Candidate
 from providers.spec import Adapter, Failed, Offering, Progress, Ref, Submitted, VideoRequest
@@ -106,6 +107,42 @@ def test_a_refused_content_is_not_shopped_around() -> None:
             await one.create(providers=("one", "two"))
             assert (await one.end()).error_code == "content_policy"
             assert second.sent == []
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("away", ["draining", "removed", "another provider", "another offering"])
+def test_where_nothing_new_is_taken_nothing_is_bought_again(away: str) -> None:
+    async def main() -> None:
+        second = ScriptedVendor([accepted("w-1")], [done()])
+        async with life({"one": failing("v-1"), "two": second}, routing=ONCE) as one:
+            other = {
+                "another provider": Candidate("three", PRO), "another offering": Candidate("two", "no-such-slug"),
+            }.get(away, Candidate("two", PRO))
+            if away == "draining":
+                one.fleet.hold("two", "drain")
+            elif away == "removed":
+                settings = one.fleet.settings
+                kept = replace(settings, providers={"one": settings.providers["one"]})
+                one.fleet.use(kept, [one.fleet.providers["one"]])
+            await one.create(candidates=(Candidate("one", PRO), other))
+            task = await one.end()
+            assert task.completed_at is not None
+            assert (task.error_code, task.reruns, second.sent) == ("vendor_failed", 0, [])
+            assert task.completed_at - task.created_at < 60, "its end does not wait for the deadline"
+
+    run_virtual(main())
+
+
+def test_who_drains_is_passed_over_for_one_that_takes_it() -> None:
+    async def main() -> None:
+        second = Slugs([accepted("w-1")], [done()])
+        async with life({"one": failing("v-1"), "two": second}, routing=ONCE) as one:
+            gone = Candidate("two", "no-such-slug")
+            await one.create(candidates=(Candidate("one", PRO), gone, Candidate("two", PRO)))
+            task = await one.end()
+            assert (task.state, task.provider, second.slugs) == ("completed", "two", (PRO,))
+            assert gone in task.ruled_out
 
     run_virtual(main())
 

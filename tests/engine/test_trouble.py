@@ -151,6 +151,28 @@ def test_the_start_waits_for_a_database_that_cannot_be_read() -> None:
     run_virtual(main())
 
 
+def test_a_database_that_is_away_for_long_is_asked_once_at_a_time_for_each_video() -> None:
+    async def main() -> None:
+        database, vendor = Faulty(), SwitchedVendor(renders=30)
+        async with life({"one": vendor}, database) as one:
+            names = [f"video_{number}" for number in range(20)]
+            for name in names:
+                await one.create(name)
+                await one.until(lambda task: task.state == "rendering", name)
+            before = len(asyncio.all_tasks())
+            database.fails = database.unreadable = 10**9
+            for _ in range(10):
+                await asyncio.sleep(90)
+                assert len(asyncio.all_tasks()) <= before + 2 * len(names), "one save and one look each"
+            database.fails = database.unreadable = 0
+            for name in names:
+                assert (await one.end(name)).state == "completed"
+            await asyncio.sleep(60)
+            assert len(asyncio.all_tasks()) <= before, "nobody looks for anything any more"
+
+    run_virtual(main())
+
+
 # --- somebody else saves ------------------------------------------------------------------------------
 
 def test_a_cancel_that_came_first_wins_and_the_engine_takes_no_offence() -> None:
@@ -250,16 +272,35 @@ def test_a_task_that_cannot_even_end_is_left_alone_and_the_process_goes_on(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async with life({"one": SwitchedVendor(renders=10)}) as one:
+        async with life({"one": SwitchedVendor(renders=10)}, one="max_in_flight = 1") as one:
             await one.create("sick")
             await one.until(lambda task: task.state == "rendering", "sick")
             spoil(monkeypatch, "sick", Polled, DeadlinePassed)
             await asyncio.sleep(4_000)
-            assert one.engine.tasks == {}
+            assert (one.engine.tasks, one.fleet.providers["one"].gate.in_flight) == ({}, 0)
             assert one.sample("reelgate_invariant_violations_total") == 2
             assert await one.states("sick") == ["rendering"]
             await one.create("well")
             assert (await one.end("well")).state == "completed"
+
+    run_virtual(main())
+
+
+def test_a_parked_task_that_has_ended_is_looked_up_for_what_its_job_brings(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        vendor = SwitchedVendor(renders=7_200)
+        async with life({"one": vendor}) as one:
+            await one.create("sick")
+            await one.until(lambda task: task.state == "rendering", "sick")
+            vendor.jobs = dict.fromkeys(vendor.jobs, -7_199.0)  # its video is there in a second
+            spoil(monkeypatch, "sick", Polled)
+            await one.until(lambda task: task.is_terminal, "sick")
+            asked = len(vendor.asked_at)
+            task = await one.until(lambda task: task.late_until is None, "sick", seconds=600)
+            assert (task.error_code, task.late_url) == ("deadline_exceeded", "https://files.example/v.mp4")
+            assert len(vendor.asked_at) - asked == 1
 
     run_virtual(main())
 

@@ -285,6 +285,32 @@ class Amnesic(ScriptedVendor):
         raise MISSING
 
 
+class Busy(ScriptedVendor):
+    """Forgets its job, and then asks to be left alone for a quarter of an hour."""
+
+    async def poll(self, ref: Ref) -> Progress:
+        """Nothing known until the grace time is over, then later."""
+        self.asked += 1
+        if asyncio.get_running_loop().time() < 200:
+            raise MISSING
+        raise VendorError("rate_limited", "unknown", "later", status=429, retry_after_seconds=900)
+
+
+def test_unknown_timeout_does_not_wait_for_the_vendors_hint() -> None:
+    async def main() -> None:
+        vendor = Busy([accepted()], [])
+        async with life({"one": vendor}, one='unknown_timeout = "10m"') as one:
+            await one.create()
+            held = await one.until(lambda task: task.state == "submission_unknown")
+            task = await one.end()
+            assert held.unknown_at is not None
+            assert task.completed_at is not None
+            assert (task.error_code, task.charged) == ("submission_unknown", "yes")
+            assert 600 <= task.completed_at - held.unknown_at < 601
+
+    run_virtual(main())
+
+
 def test_a_forgotten_job_fails_as_paid_and_is_still_looked_up() -> None:
     async def main() -> None:
         vendor = Amnesic([accepted()], [])
