@@ -300,7 +300,7 @@ def test_what_a_provider_refuses_of_one_task_is_not_laid_to_its_refusal_of_us(
         async with life({"one": vendor}) as one:
             await one.create("first")
             assert (await one.end("first")).error_code == "vendor_auth"
-            vendor.refuses = VendorError(kind, "rejected", "not for you", status=403)  # with a key that is fine
+            vendor.refuses = VendorError(kind, "rejected", "not for you", status=403)  # the key is fine
             names = await create(one, 1, 2)
             await asyncio.sleep(120)
             assert (await one.states(*names), len(vendor.sent)) == (["failed"] * 2, 3)

@@ -111,14 +111,13 @@ def test_a_refused_content_is_not_shopped_around() -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize("away", ["draining", "removed", "another provider", "another offering"])
+@pytest.mark.parametrize("away", ["draining", "removed", "another provider", "no offering"])
 def test_where_nothing_new_is_taken_nothing_is_bought_again(away: str) -> None:
     async def main() -> None:
         second = ScriptedVendor([accepted("w-1")], [done()])
         async with life({"one": failing("v-1"), "two": second}, routing=ONCE) as one:
-            other = {
-                "another provider": Candidate("three", PRO), "another offering": Candidate("two", "no-such-slug"),
-            }.get(away, Candidate("two", PRO))
+            unknown = {"another provider": Candidate("three", PRO), "no offering": Candidate("two", "no")}
+            other = unknown.get(away, Candidate("two", PRO))
             if away == "draining":
                 one.fleet.hold("two", "drain")
             elif away == "removed":
