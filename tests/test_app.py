@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from contextlib import redirect_stdout
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,21 @@ def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
-async def followed(parts: Running, task: Task) -> None:
-    """Have a task followed that an earlier process left."""
+async def followed(parts: Running, task: Task, state: str) -> None:
+    """Have a task followed as if it had come this far here, and wait until it is in that state."""
     store, heard = parts.gateway.store, asyncio.Event()
-    store.listen(lambda task, events: heard.set())
+    store.listen(lambda told, events: heard.set() if told.state == state else None)
     await store.video_add(NewVideo(task=task, request="{}", metadata={}, inputs={}, events=()))
     await heard.wait()
+
+
+@asynccontextmanager
+async def started(config: Path) -> AsyncIterator[Running]:
+    """A gateway whose engine runs: it has ended a task whose deadline is over."""
+    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+        now, replica = parts.gateway.now(), parts.gateway.engine.replica
+        await followed(parts, make_task("over", replica=replica, created_at=now, deadline_at=now), "failed")
+        yield parts
 
 
 def left(parts: Running, state: str, provider: str = "one") -> Task:
@@ -105,10 +114,10 @@ def left(parts: Running, state: str, provider: str = "one") -> Task:
 async def test_a_provider_with_jobs_that_are_followed_does_not_become_another_vendor(
     config: Path, state: str, adapter: str, base_url: str
 ) -> None:
-    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+    async with started(config) as parts:
         gateway = parts.gateway
         before = gateway.fleet.settings
-        await followed(parts, left(parts, state))
+        await followed(parts, left(parts, state), state)
         write(config, adapter, base_url)
         (refused,) = reload(parts, config)
         assert (refused["event"], refused["level"]) == ("reload_refused", "error")
@@ -131,8 +140,8 @@ async def test_a_provider_with_jobs_that_are_followed_does_not_become_another_ve
 
 @pytest.mark.anyio
 async def test_jobs_of_another_provider_hold_up_no_change(config: Path) -> None:
-    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
-        await followed(parts, left(parts, "failed", provider="two"))
+    async with started(config) as parts:
+        await followed(parts, left(parts, "failed", provider="two"), "failed")
         write(config, base_url=ELSEWHERE)
         assert reload(parts, config)[-1]["event"] == "reloaded"
         assert parts.gateway.fleet.settings.providers["one"].base_url == ELSEWHERE
@@ -140,11 +149,11 @@ async def test_jobs_of_another_provider_hold_up_no_change(config: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_waiting_task_holds_up_no_change(config: Path) -> None:
-    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+    async with started(config) as parts:
         parts.gateway.fleet.hold("one", "pause")
         await followed(parts, make_task(
             replica=parts.gateway.engine.replica, created_at=parts.gateway.now(),
             deadline_at=parts.gateway.now() + 3_600,
-        ))
+        ), "waiting")
         write(config, base_url=ELSEWHERE)
         assert reload(parts, config)[-1]["event"] == "reloaded"

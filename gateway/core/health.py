@@ -91,7 +91,7 @@ class Budget(msgspec.Struct):
 class Health(msgspec.Struct, kw_only=True):
     """The health of one provider. `refused_until`: it refuses us, and is left alone until then.
 
-    `refused_polls` are the tasks whose polls it refuses: one alone may be that task's own trouble.
+    `refused_polls` are the tasks whose polls it refused since one was answered.
     """
 
     submits: Breaker = msgspec.field(default_factory=Breaker)
@@ -117,7 +117,12 @@ class Health(msgspec.Struct, kw_only=True):
             return "removed from the configuration"
         if self.hold is not None:
             return f"an operator said {self.hold}"
-        return (self.last_error or "") if self.refusals or self.is_open else ""
+        return (self.last_error or "") if self.refusals or self.is_open or self.is_denied else ""
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether its polls refuse us. One task alone may be that task's own trouble."""
+        return len(self.refused_polls) >= REFUSED_POLLS
 
     @property
     def is_open(self) -> bool:
@@ -128,7 +133,7 @@ class Health(msgspec.Struct, kw_only=True):
         """The state in one word; `is_slow`: the gate lets submissions through slowly, or not yet."""
         if self.is_draining:
             return "draining"
-        if self.hold == "pause" or self.refused_until > now:
+        if self.hold == "pause" or self.refused_until > now or self.is_denied:
             return "paused"
         if self.is_open:
             return "open"
@@ -136,7 +141,7 @@ class Health(msgspec.Struct, kw_only=True):
 
     def free_at(self, now: float) -> float | None:
         """When a submission may leave, as far as health goes; None when only news can tell."""
-        if self.is_draining or self.hold is not None or self.is_open:
+        if self.is_draining or self.hold is not None or self.is_open or self.is_denied:
             return None
         return max(now, self.refused_until)
 
@@ -164,7 +169,7 @@ class Health(msgspec.Struct, kw_only=True):
 
         While polls fail, those of paid tasks have the first turn.
         """
-        if not self.is_open:
+        if not self.is_open and not self.is_denied:
             return float("inf")
         return self.asked_at + PROBE_SECONDS * (2.0 if self.polls.is_open else 1.0)
 
@@ -175,18 +180,14 @@ class Health(msgspec.Struct, kw_only=True):
 
     def asked(self, now: float) -> bool:
         """A poll was answered; whether that ended an outage, or a pause that refused polls began."""
-        was_away = self.polls.is_open or len(self.refused_polls) >= REFUSED_POLLS
-        if len(self.refused_polls) >= REFUSED_POLLS:
-            self.forgive()
+        was_away = self.polls.is_open or self.is_denied
         self.refused_polls.clear()
         self.polls.answered()
         return self.submits.probed(now) or was_away
 
-    def poll_refused(self, task_id: str, now: float, chance: random.Random) -> None:
+    def poll_refused(self, task_id: str) -> None:
         """A poll met a refusal of our key or account."""
         self.refused_polls.add(task_id)
-        if len(self.refused_polls) >= REFUSED_POLLS:
-            self.refused(now, chance)
 
     def forgive(self) -> None:
         """Key or account were mended."""

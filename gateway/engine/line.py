@@ -32,7 +32,7 @@ class Line:
         self._places: list[_Place] = []
         self._rows: dict[_Row, list[_Place]] = {}
         self._waiting: dict[str, tuple[_Place, _Caller]] = {}
-        self._turns: dict[int, int] = {}  # by priority negated: the turn of the task that went last
+        self._turns: dict[tuple[int, _Row], int] = {}  # by priority negated: the turn that went last in a row
         self._last: dict[_Caller, int] = {}  # the turn of a caller's last task in a row
         self._mine: Counter[_Caller] = Counter()
         self.gates_at = float("inf")
@@ -41,7 +41,9 @@ class Line:
         """Let a task wait: after its caller's other turns, or next of all if it was sent already."""
         row = task.open_candidates
         caller = (-task.priority, task.owner, row)
-        turn = self._turns.get(caller[0], 0)
+        if (caller[0], row) not in self._turns:
+            self._turns[caller[0], row] = self._reached(caller[0], row)
+        turn = self._turns[caller[0], row]
         if task.attempts == 0:
             turn = self._last[caller] = max(turn, self._last.get(caller, 0)) + 1
         place = (caller[0], turn, task.created_at, task.id)
@@ -49,6 +51,16 @@ class Line:
         insort(self._places, place)
         insort(self._rows.setdefault(row, []), place)
         self._mine[caller] += 1
+
+    def _reached(self, level: int, row: _Row) -> int:
+        """The turn that rows with a provider in common have reached: a new row begins there, not before."""
+        names = {some.provider for some in row}
+        heads = (
+            places[index] for other, places in self._rows.items()
+            if names & {some.provider for some in other}
+            and (index := bisect_left(places, (level,))) < len(places)
+        )
+        return min((turn - 1 for head_level, turn, _, _ in heads if head_level == level), default=0)
 
     def remove(self, task_id: str) -> None:
         """Let a task wait no more; one that does not wait is left alone."""
@@ -60,6 +72,7 @@ class Line:
             del places[bisect_left(places, place)]
         if not row:
             del self._rows[caller[2]]
+            self._turns = {key: turn for key, turn in self._turns.items() if key[1] != caller[2]}
         self._mine[caller] -= 1
         if not self._mine[caller]:
             del self._mine[caller]
@@ -104,12 +117,13 @@ class Line:
             level, turn, _, task_id = place
             if len(going) >= room:
                 break
-            candidate = self._free(self._waiting[task_id][1][2], now)  # others of its row may have gone since
+            row = self._waiting[task_id][1][2]
+            candidate = self._free(row, now)  # others may have gone since its row was asked
             if candidate is None or not may_go(task_id):
                 continue
             gates[candidate.provider].enter(now)
             going.append((task_id, candidate))
-            self._turns[level] = max(self._turns.get(level, 0), turn)
+            self._turns[level, row] = max(self._turns[level, row], turn)
         times = (gate.free_at(now) for gate in gates.values())
         self.gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
         return going

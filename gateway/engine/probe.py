@@ -25,7 +25,7 @@ def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorEr
     if error.kind in DOWN:
         health.polls.failed(task_id, now, engine.chance)
     elif error.kind in REFUSES_US:
-        health.poll_refused(task_id, now, engine.chance)
+        health.poll_refused(task_id)
         provider.gate.slow()
     else:
         answered(engine, provider)

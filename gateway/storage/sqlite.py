@@ -119,6 +119,7 @@ class SqliteDatabase:
             return
         if committed is not None:
             done.add_done_callback(lambda _: None if done.exception() else committed())
+        done.add_done_callback(lambda _: done.exception())  # seen, also when nobody waits for it any more
         self._jobs.put((steps, done, loop))
         # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
         await asyncio.shield(done)

@@ -73,8 +73,8 @@ TASKS_CLAIM: Final = f"""update videos set replica = $1, version = version + 1
 TASKS_OWNED: Final = f"""select {_NAMES} from videos
     where {_FOLLOWED} and replica = $1 and (created_at, id) > ($2, $3)
     order by created_at, id limit $4"""  # noqa: S608
-SUBMITTED_SINCE: Final = """select provider, submitted_at from videos
-    where submitted_at >= $1 and provider is not null order by submitted_at"""
+SUBMITTED_SINCE: Final = """select provider, at from events
+    where type = 'submitting' and at >= $1 order by at"""
 REQUEST_ADD: Final = """insert into video_requests (video_id, request, metadata, pins)
     values ($1, $2, $3, $4)"""
 REQUEST_GET: Final = "select request, metadata, pins from video_requests where video_id = $1"

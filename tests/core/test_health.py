@@ -219,24 +219,35 @@ def test_only_an_acceptance_ends_what_a_refusal_began() -> None:
 
 def test_refused_polls_of_one_task_are_its_own_trouble() -> None:
     health = Health()
-    for number in range(100):
-        health.poll_refused("video_1", NOW + number, CHANCE)
-    assert (health.refusals, health.free_at(NOW)) == (0, NOW)
+    for _ in range(100):
+        health.poll_refused("video_1")
+    assert (health.is_denied, health.free_at(NOW), health.probe_at()) == (False, NOW, float("inf"))
     assert not health.asked(NOW + 100), "nothing had begun"
-    health.poll_refused("video_2", NOW + 101, CHANCE)
-    assert health.refusals == 0, "an answer was between them"
-    health.poll_refused("video_1", NOW + 102, CHANCE)
-    assert (health.refusals, health.state(NOW + 102, is_slow=False)) == (1, "paused")
+    health.poll_refused("video_2")
+    assert not health.is_denied, "an answer was between them"
+    health.poll_refused("video_1")
+    assert (health.is_denied, health.state(NOW + 102, is_slow=False)) == (True, "paused")
+    assert (health.free_at(NOW + 10_000), health.probe_at()) == (None, health.asked_at + 15)
 
 
 def test_an_answered_poll_ends_a_pause_that_polls_began() -> None:
     health = Health()
     for number in range(3):
-        health.poll_refused(f"video_{number}", NOW, CHANCE)
+        health.poll_refused(f"video_{number}")
     assert health.state(NOW, is_slow=False) == "paused"
     assert health.asked(NOW + 1)
     assert (health.refusals, health.free_at(NOW + 1)) == (0, NOW + 1)
     assert not health.asked(NOW + 2), "it ended once"
+
+
+def test_an_answered_poll_does_not_end_a_pause_that_a_submit_began() -> None:
+    health = Health()
+    health.refused(NOW, CHANCE)
+    for number in range(3):
+        health.poll_refused(f"video_{number}")
+    health.asked(NOW + 1)
+    assert (health.refusals, health.state(NOW + 1, is_slow=False)) == (1, "paused")
+    assert health.free_at(NOW + 1) == health.refused_until
 
 
 def test_an_acceptance_closes_the_breaker_of_submits() -> None:
@@ -308,8 +319,8 @@ def test_resume_forgets_all_that_keeps_submissions_away() -> None:
         refused_polls={"video_1"},
     )
     health.resume()
-    health.poll_refused("video_2", NOW, CHANCE)
-    assert health.refusals == 0, "that of another task before it does not count any more"
+    health.poll_refused("video_2")
+    assert not health.is_denied, "that of another task before it does not count any more"
     assert (health.free_at(NOW), health.state(NOW, is_slow=False)) == (NOW, "healthy")
     health.refused(NOW, CHANCE)
     assert health.refused_until <= NOW + 33, "the time begins anew"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.facts import SubmitStarted
+from gateway.core.facts import Candidate, Cause, Rejected, SubmitStarted
 from gateway.core.states import STATUS_OF, Change, Task
 from gateway.core.tasks import apply
 from gateway.storage.db import Database, GuardFailed
@@ -99,15 +99,16 @@ async def test_a_replica_that_lost_a_task_cannot_save_it(store: Store) -> None:
     assert await store.task_get("video_1") == replace(task, replica="quick", version=2)
 
 
-async def test_what_was_sent_since_a_moment_is_told_also_of_what_has_ended(store: Store) -> None:
-    await add(
-        store, make_task("never sent"), make_task("came back", state="waiting", submitted_at=None),
-        make_task("late", state="rendering", provider="two", submitted_at=NOW + 3),
-        ended("done", provider="one", submitted_at=NOW + 2),
-        make_task("gone", state="failed", provider="removed", submitted_at=NOW + 1, replica="dead"),
-        make_task("now", state="submitting", provider="one", submitted_at=NOW, owner="key_2"),
-        ended("before", provider="one", submitted_at=NOW - 0.5),
-    )
+async def test_what_was_sent_since_a_moment_is_told_also_of_what_came_back(store: Store) -> None:
+    await add(store, make_task("never sent"))
+    for seconds, provider in enumerate(("one", "removed", "one", "two")):
+        await add(store, make_task(f"video_{seconds}"))
+        task = await store.task_get(f"video_{seconds}")
+        assert task is not None
+        sent = apply(task, SubmitStarted(Candidate(provider, "slug")), NOW + seconds)
+        task = await store.task_save(sent)
+        if seconds == 1:  # refused for now: it waits again, and its vendor has counted it
+            await store.task_save(apply(task, Rejected(Cause("capacity", "full")), NOW + seconds))
     since = [("one", NOW), ("removed", NOW + 1), ("one", NOW + 2), ("two", NOW + 3)]
     assert await store.submitted_since(NOW) == since
     assert await store.submitted_since(NOW + 1.5) == since[2:]
@@ -116,7 +117,7 @@ async def test_what_was_sent_since_a_moment_is_told_also_of_what_has_ended(store
 
 async def test_history_does_not_slow_down_the_look_at_the_last_minute(database: Database) -> None:
     plan = [str(row[3]) for row in await database.read(f"explain query plan {SUBMITTED_SINCE}", (NOW,))]
-    assert any("videos_by_submission" in line for line in plan), plan
+    assert any("events_of_submissions" in line for line in plan), plan
     assert not [line for line in plan if line.startswith("SCAN") or "TEMP B-TREE" in line]
 
 

@@ -24,4 +24,4 @@ create table provider_holds (
 );
 
 -- What was sent in the last minute counts against the vendors' rates after a restart.
-create index videos_by_submission on videos (submitted_at);
+create index events_of_submissions on events (at) where type = 'submitting';
