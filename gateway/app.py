@@ -46,6 +46,8 @@ from providers.egress import AddressPolicy, Reach, guard, origin
 from providers.http import Account, Limits, VendorHTTP
 from providers.transport import Transport, tls_context
 
+CONNECT_SECONDS: Final = 10.0  # for name, connection and TLS towards a vendor
+CONNECT_SHARE: Final = 0.8  # of submit_timeout, where that is short
 DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its time too
 LISTEN_TRIES: Final = 1_000  # 5 ms apart
 _BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
@@ -94,7 +96,9 @@ def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, 
         base_url=entry.base_url, api_key=entry.api_key.reveal(), auth_scheme=entry.adapter.auth_scheme
     )
     observe = partial(telemetry.vendor_called, entry.name)
-    limits = Limits(submit_seconds=entry.submit_timeout)
+    # Given up before the submit is: a connection that was never made proves that nothing was sent.
+    connect_seconds = min(CONNECT_SECONDS, entry.submit_timeout * CONNECT_SHARE)
+    limits = Limits(connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout)
     door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
     telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
     return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))

@@ -92,7 +92,8 @@ def _decided(gateway: Gateway, task: Task, body: ResolveBody, by: str) -> Change
     if body.action == "adopt":
         job_id = body.vendor_task_id or ""
         if task.vendor_task_id not in (None, job_id):
-            raise _refused(task, f"The vendor gave this video the id {task.vendor_task_id}, and no other.")
+            known = f"This video has the job {task.vendor_task_id}; fail it first to adopt another."
+            raise _refused(task, known)
         fact = Adopted(_job(gateway, task, job_id), by)
     else:
         fact = Abandoned(by) if body.action == "fail" else ResubmitAllowed(by)

@@ -29,7 +29,7 @@ DOWN: Final[frozenset[ErrorKind]] = frozenset({"not_sent", "timeout", "broken", 
 REFUSES_US: Final[frozenset[ErrorKind]] = frozenset({"auth", "insufficient_credit"})  # whatever we ask for
 
 OPEN_AFTER: Final = 5  # tasks in a row whose call failed
-OPEN_SECONDS: Final = (10.0, 60.0)  # before a free call may close it: the first time, and at most
+OPEN_SECONDS: Final = (10.0, 300.0)  # before a free call may close it: the first time, and at most
 PROBE_SECONDS: Final = 15.0  # between two free calls to a provider that does not answer
 TRIAL_SECONDS: Final = 300.0  # after that an error in the vendor's own words shows that somebody is there
 REFUSED_POLLS: Final = 2  # tasks whose polls are refused, from which on it is about us

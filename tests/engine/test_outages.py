@@ -106,12 +106,12 @@ def test_a_trial_that_fails_costs_one_submit_and_a_longer_wait() -> None:
         async with life({"one": vendor}) as one:
             await one_by_one(one, 5)  # it answers free calls all the time, and loses every paid one
             await create(one, 1, 30)
-            await asyncio.sleep(600)
+            await asyncio.sleep(3_600)
             trials = vendor.sent_at[5:]
             gaps = [later - earlier for earlier, later in pairwise(trials)]
-            assert 8 <= len(trials) <= 20
+            assert 8 <= len(trials) <= 20, "an hour of it costs few videos"
             assert all(gap >= 15 for gap in gaps), gaps
-            assert all(gap >= 48 for gap in gaps[2:]), gaps
+            assert all(gap >= 240 for gap in gaps[5:]), gaps
 
     run_virtual(main())
 
