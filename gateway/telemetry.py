@@ -41,7 +41,6 @@ _WARNINGS: Final = frozenset({
 _BOUGHT: Final = frozenset({"accepted_by_vendor", "adopted", "accepted_after_end"})
 
 
-
 class Followed(Protocol):
     """What is reported of a task; `gateway.core.tasks.Task` has it. Times in Unix seconds."""
 

@@ -26,7 +26,7 @@ from gateway.api.shapes import VideoObject
 from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.routing import Route
 from gateway.core.states import Event, Task, accepted_event
-from gateway.engine.request import load_request, split_request
+from gateway.engine.request import split_request, whole_request
 from gateway.errors import Problem, invalid
 from gateway.storage.db import GuardFailed
 from gateway.storage.rows import Idempotency, NewVideo, Video
@@ -135,11 +135,10 @@ async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
     task = (await video_of(request, video_id)).task
     try:
         stored = await gateway.store.asked_get(video_id)
-        wanted = await load_request(gateway.store, video_id)
     except GuardFailed:
         raise absent(video_id) from None  # deleted since
     asked = Asked(
-        request=wanted, pins=stored.pins, priority=task.priority, metadata=stored.metadata,
+        request=whole_request(stored), pins=stored.pins, priority=task.priority, metadata=stored.metadata,
         deadline_seconds=task.deadline_at - task.created_at, fingerprint="",
     )
     return await _new_video(gateway, task.owner, asked, rerun_of=video_id)

@@ -17,10 +17,10 @@ from litestar.params import FromPath
 from gateway.api.auth import operator
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.problems import responses
-from gateway.core.health import Breaker, ProviderState
+from gateway.core.health import Breaker, HoldAction, ProviderState
 from gateway.engine.provider import Provider
 from gateway.errors import Problem
-from gateway.storage.rows import Hold, HoldAction
+from gateway.storage.rows import Hold
 
 Circuit: TypeAlias = Literal["closed", "open"]
 

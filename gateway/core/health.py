@@ -22,7 +22,7 @@ import msgspec
 from providers.spec import ErrorKind
 
 ProviderState: TypeAlias = Literal["healthy", "degraded", "open", "paused", "draining"]
-Hold: TypeAlias = Literal["pause", "drain"]
+HoldAction: TypeAlias = Literal["pause", "drain"]
 
 # What a failed call says of the provider. Any other complete answer shows that somebody is there.
 DOWN: Final[frozenset[ErrorKind]] = frozenset({"not_sent", "timeout", "broken", "unavailable", "junk"})
@@ -38,6 +38,12 @@ RETRY_SHARE: Final = 0.1  # of all polls may be early repetitions of failed ones
 RETRIES_SPARE: Final = 10.0  # of them may be saved up
 
 
+def _doubled(bounds: tuple[float, float], times: int) -> float:
+    """The first of `bounds` doubled so many times, at most the second."""
+    first, most = bounds
+    return min(most, first * 2.0 ** min(times, 10))
+
+
 class Breaker(msgspec.Struct):
     """One kind of call to one provider. `failing` are the tasks whose calls failed since one was answered."""
 
@@ -51,9 +57,8 @@ class Breaker(msgspec.Struct):
         """A call failed. One that was just closed again opens at the first failure."""
         self.failing.add(task_id)
         if not self.is_open and (len(self.failing) >= OPEN_AFTER or self.openings):
-            first, most = OPEN_SECONDS
             self.is_open, self.opened_at = True, now
-            self.closes_at = now + min(most, first * 2**min(self.openings, 10)) * chance.uniform(0.8, 1.2)
+            self.closes_at = now + _doubled(OPEN_SECONDS, self.openings) * chance.uniform(0.8, 1.2)
             self.openings += 1
 
     def answered(self) -> None:
@@ -97,7 +102,7 @@ class Health(msgspec.Struct, kw_only=True):
     submits: Breaker = msgspec.field(default_factory=Breaker)
     polls: Breaker = msgspec.field(default_factory=Breaker)
     retries: Budget = msgspec.field(default_factory=Budget)
-    hold: Hold | None = None
+    hold: HoldAction | None = None
     is_removed: bool = False
     refusals: int = 0
     refused_until: float = 0.0
@@ -148,9 +153,7 @@ class Health(msgspec.Struct, kw_only=True):
     def refused(self, now: float, chance: random.Random) -> None:
         """The provider refuses us, not a request: its key or its account. Left alone for a growing time."""
         if now >= self.refused_until:
-            first, most = REFUSED_SECONDS
-            pause = min(most, first * 2**min(self.refusals, 10)) * chance.uniform(0.9, 1.1)
-            self.refused_until = now + pause
+            self.refused_until = now + _doubled(REFUSED_SECONDS, self.refusals) * chance.uniform(0.9, 1.1)
             self.refusals += 1
 
     def accepted(self) -> None:

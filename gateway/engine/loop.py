@@ -222,11 +222,17 @@ class Engine:
             looks_at = next_look(now, task.completed_at or now, self.chance)
             self.due_at(task.id, min(looks_at, task.late_until or now))
             return
-        planned_at = now if watch.plan is None else watch.plan.at
-        next_at = {
-            "waiting": self.line.ends_at(task), "rendering": planned_at, "submission_unknown": now,
-        }.get(task.state, task.deadline_at)
-        self.due_at(task.id, task.deadline_at if watch.is_parked else min(task.deadline_at, next_at))
+        next_at = task.deadline_at
+        match task.state:
+            case _ if watch.is_parked:
+                pass
+            case "waiting":
+                next_at = self.line.ends_at(task)
+            case "rendering":
+                next_at = now if watch.plan is None else watch.plan.at
+            case "submission_unknown":
+                next_at = now
+        self.due_at(task.id, min(task.deadline_at, next_at))
 
     # --- admission ----------------------------------------------------------------------------------
 

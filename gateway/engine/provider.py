@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.core.admission import Gate, Rate
 from gateway.core.facts import Candidate
-from gateway.core.health import Health, Hold, ProviderState
+from gateway.core.health import Health, HoldAction, ProviderState
 from gateway.core.pacing import Bounds
 from gateway.core.pricing import estimate
 from gateway.core.routing import Knowledge, Listing, Route, choose
@@ -105,7 +105,7 @@ class Fleet:
         self.render_seconds: dict[Candidate, float] = {}
         self.listings: list[Listing] = []  # every enabled offering, in the providers' order of priority
         self.models: dict[str, list[Listing]] = {}  # what can be asked for, with the offerings that serve it
-        self._holds: dict[str, Hold] = {}
+        self._holds: dict[str, HoldAction] = {}
         self._chance = chance
         self._settings: Settings | None = None
 
@@ -129,7 +129,7 @@ class Fleet:
         for listing in self.listings:
             self.models.setdefault(listing.offering.model, []).append(listing)
 
-    def hold(self, name: str, action: Hold | None) -> None:
+    def hold(self, name: str, action: HoldAction | None) -> None:
         """Obey an operator, also where the configuration has that provider only later; None: no hold."""
         if action is None:
             self._holds.pop(name, None)

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.storage.rows import Asked
 from gateway.storage.store import Store
 from providers.spec import VideoRequest
 
@@ -39,5 +40,9 @@ def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
 
 async def load_request(store: Store, video_id: str) -> VideoRequest:
     """The whole request of a video. Raises StorageError when it cannot be read."""
-    text, inputs = await store.request_get(video_id)
-    return msgspec.convert(msgspec.json.decode(text) | inputs, VideoRequest)
+    return whole_request(await store.asked_get(video_id))
+
+
+def whole_request(asked: Asked) -> VideoRequest:
+    """What `split_request` took apart."""
+    return msgspec.convert(msgspec.json.decode(asked.request) | asked.inputs, VideoRequest)

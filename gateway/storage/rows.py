@@ -6,11 +6,12 @@ Not held here: any statement (`store`), any rule of a task (`gateway.core.tasks`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import msgspec
 
 from gateway.core.facts import Candidate
+from gateway.core.health import HoldAction
 from gateway.core.states import Event, Task
 from gateway.storage.db import Row, Value
 
@@ -69,9 +70,6 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, str]
     metadata: dict[str, str]
     pins: tuple[str, ...]
-
-
-HoldAction: TypeAlias = Literal["pause", "drain"]
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):

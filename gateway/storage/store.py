@@ -242,11 +242,6 @@ class Store:
         rows = await self._database.read(SUBMITTED_SINCE, (at,))
         return [(str(provider), float(sent_at or 0)) for provider, sent_at in rows]
 
-    async def request_get(self, video_id: str) -> tuple[str, dict[str, str]]:
-        """The request as stored (JSON), and the inputs kept apart. Raises GuardFailed when it is gone."""
-        asked = await self.asked_get(video_id)
-        return asked.request, asked.inputs
-
     async def holds(self) -> list[Hold]:
         """The orders in force, by provider."""
         return [hold_of(row) for row in await self._database.read(HOLDS)]

@@ -65,16 +65,14 @@ async def test_what_was_added_is_there(store: Store, told: Told) -> None:
 async def test_the_request_and_its_inputs_are_kept_apart(store: Store) -> None:
     inputs = {"image": "data:image/png;base64," + "A" * 200_000, "end_image": "data:image/png;base64,BBBB"}
     await store.video_add(replace(new(make_task(), {"a": "1"}, inputs), pins=("two", "one")))
-    assert await store.request_get("video_1") == ('{"prompt":"of video_1"}', inputs)
     assert await store.asked_get("video_1") == Asked(
         request='{"prompt":"of video_1"}', inputs=inputs, metadata={"a": "1"}, pins=("two", "one")
     )
     video = await store.video_get("video_1", "key_1")
     assert video is not None
     assert "base64" not in video.request
-    for gone in (store.request_get, store.asked_get):
-        with pytest.raises(GuardFailed, match="video_9"):
-            await gone("video_9")
+    with pytest.raises(GuardFailed, match="video_9"):
+        await store.asked_get("video_9")
 
 
 async def test_a_request_without_pins_and_inputs(store: Store) -> None:

@@ -10,9 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.core.facts import Abandoned, Adopted, Fact, ResubmitAllowed
+from gateway.core.health import HoldAction
 from gateway.core.states import Task
 from gateway.storage.db import Duplicate, StorageError
-from gateway.storage.rows import Hold, HoldAction, task_of
+from gateway.storage.rows import Hold, task_of
 from gateway.storage.store import TASK_GET
 from providers.spec import MakesRefs, Submitted
 from tests.simulation.plan import Command
