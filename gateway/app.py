@@ -25,19 +25,23 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar.types import ASGIApp
 
+from gateway import __version__
 from gateway.api.application import MANAGEMENT, PUBLIC, make_application, make_litestar
 from gateway.api.auth import Door, Role, make_key
 from gateway.api.document import openapi_document
 from gateway.api.gateway import Gateway
 from gateway.api.waiting import Waiters
+from gateway.core.lease import Lease
 from gateway.engine.collect import Links
-from gateway.engine.loop import Engine, Outside
+from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.steps import STEPS
-from gateway.engine.takeover import follow
+from gateway.engine.replica import Identity, ReplicaRole, follow
+from gateway.engine.watch import Outside
 from gateway.errors import CannotListen
 from gateway.settings import Address, ProviderSettings, Settings, SettingsError, load
-from gateway.storage.db import SQLITE_ONLY, StorageError
+from gateway.storage.db import Database, StorageError
+from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry, configure_logging
@@ -86,12 +90,16 @@ def _policy(settings: Settings) -> AddressPolicy:
     return AddressPolicy(settings.egress.networks, origins)
 
 
-def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
+def make_providers(
+    settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet, lease: Lease
+) -> list[Provider]:
     """The configured providers, each with its own door; a known one keeps its gate."""
-    return [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
+    return [_make_provider(entry, wires, telemetry, fleet, lease) for entry in settings.providers.values()]
 
 
-def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> Provider:
+def _make_provider(
+    entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet, lease: Lease
+) -> Provider:
     account = Account(
         base_url=entry.base_url, api_key=entry.api_key.reveal(), auth_scheme=entry.adapter.auth_scheme
     )
@@ -99,16 +107,20 @@ def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, 
     # Given up before the submit is: a connection that was never made proves that nothing was sent.
     connect_seconds = min(CONNECT_SECONDS, entry.submit_timeout * CONNECT_SHARE)
     limits = Limits(connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout)
-    door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
+    door = VendorHTTP(
+        account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits,
+        may_send=lambda: lease.is_held,
+    )
     telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
     return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))
 
 
-def open_database(settings: Settings, *, exclusive: bool) -> SqliteDatabase:
+def open_database(settings: Settings, *, exclusive: bool) -> Database:
     """The configured database. Raises StorageError when it cannot be opened, or is another process's."""
-    if settings.store.url.path is None:
-        raise StorageError(SQLITE_ONLY)
-    return SqliteDatabase(settings.store.url.path, exclusive=exclusive)
+    url = settings.store.url
+    if url.path is not None:
+        return SqliteDatabase(url.path, exclusive=exclusive)
+    return PostgresDatabase(url.dsn.reveal(), statement_cache_size=settings.store.statement_cache_size)
 
 
 class Running(msgspec.Struct):
@@ -132,18 +144,35 @@ class SteadyClock:
         return elapsed + self._offset
 
 
+def elapsed() -> float:
+    """Seconds that pass while the machine sleeps, too, and never go back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def identity_of(settings: Settings, role: ReplicaRole) -> Identity:
+    """Who this process is among those on its database."""
+    listen = settings.server.listen
+    place = f"{socket.gethostname()} {listen}" if listen.port else ""
+    return Identity(role, place, __version__, lambda: secrets.token_hex(8))
+
+
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterator[Running]:
     """All parts of a gateway, started; the engine runs until the context ends. Raises StorageError."""
     chance = random.SystemRandom()
     now, telemetry = SteadyClock(), Telemetry({})
     database = open_database(settings, exclusive=True)
+    if role != "all" and not database.is_shared:
+        await database.close()
+        raise StorageError(f"--role {role} needs a database that replicas share: [store] url = postgresql://...")
     wires = Wires(settings)
     try:
         await database.migrate()
-        store, fleet = Store(database), Fleet(chance)
-        fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
-        engine = Engine(store, fleet, telemetry, Outside(now, chance, secrets.token_hex(8)), STEPS)
+        store, fleet, identity = Store(database), Fleet(chance), identity_of(settings, role)
+        lease = Lease(elapsed, is_shared=database.is_shared)
+        fleet.use(settings, make_providers(settings, wires, telemetry, fleet, lease))
+        outside = Outside(now, chance, identity.new_name(), lease)
+        engine = Engine(store, fleet, telemetry, outside, STEPS)
         telemetry.ages(engine.oldest_unfinished_seconds)
         gateway = Gateway(
             store=store, engine=engine, fleet=fleet, telemetry=telemetry, waiters=Waiters(store),
@@ -151,7 +180,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             door=Door(store, time.monotonic, is_open=settings.auth.mode == "off"),
         )
         telemetry.videos_are(await store.counts())
-        following = asyncio.create_task(follow(engine))
+        following = asyncio.create_task(follow(engine, identity))
         try:
             yield Running(gateway, wires, following)
         finally:
@@ -162,18 +191,18 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await database.close()
 
 
-def run(settings_path: Path) -> int:
+def run(settings_path: Path, role: ReplicaRole = "all") -> int:
     """Serve by this file until SIGTERM or SIGINT; the exit code.
 
     Raises SettingsError and StorageError before serving.
     """
     settings = load(settings_path, adapters(), os.environ)
     configure_logging(settings.log.level, settings.log.format)
-    return asyncio.run(_serve(settings, settings_path))
+    return asyncio.run(_serve(settings, settings_path, role))
 
 
-async def _serve(settings: Settings, settings_path: Path) -> int:
-    async with running(settings) as parts:
+async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> int:
+    async with running(settings, role) as parts:
         gateway = parts.gateway
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -303,7 +332,7 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
     if waits:
         log.warning("reload_needs_restart", sections=waits)
     wires.allow(settings)
-    gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet))
+    gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet, gateway.engine.lease))
     configure_logging(settings.log.level, settings.log.format)
     gateway.engine.recount()
     log.info("reloaded", providers=len(settings.providers))

@@ -7,14 +7,21 @@ these methods).
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Final, Literal, Protocol
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import cache, partial
+from typing import Final, Literal, Protocol, TypeVar
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -96,24 +103,59 @@ class Happening(Protocol):
 def configure_logging(level: LogLevel, style: LogFormat) -> None:
     """One line an event on stdout: JSON, or text for people (`auto`: text on a terminal)."""
     text = style == "text" or (style == "auto" and sys.stdout.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer(sort_keys=False)
-    )
+    renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[_placed, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
     # Libraries that print each URL they fetch would print signed links.
     for name in ("httpx", "httpcore", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def _placed(_: WrappedLogger, level: str, line: EventDict) -> EventDict:
+    """When, how grave, and for which request."""
+    request_id = _request_id.get()
+    if request_id is not None:
+        line.setdefault("request_id", request_id)
+    line["level"] = level
+    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return line
+
+
+def _as_json(_: WrappedLogger, __: str, line: EventDict) -> str:
+    """ASCII whatever is in it: what controls a terminal is escaped, and every stream takes it.
+
+    The standard library's encoder does that by itself, at several times the price.
+    """
+    try:
+        content = _encode(line)
+    except (UnicodeEncodeError, OverflowError):  # half of a surrogate pair, a number of more than 64 bits
+        return json.dumps(line, default=repr)
+    return content.decode("ascii") if content.isascii() else json.dumps(line, default=repr)
+
+
+def _fields(task: Followed, event: Happening) -> dict[str, str | int | float]:
+    """What a line says of an event, as far as it has it."""
+    fields = {
+        "video_id": task.id, "status": event.status, "stage": event.stage,
+        "provider": event.provider, "offering": event.offering, "attempt": task.attempts or None,
+        "cause": event.detail.get("kind") or event.detail.get("code"),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _series(
+    kind: Callable[..., M], name: str, about: str, labels: Sequence[str], **options: Sequence[float]
+) -> Callable[..., M]:
+    """A metric's series by the values of its labels, remembered: the library builds a key each time."""
+    return cache(kind(name, about, labels, **options).labels)
 
 
 class Telemetry:
@@ -125,13 +167,14 @@ class Telemetry:
         self.log = structlog.get_logger()
         self._states: dict[str, str] = {}
         self._define()
+        self._define_unlabelled()
         for provider, models in providers.items():
             self.add_provider(provider, models)
 
     def _define(self) -> None:
-        counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry)
+        counter = partial(_series, partial(Counter, registry=self.registry))
+        gauge = partial(_series, partial(Gauge, registry=self.registry))
+        histogram = partial(_series, partial(Histogram, registry=self.registry))
         self.http = histogram(
             "reelgate_http_request_duration_seconds", "Time to answer a request of a caller.",
             ("route", "method", "status"), buckets=_HTTP_BUCKETS,
@@ -155,30 +198,7 @@ class Telemetry:
             "reelgate_vendor_request_duration_seconds", "Calls to a vendor.",
             ("provider", "operation", "outcome"),
         )
-        self._define_polls(counter, histogram)
-        self.provider_state = gauge(
-            "reelgate_provider_state", "1 for the state a provider is in.", ("provider", "state")
-        )
-        self.provider_in_flight = gauge(
-            "reelgate_provider_in_flight", "Jobs that a provider has, or may have.", ("provider",)
-        )
-        self.cost = counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"))
-        self.violations = counter(
-            "reelgate_invariant_violations",
-            "Transitions that would have broken a promise; the task is parked.",
-        )
-        self.oldest_unfinished = gauge(
-            "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none."
-        )
-        self.http.labels("unmatched", "GET", "404")
-        for status in STATUSES:
-            self.videos.labels(status)
-
-    def _define_polls(self, counter: partial[Counter], histogram: partial[Histogram]) -> None:
         self.polls = counter("reelgate_polls", "Questions to a vendor by answer.", ("provider", "outcome"))
-        self.poll_lag = histogram(
-            "reelgate_poll_lag_seconds", "How much later than planned a poll began.", buckets=_LAG_BUCKETS
-        )
         self.detection_delay = histogram(
             "reelgate_detection_delay_seconds",
             "From the last poll that found a video unfinished to the one that found it done: "
@@ -188,6 +208,30 @@ class Telemetry:
         self.unrecognised = counter(
             "reelgate_unrecognised_status", "Polls that met a status word in no table.", ("provider",)
         )
+        self.provider_state = gauge(
+            "reelgate_provider_state", "1 for the state a provider is in.", ("provider", "state")
+        )
+        self.provider_in_flight = gauge(
+            "reelgate_provider_in_flight", "Jobs that a provider has, or may have.", ("provider",)
+        )
+        self.cost = counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"))
+        self.http("unmatched", "GET", "404")
+        for status in STATUSES:
+            self.videos(status)
+
+    def _define_unlabelled(self) -> None:
+        self.poll_lag = Histogram(
+            "reelgate_poll_lag_seconds", "How much later than planned a poll began.", buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+        self.violations = Counter(
+            "reelgate_invariant_violations",
+            "Transitions that would have broken a promise; the task is parked.", registry=self.registry,
+        )
+        self.oldest_unfinished = Gauge(
+            "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none.",
+            registry=self.registry,
+        )
 
     def add_provider(self, provider: str, models: Sequence[str]) -> None:
         """Make every series of a provider exist, at zero: "no data" and "nothing happened" differ."""
@@ -195,19 +239,19 @@ class Telemetry:
             self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight,
             self.unrecognised,
         )
-        for metric in by_provider:
-            metric.labels(provider)
-        self.cost.labels(provider, "USD")
+        for series in by_provider:
+            series(provider)
+        self.cost(provider, "USD")
         for result in RESULTS:
-            self.submissions.labels(provider, result)
+            self.submissions(provider, result)
         for answer in POLLS:
-            self.polls.labels(provider, answer)
+            self.polls(provider, answer)
         for outcome in CALLS:
             for operation in ("submit", "poll"):
-                self.vendor_request.labels(provider, operation, outcome)
+                self.vendor_request(provider, operation, outcome)
         for model in models:
             for outcome in OUTCOMES:
-                self.video_duration.labels(provider, model, outcome)
+                self.video_duration(provider, model, outcome)
         self.provider_is(provider, "healthy")
 
     def provider_is(self, provider: str, state: str, why: str = "") -> None:
@@ -217,36 +261,36 @@ class Telemetry:
             return
         self._states[provider] = state
         for known in PROVIDER_STATES:
-            self.provider_state.labels(provider, known).set(known == state)
+            self.provider_state(provider, known).set(known == state)
         if before is not None:
             write = self.log.error if state in _ALARMS else self.log.info
             write("provider_state", provider=provider, state=state, before=before, why=why or None)
 
     def video_deleted(self, status: str) -> None:
         """A video of this status was removed."""
-        self.videos.labels(status).dec()
+        self.videos(status).dec()
 
     def videos_are(self, counts: Mapping[str, int]) -> None:
         """How many stored videos have each status."""
         for status in STATUSES:
-            self.videos.labels(status).set(counts.get(status, 0))
+            self.videos(status).set(counts.get(status, 0))
 
     def vendor_called(self, provider: str, operation: str, outcome: str, seconds: float) -> None:
         """A call to a vendor ended."""
-        self.vendor_request.labels(provider, operation, outcome).observe(seconds)
+        self.vendor_request(provider, operation, outcome).observe(seconds)
 
     def polled(self, provider: str, outcome: str, lag_seconds: float) -> None:
         """A poll was made, `lag_seconds` later than planned."""
-        self.polls.labels(provider, outcome).inc()
+        self.polls(provider, outcome).inc()
         self.poll_lag.observe(max(0.0, lag_seconds))
         if outcome == "unrecognised":
-            self.unrecognised.labels(provider).inc()
+            self.unrecognised(provider).inc()
 
     def request_answered(
         self, route: str, method: str, status: int, seconds: float, request_id: str
     ) -> None:
         """One access line, and one observation, per request."""
-        self.http.labels(route, method, str(status)).observe(seconds)
+        self.http(route, method, str(status)).observe(seconds)
         self.log.info(
             "request", route=route, method=method, status=status, ms=round(seconds * 1000, 2),
             request_id=request_id,
@@ -255,7 +299,7 @@ class Telemetry:
     @staticmethod
     def in_request(request_id: str) -> None:
         """Have every line that is written while this request is served say its id."""
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        _request_id.set(request_id)
 
     def task_changed(
         self, before: Followed | None, after: Followed, events: Sequence[Happening]
@@ -265,52 +309,54 @@ class Telemetry:
             if event.type in _UNLOGGED:
                 continue
             write = self.log.warning if event.type in _WARNINGS else self.log.info
-            fields = {
-                "video_id": after.id, "status": event.status, "stage": event.stage,
-                "provider": event.provider, "offering": event.offering,
-                "attempt": after.attempts or None,
-                "cause": event.detail.get("kind") or event.detail.get("code"),
-            }
-            write(event.type, **{name: value for name, value in fields.items() if value is not None})
+            write(event.type, **_fields(after, event))
         if before is not None or any(event.type == "accepted" for event in events):
             self._count_status(before, after)
         for task, step in ((before, -1), (after, 1)):
             if task is None or task.provider is None:
                 continue
             if task.is_in_flight:
-                self.provider_in_flight.labels(task.provider).inc(step)
+                self.provider_in_flight(task.provider).inc(step)
             if task.state == "submission_unknown":
-                self.submission_unknown.labels(task.provider).inc(step)
+                self.submission_unknown(task.provider).inc(step)
         if after.cost_amount is not None and any(event.type in _BOUGHT for event in events):
             amount = float(after.cost_amount) - float(after.cost_before or 0)
-            self.cost.labels(after.provider, after.cost_currency or "USD").inc(amount)
+            self.cost(after.provider, after.cost_currency or "USD").inc(amount)
         if before is not None and not before.is_terminal:
             self._count(before, after)
 
     def _count_status(self, before: Followed | None, after: Followed) -> None:
         if before is not None:
-            self.videos.labels(before.status).dec()
-        self.videos.labels(after.status).inc()
+            self.videos(before.status).dec()
+        self.videos(after.status).inc()
 
     def _count(self, before: Followed, after: Followed) -> None:
         provider = before.provider or after.provider or ""
         if before.state == "waiting" and after.state == "submitting":
-            self.queue_wait.labels(provider).observe(max(0.0, (after.submitted_at or 0) - after.created_at))
+            self.queue_wait(provider).observe(max(0.0, (after.submitted_at or 0) - after.created_at))
         if after.is_terminal and provider and after.completed_at is not None:
             seconds = after.completed_at - after.created_at
-            self.video_duration.labels(provider, after.model, after.state).observe(max(0.0, seconds))
+            self.video_duration(provider, after.model, after.state).observe(max(0.0, seconds))
 
     def submitted(self, provider: str, result: str) -> None:
         """A paid create call came to `result`, one of RESULTS."""
-        self.submissions.labels(provider, result).inc()
+        self.submissions(provider, result).inc()
 
     def detected(self, provider: str, delay_seconds: float) -> None:
         """A poll found a video done, `delay_seconds` after the last one that did not."""
-        self.detection_delay.labels(provider).observe(max(0.0, delay_seconds))
+        self.detection_delay(provider).observe(max(0.0, delay_seconds))
 
     def provider_missing(self, provider: str, count: int) -> None:
         """Videos of a provider that the configuration does not have wait for it until their deadline."""
         self.log.warning("provider_missing", provider=provider, unfinished_videos=count)
+
+    def outlived(self, before: str, after: str) -> None:
+        """This replica was declared dead while it was away; it goes on under another name."""
+        self.log.warning("replica_outlived", before=before, after=after)
+
+    def took_over(self, owner: str, videos: int) -> None:
+        """What a replica that is gone had not finished is followed here."""
+        self.log.warning("took_over", owner=owner, videos=videos)
 
     def step_failed(self, video_id: str, error: Exception) -> None:
         """A step of a task ended in a fault of ours; the task is tried again."""

@@ -6,31 +6,64 @@ Not held here: what a video looks like (`shapes`), who waits for which (`waiting
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar, cast
 
 from litestar import Request, Response
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
 
 from gateway.api.gateway import Gateway, at_rest, gateway_of, video_of
 from gateway.api.shapes import VideoObject, encode, video_object
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
+from gateway.core.states import Task
 from gateway.storage.rows import Video
+
+T = TypeVar("T")
 
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 
-def answer(gateway: Gateway, video: Video, status: int, headers: dict[str, str]) -> Response[VideoObject]:
+class Ready(Response[T]):
+    """A `T` as the bytes that are sent, JSON or nothing at all: the framework has nothing left to do to it."""
+
+    def __init__(self, body: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(cast("T", body), status_code=status_code, headers=headers)
+        self._body = body
+
+    def to_asgi_response(self, *_: object, **__: object) -> ASGIResponse:
+        """What the framework asks for."""
+        return _Ready(self._body, self.status_code or 200, self.headers)
+
+
+class _Ready(ASGIResponse):
+    __slots__ = ("_headers",)
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
+        shown = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        if body:
+            shown += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        self.status_code, self.body, self._headers = status, body, shown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def answer(gateway: Gateway, video: Video, status: int, headers: Mapping[str, str]) -> Ready[VideoObject]:
     """The video as it is shown now."""
-    content = encode(video_object(video, gateway.engine.queue_place(video.task)))
-    return Response(
-        content=content,  # type: ignore[arg-type]
-        status_code=status, headers=headers, media_type="application/json",
-    )
+    return Ready(encode(video_object(video, _place(gateway, video.task))), status, headers)
+
+
+def _place(gateway: Gateway, task: Task) -> tuple[int, float | None] | None:
+    return gateway.engine.queue_place(task) if task.state == "waiting" else None
 
 
 def hints(gateway: Gateway, video: Video) -> dict[str, str]:
     """The version as an ETag, and when it is worth looking again."""
     task = video.task
-    place = gateway.engine.queue_place(task)
+    place = _place(gateway, task)
     headers = {"ETag": f'"{task.version}"' if place is None else f'"{task.version}-{place[0]}"'}
     if not task.is_terminal:
         seconds = gateway.engine.seconds_to_next(task)

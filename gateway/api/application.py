@@ -5,23 +5,24 @@ Not held here: the parts that the routes work with (`gateway.app` builds them).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
 
-from litestar import Litestar
-from litestar.connection import ASGIConnection
+from litestar import Litestar, Request
 from litestar.datastructures import State
-from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.api import content, creating, operations, providers, resolving, videos
-from gateway.api.auth import Role, check_same_site, require
-from gateway.api.edge import Edge
+from gateway.api.auth import Door, Role, check_same_site, require
+from gateway.api.edge import Edge, header_of
 from gateway.api.gateway import Gateway
 from gateway.api.problems import HANDLERS
 
 JSON_MAX_BYTES: Final = 1024 * 1024
+# What a route may have in its `opt` as `at_once`: the answer to a request that is simple, None for any other.
+AtOnce: TypeAlias = Callable[[Request[Any, Any, Any]], Awaitable[ASGIApp | None]]
 
 ROUTES: Final = (
     creating.create_video, creating.plan_video, creating.rerun_video,
@@ -36,21 +37,37 @@ MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
 PUBLIC: Final = frozenset[str]().union(*(route.paths for route in ROUTES)) - MANAGEMENT
 
 
-async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def authorize(scope: Scope) -> None:
     """Let a request through to a public route, or to one for whose role it brings a key; refuse any other."""
-    if handler.opt.get("public") is True:
+    opt = scope["route_handler"].opt
+    if opt.get("public") is True:
         return
-    # Guards see only HTTP scopes here.
-    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
+    # Only HTTP is served.
+    if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
         return  # the framework's own answer: the methods, and nothing else
-    gateway: Gateway = connection.app.state.gateway
-    if gateway.door.is_open:
-        check_same_site(connection.headers.get("host", ""), connection.headers.get("origin"))
-    role: Role = handler.opt["role"]  # a route that declares neither is closed: this raises
-    address = connection.client.host if connection.client else ""
-    caller = await gateway.door.caller(connection.headers.get("authorization", ""), address)
+    door: Door = scope["litestar_app"].state.gateway.door
+    if door.is_open:
+        check_same_site(header_of(scope, b"host") or "", header_of(scope, b"origin"))
+    role: Role = opt["role"]  # a route that declares neither is closed: this raises
+    client = scope["client"]
+    caller = await door.caller(header_of(scope, b"authorization") or "", client[0] if client else "")
     require(caller, role)
-    connection.scope["state"]["caller"] = caller
+    scope["state"]["caller"] = caller
+
+
+def guarded(app: ASGIApp) -> ASGIApp:
+    """A route behind `authorize`, and what it can answer `at_once`, before the framework takes it apart.
+
+    No guard of the framework's: for those it copies the route at each request.
+    """
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        await authorize(scope)
+        at_once: AtOnce | None = scope["route_handler"].opt.get("at_once")
+        answer = None if at_once is None else await at_once(Request(scope, receive, send))
+        await (answer or app)(scope, receive, send)
+
+    return guard
 
 
 def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) -> Litestar:
@@ -58,7 +75,7 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
     routes = [route for route in ROUTES if paths is None or route.paths & paths]
     return Litestar(
         route_handlers=routes,
-        guards=[authorize],
+        middleware=[guarded],
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Reelgate", version=__version__, path="/_unused", render_plugins=[],

@@ -26,9 +26,11 @@ from gateway.api.shapes import VideoObject
 from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.routing import Route
 from gateway.core.states import Event, Task, accepted_event
+from gateway.engine.entering import at_once
+from gateway.engine.loop import Engine
 from gateway.engine.request import split_request, whole_request
 from gateway.errors import Problem, invalid
-from gateway.storage.db import GuardFailed
+from gateway.storage.db import Duplicate, GuardFailed, StorageBusy
 from gateway.storage.rows import Idempotency, NewVideo, Video
 
 CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
@@ -117,7 +119,7 @@ async def _accept(
     if held is None:
         new = await make()
         taken = None if name is None else Idempotency(name, fingerprint, new.task.id)
-        held = await store.video_add(new, taken)
+        held = await _store(gateway_of(request), new, taken)
         if held is None:
             return await _answer(request, Video(new.task, new.request, new.metadata), prefer, {})
     if held.fingerprint != fingerprint:
@@ -127,6 +129,22 @@ async def _accept(
     if video is None:
         raise Problem("expired", "The video of this Idempotency-Key was deleted.")
     return await _answer(request, video, prefer, {"Idempotent-Replayed": "true"})
+
+
+async def _store(gateway: Gateway, new: NewVideo, key: Idempotency | None) -> Idempotency | None:
+    """Store a video; who holds its key if another does. It goes on when the caller has gone."""
+    adding = asyncio.ensure_future(gateway.store.video_add(new, key))
+    if new.task.id in gateway.engine.tickets:
+        adding.add_done_callback(partial(_give_back, gateway.engine, new.task.id))
+    return await asyncio.shield(adding)
+
+
+def _give_back(engine: Engine, video_id: str, added: asyncio.Future[Idempotency | None]) -> None:
+    """A video that was not stored needs no place at a gate. Where the database cannot say, the engine asks."""
+    error = added.exception()
+    is_stored = error is None and added.result() is None
+    if not is_stored and (error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy)):
+        engine.give_back(video_id)
 
 
 async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
@@ -155,15 +173,18 @@ async def _new_video(gateway: Gateway, owner: str, asked: Asked, rerun_of: str |
         id=new_video_id(gateway), owner=owner, model=asked.request.model,
         state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
-        priority=asked.priority, replica=gateway.engine.replica, last_seq=1 + len(route.refused),
-        rerun_of=rerun_of,
+        priority=asked.priority, replica=gateway.engine.owner, last_seq=1 + len(route.refused),
+        rerun_of=rerun_of, duration=asked.request.duration, audio=asked.request.audio,
     )
     wanted = asked.request
     has_data = (wanted.image or "").startswith("data:") or (wanted.end_image or "").startswith("data:")
     text, inputs = await asyncio.to_thread(split_request, wanted) if has_data else split_request(wanted)
+    events = _first_events(task, route)
+    intent = at_once(gateway.engine, task, wanted)
+    if intent is not None:
+        task, events = intent.task, (*events, *intent.events)
     return NewVideo(
-        task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins,
-        events=_first_events(task, route),
+        task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins, events=events
     )
 
 

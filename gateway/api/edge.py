@@ -200,7 +200,7 @@ class Edge:
             self._telemetry.request_answered(template, _method(scope), status, seconds, request_id)
 
     def _count_refusal(self, route: str, method: str, started: float) -> None:
-        self._telemetry.http.labels(route, method, "503").observe(time.perf_counter() - started)
+        self._telemetry.http(route, method, "503").observe(time.perf_counter() - started)
         self._unsaid += 1
         if not self._is_saying:
             self._is_saying = True
@@ -227,6 +227,14 @@ async def _refuse(scope: HTTPScope, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": _CODE.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """A request's header, the first of that name; `name` in small letters, as they come."""
+    for known, value in scope["headers"]:
+        if known == name:
+            return value.decode("latin-1")
+    return None
 
 
 def _method(scope: HTTPScope) -> str:

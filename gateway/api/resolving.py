@@ -147,7 +147,7 @@ def _continued(gateway: Gateway, task: Task) -> Task:
     return Task(
         id=new_video_id(gateway), owner=task.owner, model=task.model, state="submission_unknown",
         candidates=(task.tried,), created_at=now, deadline_at=now + task.deadline_at - task.created_at,
-        last_seq=1, replica=gateway.engine.replica, priority=task.priority, provider=task.provider,
+        last_seq=1, replica=gateway.engine.owner, priority=task.priority, provider=task.provider,
         offering=task.offering, attempts=1, submitted_at=now, started_at=now, unknown_at=now,
         charged="unknown", cost_amount=_last_cost(task), cost_currency=task.cost_currency,
         adopted_from=task.id,

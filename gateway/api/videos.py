@@ -11,9 +11,11 @@ from typing import Annotated, Any, Final
 from litestar import Request, Response, delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.types import ASGIApp
 
-from gateway.api.answers import answer, hints, preferred_seconds, waited
-from gateway.api.gateway import absent, caller_of, gateway_of, video_of
+from gateway.api.answers import Ready, answer, hints, preferred_seconds, waited
+from gateway.api.edge import header_of
+from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
 from gateway.api.problems import responses
 from gateway.api.query import read_list_query
 from gateway.api.shapes import (
@@ -39,9 +41,29 @@ _UNCHANGED: Final = {
 }
 
 
+async def _look(request: Request[Any, Any, Any]) -> ASGIApp | None:
+    """The answer to a request for the video as it is, None for any that asks for more."""
+    if request.scope["query_string"] or header_of(request.scope, b"prefer") is not None:
+        return None
+    video = await video_of(request, request.scope["path_params"]["video_id"])
+    known = header_of(request.scope, b"if-none-match")
+    return _shown(gateway_of(request), video, known, {}).to_asgi_response()
+
+
+def _shown(
+    gateway: Gateway, video: Video, if_none_match: str | None, headers: dict[str, str]
+) -> Ready[VideoObject]:
+    headers = headers | hints(gateway, video)
+    if if_none_match is not None:
+        known_tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+        if headers["ETag"] in known_tags or "*" in known_tags:
+            return Ready(b"", 304, headers)
+    return answer(gateway, video, 200, headers)
+
+
 @get(
-    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=_UNCHANGED | responses(400, 404),
-    summary="Get a video", tags=["videos"],
+    "/v1/videos/{video_id:str}", opt={"role": "viewer", "at_once": _look},
+    responses=_UNCHANGED | responses(400, 404), summary="Get a video", tags=["videos"],
 )
 async def get_video(
     request: Request[Any, Any, Any],
@@ -56,19 +78,13 @@ async def get_video(
 
     Long-polls until terminal with `wait`, or `Prefer: wait=N`.
     """
-    gateway = gateway_of(request)
     asked = preferred_seconds(prefer)
     seconds = wait if wait is not None else asked
     video = await video_of(request, video_id)
     if seconds and not video.task.is_terminal:
         video = await waited(request, video_id, seconds)
-    headers = hints(gateway, video)
-    if asked is not None and wait is None:
-        headers["Preference-Applied"] = f"wait={asked}"
-    known_tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    if {headers["ETag"], "*"} & set(known_tags):
-        return Response(content=b"", status_code=304, headers=headers)  # type: ignore[arg-type]
-    return answer(gateway, video, 200, headers)
+    applied = {} if asked is None or wait is not None else {"Preference-Applied": f"wait={asked}"}
+    return _shown(gateway_of(request), video, if_none_match, applied)
 
 
 @get(
@@ -89,7 +105,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     videos = await gateway.store.video_list(owner, filters, page)
     data = [video_object(video, gateway.engine.queue_place(video.task)) for video in videos[: query.limit]]
     listed = video_list(data, has_more=len(videos) > query.limit)
-    return Response(content=encode(listed), media_type="application/json")  # type: ignore[arg-type]
+    return Ready(encode(listed))
 
 
 @get(

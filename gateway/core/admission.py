@@ -6,6 +6,7 @@ Pure; time is passed in. Not held here: how a provider is (`health`), which of t
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ BACKOFF_BASE_SECONDS: Final = 1.0
 WINDOW_SECONDS: Final = 60.1  # a minute as the vendor sees it, with connections of unequal speed
 ROOM_MAX: Final = 64  # submits under way at once from which on a provider counts as recovered
 BACKOFF_MAX_SECONDS: Final = 60.0
+CROWDED_SECONDS: Final = (0.02, 0.3)  # between looks for a place that all replicas share
 
 
 class Rate(msgspec.Struct):
@@ -60,6 +62,51 @@ class Rate(msgspec.Struct):
                 self.taken.popleft()
 
 
+class Pace(msgspec.Struct):
+    """Evenly spaced turns, at most `per_minute` in any sixty seconds; None for no limit.
+
+    A second's worth may be caught up on, so that a late caller loses none. Below one a minute: one in so many
+    minutes. `next_at`: when the next turn is, Unix seconds (the generic cell rate algorithm of ITU-T I.371).
+    """
+
+    per_minute: float | None
+    next_at: float = 0.0
+
+    @property
+    def per_second(self) -> float:
+        """What it comes to; infinity without a limit."""
+        return math.inf if self.per_minute is None else 1.0 / self._every_seconds
+
+    @property
+    def _burst(self) -> int:
+        return max(1, int((self.per_minute or 0.0) // 60.0))
+
+    @property
+    def _every_seconds(self) -> float:
+        if self.per_minute is None:
+            return 0.0
+        whole = max(1, int(self.per_minute)) - self._burst + 1
+        return WINDOW_SECONDS / whole / min(1.0, self.per_minute)
+
+    def free_at(self, now: float) -> float:
+        """When the next turn may be taken: `now` when it may already."""
+        if self.per_minute is None:
+            return now
+        return max(now, self.next_at - (self._burst - 1) * self._every_seconds)
+
+    def take(self, now: float) -> bool:
+        """Take a turn, if there is one now."""
+        if self.free_at(now) > now:
+            return False
+        self.spend(now)
+        return True
+
+    def spend(self, now: float) -> None:
+        """Count a turn that is taken in any case; the ones after it wait for longer."""
+        if self.per_minute is not None:
+            self.next_at = max(self.next_at, now) + self._every_seconds
+
+
 class Gate(msgspec.Struct, kw_only=True):
     """The door to one provider. `in_flight` counts the tasks that have, or may have, a job there.
 
@@ -76,6 +123,7 @@ class Gate(msgspec.Struct, kw_only=True):
     room: int | None = None
     health: Health = msgspec.field(default_factory=Health)
     closed_until: float = 0.0
+    crowded_until: float = 0.0
     failures: int = 0
 
     def free_at(self, now: float) -> float | None:
@@ -85,7 +133,9 @@ class Gate(msgspec.Struct, kw_only=True):
         if self.room is not None and self.sending >= self.room:
             return None
         healthy_at = self.health.free_at(now)
-        return None if healthy_at is None else max(healthy_at, self.closed_until, self.rate.free_at(now))
+        if healthy_at is None:
+            return None
+        return max(healthy_at, self.closed_until, self.crowded_until, self.rate.free_at(now))
 
     def state(self, now: float) -> ProviderState:
         """The provider's state in one word, as metrics and operators see it."""
@@ -138,6 +188,10 @@ class Gate(msgspec.Struct, kw_only=True):
         until = now + pause_seconds(self.failures, retry_after_seconds, chance)
         self.closed_until = max(self.closed_until, until)
         self.slow()
+
+    def crowded(self, now: float, chance: random.Random) -> None:
+        """Other replicas hold all places: whoever looks first after one came free has it, so all draw lots."""
+        self.crowded_until = now + chance.uniform(*CROWDED_SECONDS)
 
     def resume(self) -> None:
         """An operator knows that all is well again: nothing is waited for any more."""

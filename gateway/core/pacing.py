@@ -1,6 +1,7 @@
 """When to ask a vendor again: pure schedules with their reasons.
 
-Not held here: asking, or the vendor's budget.
+Not held here: how long renders take (`render_times`), asking, and who may ask first where a vendor's budget is
+short (`gateway.engine.turns`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from gateway.core.admission import pause_seconds
+from gateway.core.render_times import NOTHING_LEARNED, RenderTimes
 
-Why: TypeAlias = Literal["first", "schedule", "eta", "retry_after", "backoff", "budget"]
+# What decided when the next poll is:
+#   prior        nothing is known of such renders: a steady interval, longer for a very old one
+#   learned      how long such renders took so far
+#   eta          the vendor's own guess, where it is sooner
+#   poll_min, poll_max    the provider's bounds
+#   budget       the vendor's budget of polls, or of early repetitions, is short: everybody waits longer
+#   retry_after, backoff  the last poll failed: the vendor's hint, or a growing pause
+Why: TypeAlias = Literal[
+    "prior", "learned", "eta", "poll_min", "poll_max", "budget", "retry_after", "backoff"
+]
 
-# The time to the next poll is this share of the render's age: a finished video is found within that share.
-SHARE_OF_AGE: Final = 0.15
 JITTER: Final = 0.1
 # How long "no such task" is waited out before it is believed, and how long "done" without a link.
 GRACE_SECONDS: Final = 120.0
@@ -25,32 +34,43 @@ LATE_SHARE_OF_AGE: Final = 0.2
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """A provider's `poll_min` and `poll_max`."""
+    """A provider's `poll_min` and `poll_max`; `stretch` is by how much its budget spaces polls out, from 1."""
 
     min_seconds: float
     max_seconds: float
+    stretch: float = 1.0
 
 
 class PollPlan(msgspec.Struct, frozen=True):
-    """The next poll: when, and why then."""
+    """The next poll: when, and why then. `wished_seconds` is the pause that no budget would have stretched."""
 
     at: float
     why: Why
+    wished_seconds: float | None = None
 
 
 def next_poll(
-    now: float, accepted_at: float, bounds: Bounds, chance: random.Random, *, eta_seconds: float | None = None
+    now: float, accepted_at: float, bounds: Bounds, chance: random.Random, *,
+    times: RenderTimes = NOTHING_LEARNED, eta_seconds: float | None = None,
 ) -> PollPlan:
-    """The poll after one that found the task unfinished: by its age, or the vendor's guess if sooner."""
+    """The poll after one that found the task unfinished: by how long such renders take, and its age.
+
+    Or the vendor's guess, if that is sooner. Bounds hold whatever is known.
+    """
     age = max(0.0, now - accepted_at)
-    why: Why = "schedule"
-    delay = age * SHARE_OF_AGE
-    if eta_seconds is not None and 0 < eta_seconds < delay:
-        delay, why = eta_seconds, "eta"
-    if delay < bounds.min_seconds:
-        delay, why = bounds.min_seconds, ("first" if age == 0 else "schedule")
-    delay *= chance.uniform(1 - JITTER, 1 + JITTER)
-    return PollPlan(now + min(max(delay, bounds.min_seconds), bounds.max_seconds), why)
+    low, high, stretch = bounds.min_seconds, bounds.max_seconds, bounds.stretch
+    wished = pause = times.until(age)
+    why: Why = "learned" if times.total else "prior"
+    if stretch > 1.0:
+        pause, why = times.until(age, stretch), "budget"
+    if eta_seconds is not None and 0 < eta_seconds < wished:
+        wished, pause, why = eta_seconds, min(pause, eta_seconds * stretch), "eta"
+    if pause <= low:
+        pause, why = low, "poll_min"
+    elif pause >= high:
+        pause, why = high, "poll_max"
+    pause *= chance.uniform(1 - JITTER, 1 + JITTER)
+    return PollPlan(now + min(max(pause, low), high), why, min(max(wished, low), high))
 
 
 def poll_again(

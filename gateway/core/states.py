@@ -29,11 +29,14 @@ TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled
 # A task in one of these has, or may have, a job at a vendor: it fills a place there.
 IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
 
+UNOWNED: Final = ""  # the replica of a task that nobody follows yet
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
 
-    `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events.
+    `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events;
+    `duration` (seconds) and `audio` are those of the video asked for: its render time depends on them.
     `charged_before` and `cost_before` are what was bought before the last permission to send again;
     `late_...` what an ended task still brought, and until when anybody looks for it.
     """
@@ -48,7 +51,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     stage: str | None = None
     version: int = 1
     last_seq: int = 0
-    replica: str | None = None
+    replica: str = UNOWNED
     priority: int = 0
     ruled_out: tuple[Candidate, ...] = ()
     provider: str | None = None
@@ -81,6 +84,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     late_at: float | None = None
     late_url: str | None = None
     late_expires_at: float | None = None
+    duration: int | None = None
+    audio: bool | None = None
 
     @property
     def status(self) -> Status:

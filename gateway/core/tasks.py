@@ -114,6 +114,20 @@ def apply(task: Task, fact: Fact, now: float) -> Change:
     return change
 
 
+def came_late(stored: Task, fact: Fact, sent: Task) -> Fact | None:
+    """What the answer to a sending still tells of the task, whoever owns it by now; None: nothing.
+
+    `sent` is the task as it was sent. Another process may have taken it over meanwhile and not know.
+    """
+    if not isinstance(fact, Accepted | Rejected | NotSent | SubmitUnknown):
+        return None
+    if (stored.attempts, stored.provider) != (sent.attempts, sent.provider) or stored.vendor_task_id:
+        return None
+    if stored.state == "submission_unknown" and isinstance(fact, Accepted):
+        return Adopted(fact.submitted, "the vendor, whose answer came late")
+    return fact if stored.state == "submitting" or stored.is_terminal else None
+
+
 def _check(task: Task, after: Task, fact: Fact) -> None:
     """What must be true of any change, whatever rule made it. Raises InvariantViolation."""
     may_drop = isinstance(fact, ResubmitAllowed | RerunAllowed)

@@ -18,10 +18,15 @@ Insist: TypeAlias = Callable[[str, Callable[[], Awaitable[Task | None]]], Awaita
 
 
 class Doubts:
-    """One look at a time for each video. `known` are the tasks as the engine has them."""
+    """One look at a time for each video. `known` are the tasks as the engine has them.
 
-    def __init__(self, store: Store, known: Mapping[str, Task], insist: Insist) -> None:
-        self._store, self._known, self._insist = store, known, insist
+    `absent` is called with the id of a video that was not stored.
+    """
+
+    def __init__(
+        self, store: Store, known: Mapping[str, Task], insist: Insist, absent: Callable[[str], None]
+    ) -> None:
+        self._store, self._known, self._insist, self._absent = store, known, insist, absent
         self.looks: dict[str, asyncio.Task[None]] = {}
         store.doubt(self._doubted)
 
@@ -34,6 +39,8 @@ class Doubts:
         """Tell of what is stored and not known. Of a known task the one who saves it tells the events."""
         stored = await self._insist(task_id, partial(self._store.task_get, task_id))
         known = self._known.get(task_id)
+        if stored is None:
+            self._absent(task_id)
         if stored is None or stored == known or (known is None and not stored.is_followed):
             return
         self._store.tell(stored, events if known is None else ())

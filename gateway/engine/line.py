@@ -128,6 +128,11 @@ class Line:
         self.gates_at = min((at for at in times if at is not None and at > now), default=float("inf"))
         return going
 
+    def straight(self, task: Task, now: float) -> Candidate | None:
+        """Where a new task may go without waiting: a free candidate that nobody waits for."""
+        candidate = self._free(task.open_candidates, now)
+        return None if candidate is None or self.waiting_for(candidate.provider) else candidate
+
     def _going(self, row: _Row, now: float) -> Iterator[_Place]:
         """The places of a row in order, for as long as one of its candidates is free."""
         for place in self._rows[row]:

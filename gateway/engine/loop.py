@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import Accepted, Adopted, Candidate, Fact, Polled
-from gateway.core.pacing import PollPlan, next_look, next_poll
-from gateway.core.states import Change, Event, Task, with_event
-from gateway.core.tasks import IllegalTransition, InvariantViolation, apply
+from gateway.core.pacing import next_look, next_poll
+from gateway.core.states import UNOWNED, Change, Event, Task, with_event
+from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
-from gateway.engine.provider import Fleet, Provider
-from gateway.storage.db import Duplicate, GuardFailed, StorageError
+from gateway.engine.provider import Fleet
+from gateway.engine.watch import Outside, Steps, Ticket, Watch
+from gateway.storage.db import Duplicate, GuardFailed, NoRoom, StorageError
+from gateway.storage.replicas import Room
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
 from providers.spec import Pending
@@ -35,49 +36,11 @@ POLLS_MAX: Final = 2_000  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
+TICKET_SECONDS: Final = 0.01  # between looks whether what was being stored is, when the process ends
+ENTITLED_SECONDS: Final = 0.1  # between looks whether this process is still who it was
 _IDLE_SECONDS: Final = 3_600.0
 
 T = TypeVar("T")
-Step: TypeAlias = Callable[["Engine", Task], Awaitable[None]]
-SubmitStep: TypeAlias = Callable[["Engine", Task, Candidate], Awaitable[None]]
-ProbeStep: TypeAlias = Callable[["Engine", Provider], Coroutine[None, None, None]]
-
-
-class Watch(msgspec.Struct):
-    """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
-
-    `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
-    """
-
-    due: float | None = None
-    is_busy: bool = False
-    is_parked: bool = False
-    plan: PollPlan | None = None
-    polled_at: float | None = None
-    failures: int = 0
-    missing_since: float | None = None
-    not_before: float = 0.0
-    turn: float | None = None
-
-
-class Outside(msgspec.Struct, frozen=True):
-    """What the engine takes from outside: Unix time in seconds, randomness, the name this process owns by."""
-
-    now: Callable[[], float]
-    chance: random.Random
-    replica: str
-
-
-class Steps(msgspec.Struct, frozen=True):
-    """What to do with a task: `submit` for an admitted one, `due` (by state) for one whose time has come.
-
-    `end` is for a parked one at its deadline, `probe` finds out whether a provider is back.
-    """
-
-    submit: SubmitStep
-    due: Mapping[str, Step]
-    end: Step
-    probe: ProbeStep
 
 
 class Engine:
@@ -87,7 +50,10 @@ class Engine:
         self, store: Store, fleet: Fleet, telemetry: Telemetry, outside: Outside, steps: Steps
     ) -> None:
         self.store, self.fleet, self.telemetry = store, fleet, telemetry
-        self.now, self.chance, self.replica = outside.now, outside.chance, outside.replica
+        self.now, self.chance, self.lease = outside.now, outside.chance, outside.lease
+        self.replica = outside.replica
+        self.peers = 0  # other replicas that live
+        self.is_running = self.is_settled = False  # settled: all that was left is taken over, and counted
         self.tasks: dict[str, Task] = {}
         self.watches: dict[str, Watch] = {}
         self._steps = steps
@@ -97,15 +63,17 @@ class Engine:
         self._is_stopping = False
         self.entering: set[str] = set()  # admitted tasks, with a place at a gate, not known to be started
         self.sending: set[str] = set()  # tasks whose submit is under way, ended ones among them
+        self.tickets: dict[str, Ticket] = {}  # of videos that are being stored, and go at once
         self._submits: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
-        self._doubts = Doubts(store, self.tasks, self.insist)
+        self._doubts = Doubts(store, self.tasks, self.insist, self.give_back)
         store.listen(self.saved)
 
     # --- its life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Run every task when it is due, until stopped. What a dead process left is `takeover`'s part."""
+        self.is_running = True
         while not self._is_stopping:
             self._wake.clear()
             self._admit()
@@ -134,12 +102,31 @@ class Engine:
         """Something outside the tasks has changed: look at once who may go."""
         self._wake.set()
 
+    @property
+    def owner(self) -> str:
+        """Who a new task belongs to: this process, or nobody yet where it follows none."""
+        return self.replica if self.is_running else UNOWNED
+
+    def settled(self) -> None:
+        """What earlier processes left is known: the gates count right, and new jobs may be bought."""
+        self.is_settled = True
+        self._wake.set()
+
+    def rename(self, replica: str) -> None:
+        """Others may own what this process owned: forget it all, and go on under another name."""
+        self.replica = replica
+        for task_id in list(self.tasks):
+            self._forget(task_id)
+
     async def stop(self) -> None:
         """Begin nothing new; return when the answers of submits under way are saved. Polls are dropped."""
         self._is_stopping = True
         self._wake.set()
-        while self._submits:
-            await asyncio.wait(self._submits)
+        while self._submits or self.tickets:
+            if self._submits:
+                await asyncio.wait(self._submits)
+            else:
+                await asyncio.sleep(TICKET_SECONDS)
         rest = [*self._others, *self._doubts.looks.values()]
         for step in rest:
             step.cancel()
@@ -240,12 +227,32 @@ class Engine:
         """Let waiting tasks through. While the database is in trouble nothing new is bought."""
         now = self.now()
         self.line.gates_at = now + SHORT_SECONDS
-        if self._is_stopping or self.store.is_short:
+        if not self.may_buy:
             return
         for task_id, candidate in self.line.ready(now, SUBMITS_MAX - len(self._submits), self._may_go):
             task = self.tasks[task_id]
             self.entering.add(task_id)
             self._begin(self._submits, task_id, partial(self._steps.submit, self, task, candidate))
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether anything new may be sent at all."""
+        return self.is_settled and not self._is_stopping and not self.store.is_short and self.lease.is_held
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more submit may be under way in this process."""
+        return len(self._submits) + len(self.tickets) < SUBMITS_MAX
+
+    def give_back(self, task_id: str) -> None:
+        """A new task was not stored: its place at a gate is free again."""
+        ticket = self.tickets.pop(task_id, None)
+        if ticket is not None:
+            self.entering.discard(task_id)
+            gate = self.fleet.providers[ticket.candidate.provider].gate
+            gate.answered()
+            gate.withdraw()
+            self._wake.set()
 
     def _may_go(self, task_id: str) -> bool:
         task, watch = self.tasks[task_id], self.watches[task_id]
@@ -264,12 +271,13 @@ class Engine:
 
     # --- saving -------------------------------------------------------------------------------------
 
-    async def save(self, task: Task, fact: Fact) -> Task | None:
+    async def save(self, task: Task, fact: Fact, room: Room | None = None) -> Task | None:
         """Apply `fact` and save what follows, until it is stored: what is known of money must not be lost.
 
         Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer
-        counts. Raises Duplicate when the vendor's id already belongs to another video.
+        counts. Raises NoRoom, and Duplicate when the vendor's id already belongs to another video.
         """
+        is_late = False
         while True:
             try:
                 change = self._with_plan(apply(task, fact, self.now()), fact)
@@ -280,13 +288,22 @@ class Engine:
                 return None
             if not change.is_saved:
                 return self._unsaved(change.task)
+            while not self.lease.is_held:
+                await asyncio.sleep(ENTITLED_SECONDS)
             try:
-                return await self.insist(task.id, partial(self.store.task_save, change))
+                if is_late or task.replica == self.replica:
+                    return await self.insist(task.id, partial(self.store.task_save, change, room))
+            except NoRoom:
+                raise
             except GuardFailed:
-                fresh = await self.insist(task.id, partial(self.store.task_get, task.id))
-            if fresh is None or fresh.replica != self.replica:
+                is_late = False  # it is not as it was known
+            fresh = await self.insist(task.id, partial(self.store.task_get, task.id))
+            answer = None if fresh is None else came_late(fresh, fact, task)
+            if fresh is None or (fresh.replica != self.replica and answer is None):
                 self._forget(task.id)
                 return None
+            if answer is not None:
+                fact, is_late = answer, True
             if fresh == msgspec.structs.replace(change.task, version=task.version + 1):
                 self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
                 return fresh
@@ -350,6 +367,9 @@ class Engine:
             watch.failures = 0
         if task.state == "waiting":
             self.line.add(task)
+        ticket = self.tickets.pop(task.id, None)
+        if ticket is not None:
+            self._begin(self._submits, task.id, partial(self._steps.send, self, task, ticket))
         self._schedule(task)
         self._wake.set()
 
@@ -362,6 +382,8 @@ class Engine:
             return
         if job is before and not after.is_in_flight:
             provider.gate.leave()
+            if self.peers and provider.gate.max_in_flight is not None:
+                provider.gate.crowded(self.now(), self.chance)
         elif job is after and after.is_in_flight and after.id in self.entering:
             self.entering.discard(after.id)
             provider.gate.started()

@@ -10,10 +10,11 @@ import asyncio
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, no_sooner, poll_again
 from gateway.core.states import Task
-from gateway.engine.loop import Engine, Watch
+from gateway.engine.loop import Engine
 from gateway.engine.probe import answered, unanswered
 from gateway.engine.provider import Provider
 from gateway.engine.rerun import permission
+from gateway.engine.watch import Watch
 from providers.spec import Failed, Progress, Succeeded, VendorError
 
 _UNCONFIGURED_SECONDS = 60.0

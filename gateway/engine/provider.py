@@ -55,6 +55,11 @@ class Provider(msgspec.Struct, kw_only=True):
         """How it is, in one word."""
         return self.gate.state(now)
 
+    def share(self, part: float) -> None:
+        """Use only this part of the budget of polls: the rest belongs to other replicas."""
+        whole = self.settings.polls_per_minute
+        self.polls.per_minute = None if whole is None else max(1, int(whole * part))
+
     def probe_ref(self) -> Ref | None:
         """What a free call can ask for: its latest job and one that cannot exist, in turn. None: nothing.
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engine.late import end, look_again
-from gateway.engine.loop import Steps
 from gateway.engine.poll import poll
 from gateway.engine.probe import probe
-from gateway.engine.submit import expire, submit
+from gateway.engine.submit import expire, send, submit
 from gateway.engine.unknown import settle_unknown
+from gateway.engine.watch import Steps
 
 STEPS: Final = Steps(
     submit=submit,
+    send=send,
     due={
         "waiting": expire, "submitting": expire, "rendering": poll, "submission_unknown": settle_unknown,
         "completed": look_again, "failed": look_again, "cancelled": look_again,

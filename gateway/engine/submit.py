@@ -25,10 +25,12 @@ from gateway.core.facts import (
 from gateway.core.health import DOWN, REFUSES_US
 from gateway.core.pricing import as_cost
 from gateway.core.states import Task
+from gateway.engine.entering import room_at
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from gateway.engine.request import load_request
-from gateway.storage.db import Duplicate
+from gateway.engine.watch import Ticket
+from gateway.storage.db import Duplicate, NoRoom
 from providers.spec import FindsSubmission, Offering, Submitted, VendorError, VideoRequest
 
 _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sent", SubmitUnknown: "unknown"}
@@ -43,10 +45,12 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
             return  # a reload took it away since it was admitted
         request = await load_request(engine.store, task.id)
         cost = as_cost(found[0].price(found[1], request))
-        started = await engine.save(task, SubmitStarted(candidate, cost))
+        room = room_at(engine, candidate.provider)
+        started = await engine.save(task, SubmitStarted(candidate, cost), room)
         if started is not None:
-            fact = await _send(engine, *found, request, started)
-            await _save(engine, found[0], started, fact)
+            await _send_and_save(engine, *found, request, started)
+    except NoRoom:
+        gate.crowded(engine.now(), engine.chance)
     finally:
         engine.sending.discard(task.id)
         gate.answered()
@@ -55,7 +59,25 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
             gate.withdraw()
 
 
-async def _save(engine: Engine, provider: Provider, started: Task, fact: Fact) -> None:
+async def send(engine: Engine, task: Task, ticket: Ticket) -> None:
+    """Send a task that was stored with the intent to."""
+    gate = engine.fleet.providers[ticket.candidate.provider].gate
+    engine.sending.add(task.id)
+    try:
+        found = engine.fleet.find(ticket.candidate)
+        if found is None:  # a reload took it away while it was stored
+            await engine.save(task, NotSent(Cause("not_sent", "its provider is no longer configured")))
+        else:
+            await _send_and_save(engine, *found, ticket.request, task)
+    finally:
+        engine.sending.discard(task.id)
+        gate.answered()
+
+
+async def _send_and_save(
+    engine: Engine, provider: Provider, offering: Offering, request: VideoRequest, started: Task
+) -> None:
+    fact = await _send(engine, provider, offering, request, started)
     engine.telemetry.submitted(provider.name, _RESULTS[type(fact)])
     try:
         await engine.save(started, fact)
@@ -82,6 +104,8 @@ async def _send(
     """Send once and say what that proves; everything that proves nothing is unknown."""
     if engine.now() >= task.deadline_at:  # the process stood still since it was admitted
         return NotSent(Cause("not_sent", "its deadline passed before it was sent"))
+    if not engine.lease.is_held:  # likewise, or it cannot reach the database
+        return NotSent(Cause("not_sent", "this replica may have been replaced before it was sent"))
     try:
         async with asyncio.timeout(provider.settings.submit_timeout):
             submitted = await _call(provider, offering, request, task)

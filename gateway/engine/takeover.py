@@ -1,10 +1,11 @@
-"""The start: every unfinished task of a dead process is taken over, in batches, and goes on where it was.
+"""What somebody left unfinished goes on here: claimed in batches, followed from where it was.
 
-Not held here: the loop that runs them afterwards (`loop`).
+Not held here: who counts as dead (`replica`), the loop that runs the tasks afterwards (`loop`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from functools import partial
 from typing import Final
@@ -14,29 +15,22 @@ from gateway.core.facts import Cause, SubmitUnknown
 from gateway.core.states import Task
 from gateway.engine.loop import Engine
 
-CLAIM_BATCH: Final = 500  # tasks at a time
+CLAIM_BATCH: Final = 250  # tasks at a time: others are served in between
 
 
-async def follow(engine: Engine) -> None:
-    """Take over what is unfinished, then run every task when it is due, until the engine is stopped."""
-    for hold in await engine.insist("", engine.store.holds):
-        engine.fleet.hold(hold.provider, hold.action)
-    await _take_over(engine)
-    await engine.run()
-
-
-async def _take_over(engine: Engine) -> None:
-    """Own and follow what an earlier process left unfinished; say what cannot be followed."""
-    store = engine.store
-    while await engine.insist("", partial(store.tasks_claim, engine.replica, CLAIM_BATCH)):
-        pass
-    position = (0.0, "")
-    while batch := await engine.insist("", partial(store.tasks_owned, engine.replica, position, CLAIM_BATCH)):
-        position = (batch[-1].created_at, batch[-1].id)
+async def take_over(engine: Engine, owner: str) -> int:
+    """Own and follow all that `owner`, who is dead, left; how many tasks that were."""
+    count = 0
+    while True:
+        claim = partial(engine.store.tasks_claim, engine.replica, owner, CLAIM_BATCH)
+        batch = await engine.insist("", claim)
         for task in batch:
-            if task.id not in engine.tasks:
+            if task.replica == engine.replica:  # or this process got another name meanwhile
                 await _adopt(engine, task)
-    await _look_around(engine)
+        count += len(batch)
+        if len(batch) < CLAIM_BATCH:
+            return count
+        await asyncio.sleep(0)
 
 
 async def _adopt(engine: Engine, task: Task) -> None:
@@ -46,7 +40,7 @@ async def _adopt(engine: Engine, task: Task) -> None:
         await engine.save(task, SubmitUnknown(Cause("broken", "the gateway ended while it was sending this")))
 
 
-async def _look_around(engine: Engine) -> None:
+async def look_around(engine: Engine) -> None:
     """Count the submits of the last minute against each rate, and tell of tasks without a provider."""
     providers = engine.fleet.providers
     since = engine.now() - WINDOW_SECONDS

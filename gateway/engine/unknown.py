@@ -12,9 +12,10 @@ from typing import Final
 from gateway.core.facts import Adopted, DeadlinePassed, ResubmitAllowed, UnknownTimedOut
 from gateway.core.pacing import poll_again
 from gateway.core.states import Task
-from gateway.engine.loop import Engine, Watch
+from gateway.engine.loop import Engine
 from gateway.engine.poll import poll
 from gateway.engine.submit import reference_of
+from gateway.engine.watch import Watch
 from gateway.storage.db import Duplicate
 from providers.spec import FindsSubmission, VendorError
 

@@ -7,6 +7,7 @@ statement of the product (`store`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
@@ -16,16 +17,7 @@ import msgspec
 Value: TypeAlias = str | int | float | None
 Row: TypeAlias = tuple[Value, ...]
 
-SQLITE_ONLY: Final = "store.url: this version keeps its data in SQLite only; use sqlite:PATH"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One statement with `$1` placeholders. `guarded`: no row changed or returned undoes the whole write."""
-
-    sql: str
-    args: tuple[Value, ...]
-    guarded: bool = False
 
 
 class StorageError(Exception):
@@ -34,6 +26,10 @@ class StorageError(Exception):
 
 class GuardFailed(StorageError):
     """A guarded step met no row: the write was undone, nothing changed."""
+
+
+class NoRoom(GuardFailed):
+    """A cap or rate that all replicas share is used up: the write was undone, nothing changed."""
 
 
 class Duplicate(StorageError):
@@ -48,12 +44,28 @@ class StorageShort(StorageBusy):
     """The disk is full or the database fails, so nothing new is begun; nothing changed."""
 
 
+class Step(msgspec.Struct, frozen=True):
+    """One statement with `$1` placeholders, in PostgreSQL's words where the databases differ.
+
+    `guard`: no row changed or returned undoes the whole write, and raises this.
+    """
+
+    sql: str
+    args: tuple[Value, ...]
+    guard: type[GuardFailed] | None = None
+
+
 class SchemaTooNew(StorageError):
     """The database was written by a newer version of Reelgate; this one must not touch it."""
 
 
 class Database(Protocol):
     """A driver. Statements use `$1` placeholders on every database."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may serve from it at once."""
+        ...
 
     @property
     def waiting(self) -> int:
@@ -72,15 +84,22 @@ class Database(Protocol):
         """All rows of one statement. Raises StorageError."""
         ...
 
-    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
-        """Run `steps` as one atomic write; returns once it is durable.
+    async def write(
+        self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
+    ) -> list[Row]:
+        """Run `steps` as one atomic write; the rows that they returned, once it is durable.
 
         `committed` is called before this returns, and also when the caller was cancelled meanwhile: a write
-        that was handed over goes on. Raises GuardFailed, Duplicate, StorageError.
+        that was handed over goes on. `tell` reaches the other processes with the commit, never without it.
+        Raises GuardFailed, Duplicate, StorageError.
         """
         ...
 
-    async def migrate(self) -> int:
+    def listen(self, hear: Callable[[str | None], None]) -> None:
+        """Have `hear` called with what other processes tell; with None when something may be missed."""
+        ...
+
+    async def migrate(self, folder: Path = MIGRATIONS) -> int:
         """Bring the schema up to date; how many migrations ran. Raises SchemaTooNew."""
         ...
 
@@ -90,29 +109,56 @@ class Database(Protocol):
 
 
 class Migration(msgspec.Struct, frozen=True):
-    """One numbered file of the schema's history."""
+    """One numbered file of the schema's history.
+
+    `runs_from`: the oldest schema whose programs still run after it, by its line `-- runs-from: N`. What only
+    adds says so, so that two neighbouring versions share a database during an upgrade.
+    """
 
     number: int
     name: str
     sql: str
+    runs_from: int
+
+
+SCHEMA: Final = "create table if not exists schema_version (number bigint primary key, name text not null)"
+VERSION_GET: Final = "select coalesce(max(number), 0) from schema_version"
+RUNS_FROM_GET: Final = "select max(coalesce(runs_from, number)) from schema_version where number > $1"
+VERSION_ADD: Final = "insert into schema_version (number, name) values ($1, $2)"
+RUNS_FROM_SET: Final = "update schema_version set runs_from = $2 where number = $1"
+RUNS_FROM_SINCE: Final = 3  # the migration that made room for it
 
 
 def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
     """The migrations in order. Raises ValueError when the numbers are not 1, 2, 3, ..."""
-    found = [
-        Migration(int(path.name.split("_", 1)[0]), path.stem, path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.sql"))
-    ]
+    found = [_migration(path) for path in sorted(folder.glob("*.sql"))]
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise ValueError(f"migrations in {folder} are not numbered 1..{len(found)}")
     return found
 
 
-def pending(applied: int, known: Sequence[Migration]) -> Sequence[Migration]:
-    """The migrations that are still to run on a schema of version `applied`. Raises SchemaTooNew."""
-    if applied > len(known):
+def _migration(path: Path) -> Migration:
+    sql, number = path.read_text(encoding="utf-8"), int(path.name.split("_", 1)[0])
+    said = re.search(r"^-- runs-from: (\d+)$", sql, re.MULTILINE)
+    return Migration(number, path.stem, sql, int(said[1]) if said else number)
+
+
+def recorded(done: Migration) -> list[Step]:
+    """What is written down of a migration that ran, in the transaction that it ran in."""
+    steps = [Step(VERSION_ADD, (done.number, done.name))]
+    if done.number >= RUNS_FROM_SINCE:
+        steps.append(Step(RUNS_FROM_SET, (done.number, done.runs_from)))
+    return steps
+
+
+def pending(applied: int, runs_from: int, known: Sequence[Migration]) -> Sequence[Migration]:
+    """The migrations still to run on a schema of version `applied`; none on a newer one that we may share.
+
+    `runs_from`: what RUNS_FROM_GET says for our own number, 0 where it says nothing. Raises SchemaTooNew.
+    """
+    if applied > len(known) and runs_from > len(known):
         raise SchemaTooNew(
-            f"the database has schema version {applied}, this program knows {len(known)}: "
-            "start the newer version of reelgate, or restore a backup taken before the upgrade"
+            f"the database has schema version {applied}, this program knows {len(known)}, and at least "
+            f"{runs_from} is needed: start the newer version of reelgate, or restore a backup from before"
         )
     return known[applied:]

@@ -11,33 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
 from gateway.storage import reserve
 from gateway.storage.db import (
+    MIGRATIONS,
     Duplicate,
-    GuardFailed,
     Row,
     Step,
     StorageBusy,
     StorageError,
     StorageShort,
     Value,
-    migrations,
-    pending,
 )
+from gateway.storage.sqlite_file import code, connect, lock, migrate, named
 
 BATCH_MAX: Final = 512  # writes in one commit: bounds how long the first of them waits
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
-BUSY_TIMEOUT_MS: Final = 5_000
 LARGE_CHARS: Final = 65_536  # only a new video with images has more; on a full disk that is not even tried
 TRY_SECONDS: Final = 1.0  # between the commits that only try whether the trouble is over
 
@@ -50,7 +47,15 @@ _OF_A_STATEMENT: Final = (
 )
 _OF_THE_FILE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no later commit mends that
 
-_Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[None]", asyncio.AbstractEventLoop]
+# What PostgreSQL's words are here. One writer at a time locks no rows.
+_WORDS: Final = (
+    (" for update skip locked", ""),
+    (" for update", ""),
+    ("extract(epoch from clock_timestamp())::double precision", "((julianday('now') - 2440587.5) * 86400.0)"),
+)
+
+_Result: TypeAlias = "list[Row] | Exception"
+_Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[list[Row]]", asyncio.AbstractEventLoop]
 
 
 IN_MEMORY: Final = Path(":memory:")
@@ -74,9 +79,9 @@ class SqliteDatabase:
         self._writing = threading.Lock()  # migrations use the writer's connection on another thread
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path) if exclusive else None
-            self._writer = _connect(path)
-            self._reader = self._writer if path == IN_MEMORY else _connect(path)
+            self._lock = lock(path) if exclusive else None
+            self._writer = connect(path)
+            self._reader = self._writer if path == IN_MEMORY else connect(path)
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             raise StorageError(f"cannot open {path}: {error}") from error
@@ -96,39 +101,49 @@ class SqliteDatabase:
         """Why nothing new should be begun; a broken file stays so until the process ends."""
         return self._trouble
 
+    @property
+    def is_shared(self) -> bool:
+        """Never: one process serves from a file."""
+        return False
+
+    def listen(self, hear: Callable[[str | None], None]) -> None:
+        """Nothing is heard: there is no other process."""
+
     async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """All rows of one statement, read on this thread."""
         try:
-            return self._reader.execute(sql, _named(args)).fetchall()
+            return self._reader.execute(_in_its_words(sql), named(args)).fetchall()
         except _ERRORS as error:
             raise StorageError(f"cannot read {self._path}: {error}") from error
 
-    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
+    async def write(
+        self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
+    ) -> list[Row]:
         """Hand `steps` to the writer thread; returns after the fsync of the commit that they were part of."""
         if self._is_closed:
             raise StorageError(f"cannot write {self._path}: it is closed")
         if self.waiting >= QUEUE_MAX:
             raise StorageBusy(f"{QUEUE_MAX} writes are waiting already")
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[list[Row]] = loop.create_future()
         if not self._thread.is_alive():
             _settle([(done, self._commit([(steps, done, loop)])[0])])
-            await done
+            rows = await done
             if committed is not None:
                 committed()
-            return
+            return rows
         if committed is not None:
             done.add_done_callback(lambda _: None if done.exception() else committed())
         done.add_done_callback(lambda _: done.exception())  # seen, also when nobody waits for it any more
         self._jobs.put((steps, done, loop))
         # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
-        await asyncio.shield(done)
+        return await asyncio.shield(done)
 
-    async def migrate(self) -> int:
+    async def migrate(self, folder: Path = MIGRATIONS) -> int:
         """Run what is missing, each in its own transaction, under SQLite's write lock."""
         try:
             with self._writing:
-                return _migrate(self._writer)
+                return migrate(self._writer, folder)
         except sqlite3.Error as error:
             raise StorageError(f"cannot migrate {self._path}: {error}") from error
 
@@ -171,8 +186,8 @@ class SqliteDatabase:
             job = self._jobs.get()
         return False
 
-    def _commit(self, batch: Sequence[_Job], *, is_retry: bool = False) -> list[Exception | None]:
-        """Commit `batch`, once more each write alone where that may help; why each was undone, or None."""
+    def _commit(self, batch: Sequence[_Job], *, is_retry: bool = False) -> list[_Result]:
+        """Commit `batch`, once more each write alone where that may help; its rows, or why it was undone."""
         try:
             results = self._together(batch)
         except Exception as error:  # noqa: BLE001 (everybody waits for this thread: nothing may end it)
@@ -185,7 +200,7 @@ class SqliteDatabase:
             self._is_full &= self._trouble is not None
         return results
 
-    def _together(self, batch: Sequence[_Job]) -> list[Exception | None]:
+    def _together(self, batch: Sequence[_Job]) -> list[_Result]:
         """One transaction around all writes, a savepoint around each: one failing leaves the others alone.
 
         No write at all tries the disk: a header is written as it was. Raises sqlite3.Error: all are undone.
@@ -206,34 +221,37 @@ class SqliteDatabase:
                 raise
         return results
 
-    def _run(self, steps: Sequence[Step]) -> Exception | None:
-        """Run one write; why it was undone, or None. Raises sqlite3.Error where all are to be undone."""
+    def _run(self, steps: Sequence[Step]) -> _Result:
+        """Run one write; its rows, or why it was undone. Raises sqlite3.Error where all are to be undone."""
         if self._is_full and _chars(steps) > LARGE_CHARS:
             return StorageShort(f"cannot write {self._path}: the disk is full, and this would take the rest")
         self._writer.execute("savepoint one_write")
+        rows: list[Row] = []
         for step in steps:
             try:
-                cursor = self._writer.execute(step.sql, _named(step.args))
+                cursor = self._writer.execute(_in_its_words(step.sql), named(step.args))
+                returned = cursor.fetchall() if cursor.description else []
             except _ERRORS as error:
-                if not self._writer.in_transaction or _code(error) not in _OF_A_STATEMENT:
+                if not self._writer.in_transaction or code(error) not in _OF_A_STATEMENT:
                     raise
                 taken = getattr(error, "sqlite_errorname", None) in _NOT_UNIQUE
                 kind = Duplicate if taken else StorageError
                 return _undone(self._writer, kind(f"cannot write {self._path}: {error}"))
-            if step.guarded and cursor.rowcount < 1:
-                return _undone(self._writer, GuardFailed(step.sql.split("\n", 1)[0]))
+            if step.guard is not None and not returned and cursor.rowcount < 1:
+                return _undone(self._writer, step.guard(step.sql.split("\n", 1)[0]))
+            rows += returned
         self._writer.execute("release one_write")
-        return None
+        return rows
 
     def _may_succeed_alone(self, error: Exception) -> bool:
         """Whether only some of the writes that were undone by `error` need fail when they are tried again."""
-        if _code(error) in _OF_THE_FILE:
+        if code(error) in _OF_THE_FILE:
             self._damage = f"{self._path} is broken, restore a backup: {error}"
             return True
         try:
-            is_full = _code(error) == sqlite3.SQLITE_FULL or (
+            is_full = code(error) == sqlite3.SQLITE_FULL or (
                 # SQLite calls it an I/O error when the index of the log, a mapped file, cannot grow.
-                _code(error) == sqlite3.SQLITE_IOERR
+                code(error) == sqlite3.SQLITE_IOERR
                 and reserve.room_bytes(self._path.parent) < reserve.RESERVE_BYTES
             )
             self._is_full |= is_full
@@ -256,9 +274,9 @@ class SqliteDatabase:
         return self._damage or (None if self._reserve is None else reserve.hold(self._reserve))
 
 
-def _answer(batch: Sequence[_Job], results: Sequence[Exception | None]) -> None:
+def _answer(batch: Sequence[_Job], results: Sequence[_Result]) -> None:
     """Wake the writers, one call per event loop rather than one per writer."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[None], Exception | None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[list[Row]], _Result]]] = {}
     for (_, done, loop), result in zip(batch, results, strict=True):
         by_loop.setdefault(loop, []).append((done, result))
     for loop, answers in by_loop.items():
@@ -266,18 +284,19 @@ def _answer(batch: Sequence[_Job], results: Sequence[Exception | None]) -> None:
             loop.call_soon_threadsafe(_settle, answers)
 
 
-def _settle(answers: Sequence[tuple[asyncio.Future[None], Exception | None]]) -> None:
+def _settle(answers: Sequence[tuple[asyncio.Future[list[Row]], _Result]]) -> None:
     for done, result in answers:
-        if result is None:
-            done.set_result(None)
-        else:
+        if isinstance(result, Exception):
             done.set_exception(result)
+        else:
+            done.set_result(result)
 
 
-def _code(error: Exception) -> int | None:
-    """SQLite's primary result code; None when the error is not from SQLite itself."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
+@cache
+def _in_its_words(sql: str) -> str:
+    for words, ours in _WORDS:
+        sql = sql.replace(words, ours)
+    return sql
 
 
 def _chars(steps: Sequence[Step]) -> int:
@@ -289,86 +308,3 @@ def _undone(connection: sqlite3.Connection, why: Exception) -> Exception:
     connection.execute("rollback to one_write")
     connection.execute("release one_write")
     return why
-
-
-def _named(args: Sequence[Value]) -> dict[str, Value]:
-    """SQLite takes `$1` as a parameter named "1", so the same text serves both databases."""
-    return {str(number): value for number, value in enumerate(args, 1)}
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
-    _use_wal(connection)
-    # FULL: a commit is on disk when it is answered; NORMAL may lose it with the power.
-    connection.execute("pragma synchronous = full")
-    return connection
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Change to WAL, which stays in the file.
-
-    SQLite does not wait for others here: of two that open a new file at once, one meets "locked" immediately.
-    """
-    ends_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("pragma journal_mode = wal")
-        except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_at:
-                raise
-            time.sleep(0.005)
-        else:
-            return
-
-
-def _lock(path: Path) -> int:
-    """An advisory lock beside the file, held while the process lives. Raises StorageBusy."""
-    handle = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 32).decode() or "unknown"
-        os.close(handle)
-        raise StorageBusy(
-            f"another reelgate serve (process {owner}) is using {path}: "
-            "stop it, or give this one another [store] url"
-        ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
-    return handle
-
-
-def _migrate(connection: sqlite3.Connection) -> int:
-    connection.execute(
-        "create table if not exists schema_version (number bigint primary key, name text not null)"
-    )
-    known = migrations()
-    applied = 0
-    while True:
-        connection.execute("begin immediate")
-        try:
-            (version,) = connection.execute("select coalesce(max(number), 0) from schema_version").fetchone()
-            todo = pending(version, known)
-            if not todo:
-                return applied
-            for statement in _statements(todo[0].sql):
-                connection.execute(statement)
-            done = _named((todo[0].number, todo[0].name))
-            connection.execute("insert into schema_version values ($1, $2)", done)
-            connection.execute("commit")
-            applied += 1
-        finally:
-            if connection.in_transaction:
-                connection.execute("rollback")
-
-
-def _statements(script: str) -> list[str]:
-    """The statements of a script, one by one: `executescript` would commit before it begins."""
-    found, text = [], ""
-    for line in script.splitlines():
-        text += line + "\n"
-        if sqlite3.complete_statement(text):
-            found.append(text)
-            text = ""
-    return [*found, text] if text.strip() else found

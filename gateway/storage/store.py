@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway.core.states import Change, Event, Task
+from gateway.storage import news
 from gateway.storage.db import (
     Database,
     Duplicate,
@@ -23,6 +24,7 @@ from gateway.storage.db import (
     StorageShort,
     Value,
 )
+from gateway.storage.replicas import Replicas, Room
 from gateway.storage.rows import (
     TASK_COLUMNS,
     Asked,
@@ -49,7 +51,7 @@ _HOLES: Final = ", ".join(f"${number}" for number in range(1, len(TASK_COLUMNS) 
 _SETS: Final = ", ".join(f"{name} = ${number}" for number, name in enumerate(TASK_COLUMNS, 1))
 _ID: Final = TASK_COLUMNS.index("id") + 1
 _VERSION: Final = len(TASK_COLUMNS) + 1
-# Word for word the condition of the index videos_followed, which is used only then.
+# Word for word the condition of the index videos_by_replica, which is used only then.
 _FOLLOWED: Final = """(state in ('waiting', 'submitting', 'rendering', 'submission_unknown')
     or late_until is not null)"""
 
@@ -66,13 +68,19 @@ VIDEO_GET: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r
 VIDEO_ANY: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
     where v.id = $1"""  # noqa: S608
 TASK_GET: Final = f"select {_NAMES} from videos where id = $1"  # noqa: S608
-TASKS_CLAIM: Final = f"""update videos set replica = $1, version = version + 1
-    where {_FOLLOWED} and (replica is null or replica <> $1) and id in (
-        select id from videos where {_FOLLOWED} and (replica is null or replica <> $1)
-        order by created_at limit $2)"""  # noqa: S608
-TASKS_OWNED: Final = f"""select {_NAMES} from videos
-    where {_FOLLOWED} and replica = $1 and (created_at, id) > ($2, $3)
-    order by created_at, id limit $4"""  # noqa: S608
+TASKS_CLAIM: Final = f"""update videos set replica = $1, version = version + 1 where id in (
+        select id from videos where {_FOLLOWED} and replica = $2
+        order by created_at, id limit $3 for update skip locked)
+    returning {_NAMES}"""  # noqa: S608
+OWNERS: Final = f"""select distinct replica from videos
+    where {_FOLLOWED} and replica not in (select id from replicas)"""  # noqa: S608
+ORPHANED: Final = f"""select id from replicas where ended_at is not null
+    and exists (select 1 from videos where {_FOLLOWED} and replica = replicas.id)
+    union all select '' where exists (select 1 from videos where {_FOLLOWED} and replica = '')"""  # noqa: S608
+VERSIONS: Final = f"""select id, version from videos where {_FOLLOWED} and replica = $1 and id > $2
+    order by id limit $3"""  # noqa: S608
+WAITING_BEFORE: Final = """select count(*) from videos where state = 'waiting'
+    and (priority > $1 or (priority = $1 and created_at < $2))"""
 SUBMITTED_SINCE: Final = """select provider, at from events
     where type = 'submitting' and at >= $1 order by at"""
 REQUEST_ADD: Final = """insert into video_requests (video_id, request, metadata, pins)
@@ -116,8 +124,10 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.replicas = Replicas(database)
         self._listeners: list[Listener] = []
         self._doubters: list[Listener] = []
+        self._hearers: list[Callable[[str | None], None]] = []
 
     @property
     def trouble(self) -> str | None:
@@ -128,6 +138,21 @@ class Store:
     def is_short(self) -> bool:
         """Whether the disk is full or the database fails: new videos are refused, nothing new may be sent."""
         return self._database.trouble is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may serve from it too."""
+        return self._database.is_shared
+
+    def hear(self, hear: Callable[[str | None], None]) -> None:
+        """Have `hear` called with what other replicas tell (`news`); None: something may have been missed."""
+        self._hearers.append(hear)
+        if len(self._hearers) == 1:
+            self._database.listen(self._heard)
+
+    def _heard(self, text: str | None) -> None:
+        for hear in self._hearers:
+            hear(text)
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` called with every saved task and its new events, after the commit."""
@@ -158,7 +183,7 @@ class Store:
         ]
         if key is not None:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
-            steps.insert(0, Step(IDEMPOTENCY_ADD, taken, guarded=True))
+            steps.insert(0, Step(IDEMPOTENCY_ADD, taken, GuardFailed))
         try:
             await self._write(steps, task, new.events)
         except GuardFailed:
@@ -192,7 +217,7 @@ class Store:
         """Remove a terminal video and its parts; False when there is none. Its idempotency key stays."""
         parts = (Step(sql, (video_id,)) for sql in PARTS_DELETE)
         try:
-            await self._database.write((Step(VIDEO_DELETE, (video_id, owner), guarded=True), *parts))
+            await self._database.write((Step(VIDEO_DELETE, (video_id, owner), GuardFailed), *parts))
         except GuardFailed:
             return False
         return True
@@ -206,29 +231,45 @@ class Store:
         rows = await self._database.read(TASK_GET, (video_id,))
         return task_of(rows[0]) if rows else None
 
-    async def task_save(self, change: Change) -> Task:
-        """Write a change and its events. Raises GuardFailed when the task is not as the change found it."""
+    async def task_save(self, change: Change, room: Room | None = None) -> Task:
+        """Write a change and its events. Raises GuardFailed when the task is not as the change found it.
+
+        `room` is what must still hold of the provider afterwards, over all replicas. Raises NoRoom.
+        """
         before = change.before
         after = msgspec.structs.replace(change.task, version=before.version + 1)
         events = (Step(EVENT_ADD, event_values(after.id, event)) for event in change.events)
-        save = Step(VIDEO_SAVE, (*task_values(after), before.version), guarded=True)
-        await self._write((save, *events), after, change.events)
+        save = Step(VIDEO_SAVE, (*task_values(after), before.version), GuardFailed)
+        steps = (save, *events) if room is None else (*room.before(), save, *events, *room.after())
+        await self._write(steps, after, change.events)
         return after
 
-    async def tasks_claim(self, replica: str, limit: int) -> bool:
-        """Take over up to `limit` tasks of other, dead replicas; whether there were any.
+    async def owners_unlisted(self) -> list[str]:
+        """Who owns what is followed, and is no replica that is known: on a database of our own, everybody."""
+        return [str(replica) for (replica,) in await self._database.read(OWNERS)]
 
-        Taken is what is unfinished, and what has ended and is still looked up (`late_until`).
+    async def orphaned(self) -> list[str]:
+        """Which dead replicas have left something that is followed; UNOWNED where nobody has it yet."""
+        return [str(replica) for (replica,) in await self._database.read(ORPHANED)]
+
+    async def tasks_claim(self, replica: str, owner: str, limit: int) -> list[Task]:
+        """Take over up to `limit` tasks of a dead `owner`, the oldest; none: nothing is left of it.
+
+        Taken is what is unfinished, and what has ended and is still looked up (`late_until`). What another
+        replica takes at this moment is left to that one.
         """
-        try:
-            await self._database.write((Step(TASKS_CLAIM, (replica, limit), guarded=True),))
-        except GuardFailed:
-            return False
-        return True
+        rows = await self._database.write((Step(TASKS_CLAIM, (replica, owner, limit)),))
+        return sorted((task_of(row) for row in rows), key=lambda task: (task.created_at, task.id))
 
-    async def tasks_owned(self, replica: str, after: tuple[float, str], limit: int) -> list[Task]:
-        """What `replica` goes on with, as `tasks_claim` has it: oldest first, after (created_at, id)."""
-        return [task_of(row) for row in await self._database.read(TASKS_OWNED, (replica, *after, limit))]
+    async def versions(self, replica: str, after: str, limit: int) -> list[tuple[str, int]]:
+        """The ids and versions of what `replica` owns, by id, after `after`."""
+        rows = await self._database.read(VERSIONS, (replica, after, limit))
+        return [(str(video_id), int(version or 0)) for video_id, version in rows]
+
+    async def waiting_before(self, task: Task) -> int:
+        """How many videos wait with a higher priority, or longer."""
+        rows = await self._database.read(WAITING_BEFORE, (task.priority, task.created_at))
+        return int(rows[0][0] or 0)
 
     async def asked_get(self, video_id: str) -> Asked:
         """All that was asked for with this video, whoever owns it. Raises GuardFailed when it is gone."""
@@ -248,11 +289,14 @@ class Store:
 
     async def hold_put(self, hold: Hold) -> None:
         """Store an order; it takes the place of an earlier one for the same provider."""
-        await self._database.write((Step(HOLD_PUT, (hold.provider, hold.action, hold.by, hold.at)),))
+        order = news.of_order(hold.provider, is_lifted=False)
+        put = Step(HOLD_PUT, (hold.provider, hold.action, hold.by, hold.at))
+        await self._database.write((put,), tell=order)
 
     async def hold_delete(self, provider: str) -> None:
         """Lift the order for `provider`, if there is one."""
-        await self._database.write((Step(HOLD_DELETE, (provider,)),))
+        order = news.of_order(provider, is_lifted=True)
+        await self._database.write((Step(HOLD_DELETE, (provider,)),), tell=order)
 
     async def counts(self) -> dict[str, int]:
         """How many videos have each status."""
@@ -277,7 +321,7 @@ class Store:
     async def _write(self, steps: Sequence[Step], task: Task, events: tuple[Event, ...]) -> None:
         """Save what makes `task` as it is, and tell the listeners. No answer but an error proves nothing."""
         try:
-            await self._database.write(steps, lambda: self.tell(task, events))
+            await self._database.write(steps, lambda: self.tell(task, events), news.of_video(task))
         except (GuardFailed, Duplicate, StorageBusy):
             raise
         except StorageError:

@@ -143,9 +143,12 @@ def refused(answer: httpx.Response) -> Json:
     return found
 
 
+def lines(served: Served) -> list[Json]:
+    return [json.loads(line) for line in served.log.getvalue().splitlines()]
+
+
 def access_lines(served: Served, status: int) -> list[Json]:
-    lines = [json.loads(line) for line in served.log.getvalue().splitlines()]
-    return [line for line in lines if line["event"] == "request" and line["status"] == status]
+    return [line for line in lines(served) if line["event"] == "request" and line["status"] == status]
 
 
 def test_what_has_no_room_is_refused_and_the_rest_is_served(
@@ -189,9 +192,9 @@ def test_a_refusal_is_counted_and_not_logged_one_by_one(
     name = 'reelgate_http_request_duration_seconds_count{method="POST",route="/v1/videos",status="503"}'
     assert f"{name} 4.0" in served.client.get("/metrics").text
     assert access_lines(served, 503) == []
-    said = [line for line in served.log.getvalue().splitlines() if '"event": "overloaded"' in line]
+    said = [line for line in lines(served) if line["event"] == "overloaded"]
     assert said
-    assert json.loads(said[0])["refused"] >= 1
+    assert said[0]["refused"] >= 1
     storage.let_go()
     results(asked)
 

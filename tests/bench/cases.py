@@ -1,192 +1,125 @@
-"""What is measured: each case as data, the gateway that it runs against, and one measurement of one case.
+"""What a measurement is: samples by column, cases that give one each round, groups of cases that are compared.
 
-Held here: configuration, requests, when a create counts as done. Not held here: rounds and ratios (`report`).
-A create is done when the vendor has taken it and that is committed, so what goes on behind the 202 is in its
-time and in its CPU.
+Held here: the types, and the one case that most groups are made of: requests over kept connections. Not held
+here: which groups there are (their modules; `groups` has the table), what becomes of the figures (`report`).
+
+A figure's column says what it is and its unit, and `COLUMNS` how it is written. Cases of one group run in turn,
+round by round, on one machine in one run: only they are compared.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
-from tests.bench.bare import ORDER
-from tests.bench.load import Load, UnexpectedAnswer, drive
-from tests.bench.processes import ROOT, Server, ServerFailed
-from tests.bench.wire import HOST, Answer, exchange, request
+from tests.bench.load import Load, drive
+from tests.bench.processes import Server
+from tests.bench.stage import Stage
 
 CONNECTIONS: Final = 64
 PAUSE_SECONDS: Final = 0.01  # before each request of one at a time: it meets a server that has nothing to do
-_PATIENCE_SECONDS: Final = 120.0
-_SLUG: Final = "kling-v3.0-std-t2v"  # what takes the order of the bench
-BODY: Final = msgspec.json.encode(ORDER)
-_CONFIGURATION: Final = """
-[server]
-listen = "{host}:{port}"
 
-[store]
-url = "sqlite:reelgate.db"
+RATE: Final = "a second"
+CPU: Final = "CPU us each"
+P50: Final = "p50 ms, one at a time"
+BUSY: Final = "of its core"
+P99: Final = "p99 ms"
+MIDDLE: Final = "p50 ms"
+MEMORY: Final = "MiB"
+PEAK: Final = "peak MiB"
+BYTES: Final = "bytes each"
+ERRORS: Final = "errors"
+READY: Final = "ready s"
+SECONDS: Final = "s"
 
-[providers.highway]
-adapter = "highwayapi"
-base_url = "http://{host}:{vendor}"
-api_key = {{ env = "BENCH_VENDOR_KEY" }}
-poll_min = "{poll_min}"
-poll_max = "1h"
-"""
-ENVIRON: Final = {"BENCH_VENDOR_KEY": "bench-vendor-key"}
+# How a column is written; one that is not here as `g`.
+COLUMNS: Final = {
+    RATE: ",.0f", CPU: ",.0f", P50: ".2f", BUSY: ".0%", P99: ",.2f", MIDDLE: ",.2f", MEMORY: ",.0f",
+    PEAK: ",.0f", BYTES: ",.0f", ERRORS: ",.0f", READY: ".2f", SECONDS: ".2f", "MB/s": ",.0f",
+    "CPU ms a MB": ".3f", "database CPU us each": ",.0f", "first poll s": ".2f",
+    "ready to first poll s": ".2f", "all followed s": ".2f", "poll lag p99 <= s": "g",
+    "widest gap s": ".1f", "mean interval s": ".1f", "widest / mean": ".2f", "busiest minute / budget": ".3f",
+    "row writes": ".1f", "hot row writes": ".1f", "polls": ",.0f",
+}  # fmt: skip
+
+Sample: TypeAlias = dict[str, float]  # one measurement of one case: a figure for each of its columns
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to measure: `count` requests over 64 connections, then `alone` more, one at a time.
+class Case(msgspec.Struct, frozen=True):
+    """One thing to measure; `run` does so once. Raises UnexpectedAnswer, TimeoutError."""
 
-    `settle` waits for what an answer leaves to be done; that is in the time and the CPU of the 64.
+    name: str
+    run: Callable[[], Sample]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Cases that are compared with each other. `note` says how they are measured, in Markdown.
+
+    `open` starts what they need for as long as the stage lasts. With `is_warmed` a first, smaller round is not
+    counted: whatever is done only once is done then. `rounds` are counted.
+    """
+
+    name: str
+    title: str
+    note: str
+    open: Callable[[Stage], list[Case]]
+    rounds: int = 5
+    is_warmed: bool = True
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """A case of requests: `count` of them over `connections`, then `alone` more, one at a time.
+
+    `settle` waits for what the answers leave to be done; that is in the time and the CPU of the many.
     """
 
     name: str
     server: Server
-    requests: list[bytes]
+    requests: Callable[[int], Sequence[bytes]]
     status: int
     count: int
-    alone: int
-    settle: Callable[[], None]
+    connections: int = CONNECTIONS
+    alone: int = 40
+    settle: Callable[[int], None] | None = None
+
+    def case(self) -> Case:
+        """It as a case."""
+        return Case(self.name, self.sample)
+
+    def sample(self) -> Sample:
+        """One measurement. `of its core`: near 1, the server was the limit."""
+        marks: list[tuple[float, float]] = []
+
+        def mark() -> None:
+            marks.append((time.perf_counter(), self.server.cpu_seconds()))
+
+        self._send(self.connections, self.count, 0.0, mark)
+        mark()
+        (began, cpu_before), (ended, cpu_after) = marks
+        seconds, cpu_seconds = ended - began, cpu_after - cpu_before
+        found = {RATE: self.count / seconds, CPU: cpu_seconds / self.count * 1e6, BUSY: cpu_seconds / seconds}
+        if self.alone:
+            alone = self._send(1, self.alone, PAUSE_SECONDS, mark)
+            found[P50] = median(alone) * 1e3
+        return found | {PEAK: self.server.peak_mib()}
+
+    def _send(
+        self, connections: int, count: int, pause_seconds: float, mark: Callable[[], None]
+    ) -> list[float]:
+        load = Load(requests=self.requests(count), connections=min(connections, count), count=count,
+                    status=self.status, pause_seconds=pause_seconds)
+        seconds = asyncio.run(drive(self.server.port, load, mark))
+        if self.settle is not None:
+            self.settle(count)
+        return seconds
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """One measurement. `busy` is the share of its core that the server used: near 1, it was the limit."""
-
-    per_second: float
-    cpu_us: float
-    alone_p50_ms: float
-    busy: float
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """What the bench reads of a video, or of a list of them."""
-
-    id: str = ""
-    data: list[msgspec.Raw] = []
-
-
-class Gateway:
-    """`reelgate serve` in front of the bench's vendor, with its data in `folder` and one key.
-
-    By `poll_min` no poll falls into a measurement, unless the measurement is of them too.
-    """
-
-    def __init__(self, folder: Path, port: int, vendor: Server, poll_min: str = "1h") -> None:
-        self.port, self.vendor = port, vendor
-        self.config = folder / "reelgate.toml"
-        text = _CONFIGURATION.format(host=HOST, port=port, vendor=vendor.port, poll_min=poll_min)
-        self.config.write_text(text, "utf-8")
-        self.command = ["gateway", "serve", "--config", str(self.config)]
-        verb = ["gateway", "keys", "create", "bench", "--config", str(self.config)]
-        made = subprocess.run(
-            [sys.executable, "-m", *verb], cwd=ROOT, env=os.environ | ENVIRON, check=False,
-            capture_output=True,
-        )
-        if made.returncode != 0:
-            raise ServerFailed(made.stderr.decode("utf-8", "replace"))
-        self.headers = {"Authorization": f"Bearer {made.stdout.decode('ascii').strip()}"}
-
-    def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
-        """One request of the caller. Raises UnexpectedAnswer for anything but success."""
-        answer = exchange(self.port, method, path, self.headers, body)
-        if not 200 <= answer.status < 300:
-            raise UnexpectedAnswer(f"{method} {path}: {answer.status} {answer.body[:600]!r}")
-        return answer
-
-    def settle(self) -> None:
-        """Return when every video has been taken by the vendor and stored as such. Raises TimeoutError."""
-        since = int(time.time()) - 60
-        until = time.perf_counter() + _PATIENCE_SECONDS
-        while time.perf_counter() < until:
-            page = self.ask("GET", f"/v1/videos?status=queued&limit=1&created_after={since}")
-            if not msgspec.json.decode(page.body, type=Seen).data:
-                return
-            time.sleep(0.02)
-        raise TimeoutError("videos are still waiting to be submitted")
-
-    def rendering(self) -> dict[str, str]:
-        """New videos that are rendering, one for each connection: the ETag of each by its id."""
-        made = [self.ask("POST", "/v1/videos", BODY) for _ in range(CONNECTIONS)]
-        self.settle()
-        ids = [msgspec.json.decode(answer.body, type=Seen).id for answer in made]
-        return {video: self.ask("GET", f"/v1/videos/{video}").headers["etag"] for video in ids}
-
-    def taken_by_vendor(self) -> int:
-        """How many jobs of this gateway the vendor took so far."""
-        return int(exchange(self.vendor.port, "GET", f"/count/{_SLUG}").body)
-
-
-def _at_once() -> None:
-    """Nothing is left to be done behind the answer."""
-
-
-def make_cases(gateway: Gateway, served: Server, bare: Server, calling: Server, scale: float) -> list[Case]:
-    """The cases of one round, floors beside what stands on them. `scale` multiplies the counts."""
-    videos = gateway.rendering()
-    reads = [request("GET", f"/v1/videos/{video}", gateway.headers) for video in videos]
-    conditional = [
-        request("GET", f"/v1/videos/{video}", gateway.headers | {"If-None-Match": etag})
-        for video, etag in videos.items()
-    ]
-    create = [request("POST", "/v1/videos", gateway.headers, BODY)]
-    bare_read = [request("GET", f"/v1/videos/{video}", gateway.headers) for video in videos]
-
-    def case(name: str, server: Server, requests: list[bytes], status: int, count: int,
-             settle: Callable[[], None] = _at_once) -> Case:
-        alone = max(1, round(40 * scale))
-        return Case(name=name, server=server, requests=requests, status=status, settle=settle, alone=alone,
-                    count=max(1, round(count * scale)))
-
-    return [
-        case("bare accept", bare, create, 202, 6_000),
-        case("bare accept + vendor call", calling, create, 202, 1_200),
-        case("create", served, create, 202, 1_000, gateway.settle),
-        case("bare read", bare, bare_read, 200, 6_000),
-        case("status read", served, reads, 200, 3_000),
-        case("status read, 304", served, conditional, 304, 3_000),
-    ]  # fmt: skip
-
-
-def bytes_of_reads(gateway: Gateway, bare: Server) -> tuple[int, int]:
-    """How long the body of a status read is, ours and the floor's."""
-    video = next(iter(gateway.rendering()))
-    ours = gateway.ask("GET", f"/v1/videos/{video}").body
-    theirs = exchange(bare.port, "GET", f"/v1/videos/{video}").body
-    return len(ours), len(theirs)
-
-
-def measure(case: Case) -> Sample:
-    """Run a case once. Raises UnexpectedAnswer, TimeoutError."""
-    marks: list[tuple[float, float]] = []
-
-    def mark() -> None:
-        marks.append((time.perf_counter(), case.server.cpu_seconds()))
-
-    def send(connections: int, count: int, pause_seconds: float) -> list[float]:
-        load = Load(requests=case.requests, connections=connections, count=count, status=case.status,
-                    pause_seconds=pause_seconds)
-        return asyncio.run(drive(case.server.port, load, mark))
-
-    send(CONNECTIONS, case.count, 0.0)
-    case.settle()
-    mark()
-    (began, cpu_before), (ended, cpu_after) = marks
-    seconds, cpu_seconds = ended - began, cpu_after - cpu_before
-    alone = send(1, case.alone, PAUSE_SECONDS)
-    case.settle()
-    return Sample(
-        per_second=case.count / seconds, cpu_us=cpu_seconds / case.count * 1e6,
-        alone_p50_ms=median(alone) * 1e3, busy=cpu_seconds / seconds,
-    )
+def quantile(values: Sequence[float], share: float) -> float:
+    """That quantile of at least one value: the smallest that `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

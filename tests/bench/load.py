@@ -6,8 +6,9 @@ Held here: sending and timing. Not held here: what is sent, and what it costs th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -20,12 +21,12 @@ class UnexpectedAnswer(Exception):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` requests over `connections`; connection i sends `requests[i]` (modulo) each time.
+    """`count` requests over `connections`, those of `requests` in turn, from the first again after the last.
 
     Every answer must have `status`. `pause_seconds` lie between an answer and the next request.
     """
 
-    requests: list[bytes]
+    requests: Sequence[bytes]
     connections: int
     count: int
     status: int
@@ -37,6 +38,7 @@ class _Run:
 
     def __init__(self, load: Load) -> None:
         self.unsent = self.unanswered = load.count
+        self.requests = itertools.cycle(load.requests)
         self.expected = b"HTTP/1.1 %d " % load.status
         self.pause_seconds = load.pause_seconds
         self.seconds: list[float] = []
@@ -54,8 +56,8 @@ class _Run:
 
 
 class _Caller(asyncio.Protocol):
-    def __init__(self, run: _Run, request: bytes) -> None:
-        self._run, self._request = run, request
+    def __init__(self, run: _Run) -> None:
+        self._run = run
         self._received = bytearray()
         self._sent_at = 0.0
         self._transport: asyncio.Transport
@@ -69,7 +71,7 @@ class _Caller(asyncio.Protocol):
         if self._run.unsent > 0:
             self._run.unsent -= 1
             self._sent_at = time.perf_counter()
-            self._transport.write(self._request)
+            self._transport.write(next(self._run.requests))
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -101,9 +103,8 @@ async def drive(port: int, load: Load, on_connected: Callable[[], None]) -> list
     run = _Run(load)
     loop = asyncio.get_running_loop()
     callers: list[_Caller] = []
-    for index in range(load.connections):
-        request = load.requests[index % len(load.requests)]
-        _, caller = await loop.create_connection(partial(_Caller, run, request), HOST, port)
+    for _ in range(load.connections):
+        _, caller = await loop.create_connection(partial(_Caller, run), HOST, port)
         callers.append(caller)
     on_connected()
     for caller in callers:

@@ -1,4 +1,4 @@
-"""Callers in an open loop: requests leave at a fixed rate, however many are still unanswered.
+"""Callers in an open loop: requests leave at a fixed rate, or whenever something else makes room for them.
 
 Held here: sending on time over many kept connections, and what came of each request. Not held here: what is
 sent, at which rates, and what the figures mean (`overload`).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -19,6 +20,7 @@ from tests.bench.wire import HOST, message_end
 
 CONNECTIONS: Final = 1_000  # more than are busy while answers come within 0.2 s at 5,000/s
 _TICK_SECONDS: Final = 0.001
+_LOOK_SECONDS: Final = 0.01
 _LATE_ANSWERS_SECONDS: Final = 30.0
 _SAMPLES: Final = 3
 
@@ -129,10 +131,8 @@ class _Caller(asyncio.Protocol):
 
 async def fire(port: int, request: bytes, per_second: float, seconds: float) -> Outcome:
     """Send `request` `per_second` for `seconds`, then wait for the answers that are still to come."""
-    run, loop = _Run(), asyncio.get_running_loop()
-    callers = [
-        (await loop.create_connection(partial(_Caller, run), HOST, port))[1] for _ in range(CONNECTIONS)
-    ]
+    run = _Run()
+    callers = await _connected(run, port)
     began = time.perf_counter()
     sent = 0
     while (elapsed := (now := time.perf_counter()) - began) < seconds:
@@ -147,10 +147,38 @@ async def fire(port: int, request: bytes, per_second: float, seconds: float) -> 
                 run.outcome.unsent += 1
         await asyncio.sleep(_TICK_SECONDS)
     run.outcome.seconds = time.perf_counter() - began
+    await _answered(run, callers)
+    return run.outcome
+
+
+async def keep_in_flight(
+    port: int, requests: Sequence[bytes], many: int, taken: Callable[[], int]
+) -> Outcome:
+    """Send all `requests`, so that always `many` of them are neither refused nor `taken`, a count so far."""
+    run = _Run()
+    callers = await _connected(run, port)
+    began, unsent, outcome = time.perf_counter(), deque(requests), run.outcome
+    while unsent:
+        over = taken() + len(outcome.refused) + outcome.other + outcome.broken
+        room = many - (len(requests) - len(unsent) - over)
+        for _ in range(min(room, len(unsent), len(run.idle))):
+            run.idle.popleft().send(unsent.popleft(), time.perf_counter())
+        await asyncio.sleep(_LOOK_SECONDS)
+    outcome.seconds = time.perf_counter() - began
+    await _answered(run, callers)
+    return outcome
+
+
+async def _connected(run: _Run, port: int) -> list[_Caller]:
+    loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(partial(_Caller, run), HOST, port))[1] for _ in range(CONNECTIONS)]
+
+
+async def _answered(run: _Run, callers: list[_Caller]) -> None:
+    """Wait for what is still to be answered, then close."""
     with suppress(TimeoutError):  # what is not answered by then is neither accepted nor refused
         async with asyncio.timeout(_LATE_ANSWERS_SECONDS):
             await run.quiet.wait()
     run.is_over = True
     for caller in callers:
         caller.close()
-    return run.outcome

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from tests.bench.cases import BODY, ENVIRON, Gateway
+from tests.bench.following import lag_p99
 from tests.bench.load import Load, drive
 from tests.bench.openloop import Outcome, fire
-from tests.bench.processes import LOAD_CORE, SERVER_CORE, Server, running
 from tests.bench.report import table
-from tests.bench.wire import exchange, free_port, request
+from tests.bench.stage import BODY, Stage
+from tests.bench.wire import request
 
 MULTIPLES: Final = (1.0, 2.0, 5.0, 10.0, 0.5)  # of the capacity; the last shows what the spike leaves behind
 SECONDS: Final = 10.0
 _WAITING_CALLERS: Final = 16
 _WARM_UP, _COUNTED = 500, 2_000  # creates of callers that wait
 _PATIENCE_SECONDS: Final = 120.0
-_LAG: Final = "reelgate_poll_lag_seconds"
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +35,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     per_second: float
     outcome: Outcome
     settled_seconds: float
-    poll_lag_p99: str
+    poll_lag_p99: float
     memory_mib: float
 
     @property
@@ -50,14 +47,10 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 class Overload:
     """The gateway of one run and what its callers send."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        vendor_port = free_port()
-        command = ["tests.bench.vendor", str(vendor_port), "done"]
-        vendor = stack.enter_context(running(command, vendor_port, folder / "vendor.log", core=LOAD_CORE))
-        self.gateway = Gateway(folder, free_port(), vendor, poll_min="1s")
-        self.server: Server = stack.enter_context(
-            running(self.gateway.command, self.gateway.port, folder / "gateway.log", core=SERVER_CORE,
-                    environ=ENVIRON))
+    def __init__(self, stage: Stage) -> None:
+        vendor = stage.vendor("--done-after", "0")
+        self.gateway = stage.gateway("overload", vendor, 'poll_min = "1s"', 'poll_max = "1h"')
+        self.server = stage.serve(self.gateway)
         self.create = request("POST", "/v1/videos", self.gateway.headers, BODY)
 
     def capacity(self, count: int) -> float:
@@ -70,39 +63,24 @@ class Overload:
 
     def phase(self, capacity: float, multiple: float, seconds: float) -> Phase:
         """Send at that multiple of the capacity, then wait until all that was accepted has ended."""
-        before = self.metrics()
+        before = self.gateway.metrics()
         outcome = asyncio.run(fire(self.gateway.port, self.create, capacity * multiple, seconds))
         memory_mib = self.server.memory_mib()
         settled_seconds = self.settle()
         return Phase(
             multiple=multiple, per_second=capacity * multiple, outcome=outcome, memory_mib=memory_mib,
-            settled_seconds=settled_seconds, poll_lag_p99=_lag_p99(before, self.metrics()),
+            settled_seconds=settled_seconds, poll_lag_p99=lag_p99(before, self.gateway.metrics()),
         )
 
     def settle(self) -> float:
         """Return when every video has ended, and how long that took. Raises TimeoutError."""
         began = time.perf_counter()
         while (waited := time.perf_counter() - began) < _PATIENCE_SECONDS:
-            shown = self.metrics()
+            shown = self.gateway.metrics()
             if not any(shown[f'reelgate_videos{{status="{name}"}}'] for name in ("queued", "in_progress")):
                 return waited
             time.sleep(0.05)
         raise TimeoutError("videos are still unfinished")
-
-    def metrics(self) -> dict[str, float]:
-        """Every sample by its name and labels."""
-        text = exchange(self.gateway.port, "GET", "/metrics").body.decode("utf-8")
-        pairs = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, _, value in pairs}
-
-
-def _lag_p99(before: dict[str, float], after: dict[str, float]) -> str:
-    """The upper end, in seconds, of the histogram's bucket that 99 % of the polls between fall into."""
-    wanted = 0.99 * (after[f"{_LAG}_count"] - before[f"{_LAG}_count"])
-    for name, value in after.items():
-        if name.startswith(f"{_LAG}_bucket") and value - before[name] >= wanted:
-            return name.split('"')[1]
-    return "-"
 
 
 def quantile_ms(seconds: Sequence[float], share: float) -> str:
@@ -120,15 +98,15 @@ def _row(phase: Phase, first: Phase, peak: float) -> list[str]:
         f"{len(outcome.refused) / outcome.seconds:,.0f}",
         f"{quantile_ms(outcome.refused, 0.5)} / {quantile_ms(outcome.refused, 0.99)}",
         f"{outcome.other} / {outcome.broken} / {outcome.unsent}",
-        phase.poll_lag_p99, f"{phase.settled_seconds:.1f}",
+        f"{phase.poll_lag_p99:g}", f"{phase.settled_seconds:.1f}",
         f"{phase.memory_mib:.0f} ({phase.memory_mib / first.memory_mib - 1:+.0%})",
         quantile_ms(outcome.late, 0.99),
     ]  # fmt: skip
 
 
-def report(stack: ExitStack, folder: Path, seconds: float, say: Callable[[str], None]) -> str:
-    """Measure, and what came of it as Markdown; `say` is told how it goes."""
-    overload = Overload(stack, folder)
+def report(stage: Stage, seconds: float) -> str:
+    """Measure, and what came of it as Markdown."""
+    overload, say = Overload(stage), stage.say
     overload.capacity(_WARM_UP)
     capacity = overload.capacity(_COUNTED)
     say(f"{_WAITING_CALLERS} callers that wait get {capacity:,.0f} videos/s")

@@ -98,8 +98,10 @@ def make_offering(slug: str = "t2v", **fields: object) -> Offering:
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 times = st.floats(0, 1e11)
 _BY_TYPE: dict[object, st.SearchStrategy[object]] = {
+    bool: st.booleans(),
     str: texts,
     int: st.integers(-(2**53), 2**53),
+    bool: st.booleans(),
     float: st.floats(allow_nan=False, allow_infinity=False),
     dict[str, str]: st.dictionaries(texts, texts, max_size=3),
     tuple[Candidate, ...]: st.lists(st.builds(Candidate, texts, texts), max_size=3).map(tuple),

@@ -15,13 +15,15 @@ from typing import TypeAlias
 import msgspec
 
 from gateway.core.facts import Candidate, Fact
+from gateway.core.lease import Lease
 from gateway.core.states import Event, Task, accepted_event
 from gateway.core.tasks import apply
-from gateway.engine.loop import Engine, Outside
+from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
+from gateway.engine.replica import Identity, follow
 from gateway.engine.request import split_request
 from gateway.engine.steps import STEPS
-from gateway.engine.takeover import follow
+from gateway.engine.watch import Outside
 from gateway.settings import ProviderSettings, Settings, parse
 from gateway.storage.rows import NewVideo
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
@@ -42,6 +44,7 @@ from providers.spec import (
 )
 
 START = 1_800_000_000.0
+ALONE = Identity("all", "", "0", lambda: "replica-2")
 Outcome: TypeAlias = Submitted | VendorError | Exception
 Answer: TypeAlias = Progress | VendorError
 
@@ -177,7 +180,7 @@ class Life:
         self.settings = configured(**extra)
         entries = self.settings.providers.values()
         self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in entries])
-        outside = Outside(self.now, self.chance, "replica-1")
+        outside = Outside(self.now, self.chance, "replica-1", Lease(self.now))
         self.engine = Engine(self.store, self.fleet, self.telemetry, outside, STEPS)
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -203,7 +206,7 @@ class Life:
 
     def start(self) -> None:
         """Let the engine run."""
-        self._running = asyncio.create_task(follow(self.engine))
+        self._running = asyncio.create_task(follow(self.engine, ALONE))
 
     async def crash(self) -> None:
         """End the engine as a kill would: in the middle of whatever it does."""

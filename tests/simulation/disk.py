@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.storage.db import GuardFailed, Row, Step, StorageError, Value
-from gateway.storage.store import TASKS_CLAIM
+from gateway.storage.db import MIGRATIONS, Row, Step, StorageError, Value
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -48,7 +48,17 @@ class Disk:
         self._breaks("read", self._plan.fails / 2)
         return await self._real.read(sql, args)
 
-    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
+    @property
+    def is_shared(self) -> bool:
+        """One process at a time serves from it."""
+        return False
+
+    def listen(self, hear: Callable[[str | None], None]) -> None:
+        """There is nobody else."""
+
+    async def write(
+        self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
+    ) -> list[Row]:
         """One atomic write; what was handed over goes on when its caller is cancelled, as in the driver."""
         await self._process.crosses("write begins")
         self._breaks("write", self._plan.fails)
@@ -61,23 +71,18 @@ class Disk:
         self._free_at = ends_at = begins_at + after
         commit = self._commit(steps, committed, (begins_at, ends_at))
         if ends_at > now:
-            await asyncio.shield(asyncio.create_task(commit))
-        else:
-            await commit
+            return await asyncio.shield(asyncio.create_task(commit))
+        return await commit
 
     async def _commit(
         self, steps: Sequence[Step], committed: Callable[[], None] | None, times: tuple[float, float]
-    ) -> None:
+    ) -> list[Row]:
         begins_at, ends_at = times
         outlived = self._process.is_outlived
         await self._until(begins_at)
         if self._process.is_outlived and not outlived:
             raise StorageError("the connection was lost while the process stood still")
-        try:
-            await self._real.write(steps)
-        except GuardFailed:
-            self._process.has_claimed |= steps[0].sql == TASKS_CLAIM
-            raise
+        rows = await self._real.write(steps)
         await self._process.crosses("write is done")
         await self._until(ends_at)
         if self._plan.lies and self._chance.random() < self._plan.lies:
@@ -85,6 +90,7 @@ class Disk:
             raise StorageError("the database was gone before it answered")
         if committed is not None:
             committed()
+        return rows
 
     async def _until(self, at: float) -> None:
         now = self._world.time()
@@ -92,7 +98,7 @@ class Disk:
             await asyncio.sleep(at - now)
             await self._process.may_go_on()
 
-    async def migrate(self) -> int:
+    async def migrate(self, folder: Path = MIGRATIONS) -> int:
         """The world has done that."""
         return 0
 

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec.structs import replace
 
+from gateway.core.lease import Lease
 from gateway.core.states import Event, Task
-from gateway.engine.loop import Engine, Outside
+from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
+from gateway.engine.replica import Identity, follow
 from gateway.engine.steps import STEPS
-from gateway.engine.takeover import follow
+from gateway.engine.watch import Outside
 from gateway.settings import Price, ProviderSettings, Settings, parse
 from gateway.storage.db import StorageError
 from gateway.storage.store import Store
@@ -52,6 +54,7 @@ adapter = "unified"
 base_url = "https://api.aihubmax.com"
 api_key = { env = "KEY" }
 """
+ALONE: Final = Identity("all", "", "0", lambda: "unused")
 OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("OWNER", default=None)
 
 
@@ -73,7 +76,7 @@ class Clock:
 
 
 class Process:
-    """One life of the gateway. `has_claimed`: it has taken over all that was left by earlier ones.
+    """One life of the gateway.
 
     `is_outlived`: it stood still, and another one has taken over from it.
     """
@@ -81,7 +84,7 @@ class Process:
     def __init__(self, world: World) -> None:
         self.world, self.number = world, len(world.processes)
         self.name = f"gateway-{self.number}"
-        self.is_dead = self.has_claimed = self.is_outlived = False
+        self.is_dead = self.is_outlived = False
         self.tasks: list[asyncio.Task[Any]] = []
         self.life = Life(number=self.number, born_at=world.time())
         self.now, self.chance = Clock(world), world.chance(self.name)
@@ -102,7 +105,7 @@ class Process:
             self._provider(entry, plans[name], wire, telemetry) for name, entry in settings.providers.items()
         ])
         self.engine = Engine(
-            self.store, self.fleet, telemetry, Outside(self.now, self.chance, self.name), STEPS
+            self.store, self.fleet, telemetry, Outside(self.now, self.chance, self.name, Lease(self.now)), STEPS
         )
         world.processes.append(self)
         world.history.lives.append(self.life)
@@ -118,12 +121,17 @@ class Process:
         )
         return make_provider(entry, entry.adapter.build(door))
 
+    @property
+    def has_claimed(self) -> bool:
+        """Whether it has taken over all that was left by earlier ones."""
+        return self.engine.is_settled
+
     # --- its life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Take over what is unfinished, and run."""
         self.world.say(self.name, "starts")
-        self._following = self.spawn(follow(self.engine))
+        self._following = self.spawn(follow(self.engine, ALONE))
         self._following.add_done_callback(self._ended)
 
     def _ended(self, following: asyncio.Task[None]) -> None:

@@ -1,0 +1,40 @@
+"""How long this process may be sure that nobody has declared it dead. Pure; elapsed time is passed in.
+
+A replica beats, and the database notes when. Others declare it dead LEASE_SECONDS after its last beat, by the
+clock of the database; that beat was noted no earlier than it was sent. So until LEASE_SECONDS after sending
+a beat that was answered, it lives, whatever any clock shows. Time has to go on while the process is frozen.
+Not held here: beating, and what follows from being declared dead (`gateway.engine.replica`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+LEASE_SECONDS: Final = 6.0
+SPARE_SECONDS: Final = 1.0  # nothing that cannot be taken back begins in the last second of a lease
+
+
+class Lease:
+    """The right to act as an owner. `elapsed`: seconds, never going back. Held for ever unless it is shared."""
+
+    def __init__(self, elapsed: Callable[[], float], *, is_shared: bool = False) -> None:
+        self._elapsed = elapsed
+        self._ends_at = float("-inf") if is_shared else float("inf")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody can have declared this process dead."""
+        return self._elapsed() < self._ends_at - SPARE_SECONDS
+
+    def begun(self) -> float:
+        """What a beat that is sent now is to be confirmed with."""
+        return self._elapsed()
+
+    def confirmed(self, begun: float) -> None:
+        """A beat sent then was noted."""
+        self._ends_at = max(self._ends_at, begun + LEASE_SECONDS)
+
+    def lost(self) -> None:
+        """Somebody declared this process dead."""
+        self._ends_at = float("-inf")

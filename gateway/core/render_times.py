@@ -1,0 +1,260 @@
+"""How long renders take, learned: a small histogram for each kind of render, and the polls that it is worth.
+
+How often to look for an end that comes by chance and is worth a second of delay for each second that it goes
+unseen: the density of looks is n = sqrt(hazard / (2 * cost of a look in seconds)) (R. Barlow, L. Hunter and F.
+Proschan, "Optimum checking procedures", 1963; J. Keller, "Optimum checking schedules", 1974). The hazard is that
+of all renders seen and of a few supposed ones, which say what is believed before anything was seen: with none
+seen it is theirs alone, and beyond the longest seen as well. Pure. Not held here: bounds, budgets and jitter
+(`pacing`), where it is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from gateway.core.facts import Candidate
+
+POLL_COST_SECONDS: Final = 0.25  # what one poll is worth: so much delay of one video. The one knob of the schedule
+
+# Nothing known: every ten seconds up to twenty minutes, then the longer the older.
+PRIOR_SECONDS: Final = 10.0
+PRIOR_STEADY_SECONDS: Final = 1_200.0
+SUPPOSED: Final = 2.0  # renders that the prior counts for: twenty seen ones are ten times as many
+
+_RATIO: Final = 1.08  # of one bin's end to its beginning
+_LONGEST_SECONDS: Final = 21_600.0
+COUNT_MAX: Final = 400.0  # renders from which on all counts are halved: the last few hundred are what matters
+STORED_MAX: Final = 2_000.0  # likewise in the store, where several replicas add to one histogram
+_FRESH_SHARE: Final = 1 / 16  # of all renders may be new before the schedule is made anew
+WIDE_SECONDS: Final = 60.0  # between two polls, above which an end between them is not known well enough
+_KERNEL: Final = (0.25, 0.5, 0.25)  # each render counts for its neighbours too
+
+_BINS: Final = math.ceil(math.log(_LONGEST_SECONDS, _RATIO)) + 1
+EDGES: Final = array("d", [0.0, *(_RATIO**number for number in range(_BINS))])  # the first bin is 0 to 1 s
+
+
+def bin_of(seconds: float) -> int:
+    """The bin that a render time falls into; the last one takes all that is longer."""
+    return min(_BINS - 1, max(0, bisect_right(EDGES, seconds) - 1))
+
+
+def _prior_survivors(seconds: float) -> float:
+    """The share of supposed renders that take longer: by the hazard that PRIOR_SECONDS are the answer to."""
+    hazard = 2 * POLL_COST_SECONDS / PRIOR_SECONDS**2
+    steady = min(seconds, PRIOR_STEADY_SECONDS)
+    fading = PRIOR_STEADY_SECONDS * (1 - PRIOR_STEADY_SECONDS / max(seconds, PRIOR_STEADY_SECONDS))
+    return math.exp(-hazard * (steady + fading))
+
+
+_PRIOR: Final = array("d", [SUPPOSED * _prior_survivors(edge) for edge in EDGES])
+
+
+class RenderTimes:
+    """The render times of one kind of render. `total` counts them, the old ones for less."""
+
+    __slots__ = ("_built_for", "_counts", "_looks", "total", "unsaved")
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.unsaved: dict[int, int] = {}  # by bin: seen, and not known to be stored
+        self._counts = array("f", bytes(4 * _BINS))
+        self._looks: array[float] | None = None
+        self._built_for = 0.0  # how many renders the schedule was made of
+
+    def add(self, seconds: float) -> None:
+        """One render took so long."""
+        number = bin_of(seconds)
+        self.unsaved[number] = self.unsaved.get(number, 0) + 1
+        self._count(number, 1.0)
+        self._age()
+
+    def replace(self, stored: Mapping[int, float]) -> None:
+        """What all replicas have stored, by bin, and what this one has not stored yet."""
+        self._counts = array("f", bytes(4 * _BINS))
+        self.total, self._looks = 0.0, None
+        for seen in (stored, self.unsaved):
+            for number, count in seen.items():
+                if 0 <= number < _BINS and count > 0:
+                    self._count(number, count)
+        self._age()
+
+    def stored(self, number: int, count: int) -> None:
+        """So many of a bin are stored now."""
+        left = self.unsaved.get(number, 0) - count
+        if left > 0:
+            self.unsaved[number] = left
+        else:
+            self.unsaved.pop(number, None)
+
+    def until(self, age_seconds: float, polls: float = 1.0) -> float:
+        """How many seconds after this age so many polls are due: 1 for the next one, more for a longer pause.
+
+        Infinity when that is beyond all bins.
+        """
+        looks = self._schedule()
+        here = bin_of(age_seconds)
+        share = (age_seconds - EDGES[here]) / (EDGES[here + 1] - EDGES[here])
+        wanted = looks[here] + share * (looks[here + 1] - looks[here]) + polls
+        there = bisect_right(looks, wanted) - 1
+        if there >= _BINS:
+            return math.inf
+        share = (wanted - looks[there]) / (looks[there + 1] - looks[there])
+        return EDGES[there] + share * (EDGES[there + 1] - EDGES[there]) - age_seconds
+
+    def hazard(self, age_seconds: float) -> float:
+        """The share of renders of this age that end within a second, as it is believed."""
+        looks, here = self._schedule(), bin_of(age_seconds)
+        width = EDGES[here + 1] - EDGES[here]
+        return 2 * POLL_COST_SECONDS * ((looks[here + 1] - looks[here]) / width) ** 2
+
+    def median(self) -> float | None:
+        """The render time that half of them stay below, in seconds; None where none was seen."""
+        if not self.total:
+            return None
+        below = 0.0
+        for number, count in enumerate(self._counts):
+            if below + count >= self.total / 2:
+                share = (self.total / 2 - below) / count
+                return EDGES[number] + share * (EDGES[number + 1] - EDGES[number])
+            below += count
+        return EDGES[_BINS]
+
+    def _count(self, number: int, count: float) -> None:
+        self._counts[number] += count
+        self.total += count
+
+    def _age(self) -> None:
+        while self.total >= COUNT_MAX:
+            for number in range(_BINS):
+                self._counts[number] /= 2
+            self.total = sum(self._counts)
+            self._built_for /= 2
+
+    def _schedule(self) -> array[float]:
+        """The polls that are due up to each edge. Made anew only when enough is new: it costs a tenth of a ms."""
+        if not self.total:
+            return _NO_HISTORY
+        if self._looks is None or self.total - self._built_for > self.total * _FRESH_SHARE:
+            self._looks = _looks(self._counts)
+            self._built_for = self.total
+        return self._looks
+
+
+def _looks(counts: array[float]) -> array[float]:
+    """The integral of the density of looks from 0 to each edge."""
+    reach = len(_KERNEL) // 2
+    smooth = [0.0] * _BINS
+    for number, count in enumerate(counts):
+        if count:
+            for offset, share in enumerate(_KERNEL, -reach):
+                smooth[min(_BINS - 1, max(0, number + offset))] += share * count
+    steps, later = [0.0] * _BINS, 0.0
+    for number in range(_BINS - 1, -1, -1):
+        after = later + _PRIOR[number + 1]  # that still render at the end of the bin, and at its beginning
+        later += smooth[number]
+        hazard_of_bin = math.log((later + _PRIOR[number]) / after)
+        width = EDGES[number + 1] - EDGES[number]
+        steps[number] = math.sqrt(hazard_of_bin * width / (2 * POLL_COST_SECONDS))
+    looks, total = array("f", [0.0]), 0.0
+    for step in steps:
+        total += step
+        looks.append(total)
+    return looks
+
+
+_NO_HISTORY: Final = _looks(array("f", bytes(4 * _BINS)))
+NOTHING_LEARNED: Final = RenderTimes()
+
+
+class Kind(NamedTuple):
+    """What a render time depends on beside the offering: the video's length in seconds, and sound."""
+
+    duration: int | None
+    audio: bool | None
+
+
+class TimesRow(NamedTuple):
+    """One bin as it is stored. `duration` 0 and `audio` -1 where nobody knows."""
+
+    provider: str
+    offering: str
+    duration: int
+    audio: int
+    bin: int
+    count: float
+
+
+class Learned:
+    """The render times of every kind of render of every offering that was used."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[Candidate, dict[Kind, RenderTimes]] = {}
+
+    def times(self, candidate: Candidate, kind: Kind) -> RenderTimes:
+        """What is known of such renders; to be read only."""
+        return self._kinds.get(candidate, _NONE).get(kind, NOTHING_LEARNED)
+
+    def learn(self, candidate: Candidate, kind: Kind, at_least: float, at_most: float) -> bool:
+        """A render took between so many seconds, by the last two polls; whether that was exact enough."""
+        if not 0 <= at_least <= at_most or at_most - at_least > max(WIDE_SECONDS, at_most / 2):
+            return False
+        self._make(candidate, kind).add((at_least + at_most) / 2)
+        return True
+
+    def seconds(self, candidate: Candidate, kind: Kind) -> float | None:
+        """The median time of such renders, else of that offering's best known kind; None: never seen."""
+        kinds = self._kinds.get(candidate, _NONE)
+        exact = kinds.get(kind, NOTHING_LEARNED)
+        return (exact if exact.total else max(kinds.values(), key=_total, default=exact)).median()
+
+    def unsaved(self) -> list[TimesRow]:
+        """What has to be added to the stored counts. Ask `stored` once it is, with the same rows."""
+        return [
+            _row(candidate, kind, number, count)
+            for candidate, kind, times in self._all() for number, count in times.unsaved.items()
+        ]
+
+    def stored(self, rows: Iterable[TimesRow]) -> None:
+        """These were added to the stored counts."""
+        for row in rows:
+            candidate, kind = _key(row)
+            self._make(candidate, kind).stored(row.bin, round(row.count))
+
+    def load(self, rows: Iterable[TimesRow]) -> list[tuple[Candidate, Kind]]:
+        """Take over what all replicas have stored. Returns whose stored counts should be halved."""
+        read: dict[tuple[Candidate, Kind], dict[int, float]] = {}
+        for row in rows:
+            read.setdefault(_key(row), {})[row.bin] = row.count
+        for (candidate, kind), stored in read.items():
+            self._make(candidate, kind).replace(stored)
+        return [key for key, stored in read.items() if sum(stored.values()) > STORED_MAX]
+
+    def _make(self, candidate: Candidate, kind: Kind) -> RenderTimes:
+        return self._kinds.setdefault(candidate, {}).setdefault(kind, RenderTimes())
+
+    def _all(self) -> Iterator[tuple[Candidate, Kind, RenderTimes]]:
+        for candidate, kinds in self._kinds.items():
+            for kind, times in kinds.items():
+                yield candidate, kind, times
+
+
+_NONE: Final[Mapping[Kind, RenderTimes]] = MappingProxyType({})
+
+
+def _total(times: RenderTimes) -> float:
+    return times.total
+
+
+def _row(candidate: Candidate, kind: Kind, number: int, count: int) -> TimesRow:
+    audio = -1 if kind.audio is None else int(kind.audio)
+    return TimesRow(candidate.provider, candidate.offering, kind.duration or 0, audio, number, float(count))
+
+
+def _key(row: TimesRow) -> tuple[Candidate, Kind]:
+    audio = None if row.audio < 0 else bool(row.audio)
+    return Candidate(row.provider, row.offering), Kind(row.duration or None, audio)

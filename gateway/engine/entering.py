@@ -1,0 +1,46 @@
+"""Straight through: a new task that need not wait is stored as `submitting`, and sent as soon as it is stored.
+
+One commit then holds acceptance and intent. Held here as well: what all replicas must agree on before one more
+is sent. Not held here: sending (`submit`), the line of those that wait (`line`).
+"""
+
+from __future__ import annotations
+
+from gateway.core.admission import WINDOW_SECONDS
+from gateway.core.facts import SubmitStarted
+from gateway.core.pricing import as_cost
+from gateway.core.states import Change, Task
+from gateway.core.tasks import apply
+from gateway.engine.loop import Engine
+from gateway.engine.watch import Ticket
+from gateway.storage.replicas import Room
+from providers.spec import VideoRequest
+
+
+def at_once(engine: Engine, task: Task, request: VideoRequest) -> Change | None:
+    """The intent to send a new task, to be stored with it; its place at the gate is taken. None: it waits.
+
+    Whoever could not store it has to `Engine.give_back` the place. What waits already goes first.
+    """
+    if not (engine.is_running and engine.may_buy and engine.has_room):
+        return None
+    now = engine.now()
+    candidate = engine.line.straight(task, now)
+    found = None if candidate is None else engine.fleet.find(candidate)
+    if candidate is None or found is None or room_at(engine, candidate.provider) is not None:
+        return None
+    change = apply(task, SubmitStarted(candidate, as_cost(found[0].price(found[1], request))), now)
+    if not found[0].gate.enter(now):
+        return None
+    engine.entering.add(task.id)
+    engine.tickets[task.id] = Ticket(candidate, request)
+    return change
+
+
+def room_at(engine: Engine, name: str) -> Room | None:
+    """What must hold of a provider over all replicas when one more is sent there; None: nothing."""
+    if not engine.store.is_shared:
+        return None
+    gate = engine.fleet.providers[name].gate
+    room = Room(name, gate.max_in_flight, gate.rate.per_minute, WINDOW_SECONDS)
+    return room if room.is_bounded else None

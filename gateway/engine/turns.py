@@ -1,0 +1,203 @@
+"""The polls of one provider that are due, in the order in which they go, and how far apart a short budget puts them.
+
+Fair between callers: a caller's next poll stands behind one poll of every other caller, however many either has
+(start-time fair queueing). And nobody starves: where the budget is short, who was not asked for in one and a half
+times the mean interval goes before, in two turns of three. A budget that cannot carry what the schedule wishes is
+shared between the callers by their wishes, each up to an equal part (max-min fairness), and a caller's polls are
+stretched by what is missing. Nothing here waits: a poll in line costs a few entries. Not held here: when a poll
+is wished (`gateway.core.pacing`), asking (`poll`), the loop.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from heapq import heappop, heappush
+from typing import Final
+
+import msgspec
+
+from gateway.core.admission import Pace
+from gateway.core.health import Health
+from gateway.core.pacing import Bounds
+from gateway.core.render_times import PRIOR_SECONDS
+
+ASKING_MAX: Final = 500  # polls of one provider under way at once: a vendor that hangs leaves the others their share
+PATIENCE: Final = 1.5  # mean intervals, of a budget that is short: nobody plans for longer, or stands back for longer
+SHARED_SECONDS: Final = 1.0  # for so long a sharing of the budget holds
+_USED: Final = 0.97  # of the budget is shared out: the rest lets a line get shorter
+_IN_A_ROW: Final = 2  # overdue polls, before one by its turn
+_HALVINGS: Final = 40  # of the interval in which the equal part is looked for
+
+
+class _Caller(msgspec.Struct):
+    """One caller: `tasks` followed, the polls a second that they wish, what waits, its last turn in the line."""
+
+    tasks: int = 0
+    wished: float = 0.0
+    waiting: int = 0
+    last: int = 0
+    stretch: float = 1.0
+
+
+class Turns:
+    """The line of due polls at one provider. Times in Unix seconds."""
+
+    def __init__(self, pace: Pace, health: Health) -> None:
+        self.pace, self._health = pace, health
+        self._callers: dict[str, _Caller] = {}
+        self._wishes: dict[str, float] = {}  # by task: polls a second; only where there is a budget
+        self._waiting: dict[str, tuple[int, str]] = {}  # by task: its place's number, its caller
+        self._line: list[tuple[int, int, str]] = []  # turn, number, task; of some the task waits no more
+        self._overdue: list[tuple[float, int, str]] = []  # when it must go, number, task; likewise
+        self._granted: set[str] = set()
+        self._numbers = self._turn = self._in_a_row = 0
+        self._shared_at = -math.inf
+        self._mean_seconds = 0.0  # between two polls of a task, where the budget is short; else 0
+
+    # --- the line -----------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many polls are due and have not begun."""
+        return len(self._waiting)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the line is at the provider's pace."""
+        return len(self._waiting) / self.pace.per_second
+
+    def line_up(self, task_id: str, owner: str, asked_at: float, now: float) -> None:
+        """A task's poll is due; `asked_at` is that of its last one, or when it began. In line, it keeps its place."""
+        if task_id in self._waiting or task_id in self._granted:
+            return
+        if task_id not in self._wishes:
+            self.wish(task_id, owner, PRIOR_SECONDS)  # one that was taken over
+        self._share(now)
+        caller = self._callers.setdefault(owner, _Caller())
+        caller.waiting += 1
+        caller.last = max(self._turn, caller.last) + 1
+        self._numbers += 1
+        self._waiting[task_id] = self._numbers, owner
+        heappush(self._line, (caller.last, self._numbers, task_id))
+        if self._mean_seconds:
+            heappush(self._overdue, (asked_at + PATIENCE * self._mean_seconds, self._numbers, task_id))
+
+    def ready(self, now: float, room: int, chance: random.Random) -> list[str]:
+        """At most `room` tasks whose polls begin now, those that began but do not run yet among them.
+
+        Each has to be begun; `go` then says that it was its turn.
+        """
+        going: list[str] = []
+        while len(self._granted) < room and self.free_at(now, chance) <= now:
+            self.pace.spend(now)
+            self._health.asked_at = now
+            going.append(self._next(now))
+            self._granted.add(going[-1])
+        return going
+
+    def free_at(self, now: float, chance: random.Random) -> float:
+        """When the first in line may go; infinity when nobody waits."""
+        if not self._waiting:
+            return math.inf
+        return max(self.pace.free_at(now), self._health.poll_at(now, chance))
+
+    def go(self, task_id: str) -> bool:
+        """Whether it is this task's turn, which is used up by that."""
+        if task_id in self._granted:
+            self._granted.discard(task_id)
+            return True
+        return False
+
+    def take(self, now: float) -> bool:
+        """Take a turn for what is in no hurry, outside the line: only when nobody waits in it."""
+        return not self._waiting and self.pace.take(now)
+
+    def leave(self, task_id: str, owner: str) -> None:
+        """A task is not asked for any more."""
+        self._granted.discard(task_id)
+        caller = self._callers.get(owner)
+        if caller is None:
+            return
+        if task_id in self._waiting:
+            self._quit(task_id)
+        rate = self._wishes.pop(task_id, None)
+        if rate is not None:
+            caller.tasks -= 1
+            caller.wished -= rate
+            self._drop(owner)
+
+    def _next(self, now: float) -> str:
+        """Take the next out of the line."""
+        overdue, line = self._overdue, self._line
+        while overdue and not self._stands(overdue[0][2], overdue[0][1]):
+            heappop(overdue)
+        while not self._stands(line[0][2], line[0][1]):
+            heappop(line)
+        if overdue and overdue[0][0] <= now and self._in_a_row < _IN_A_ROW:
+            self._in_a_row += 1
+            task_id = heappop(overdue)[2]
+        else:
+            self._in_a_row = 0
+            turn, _, task_id = heappop(line)
+            self._turn = max(self._turn, turn)
+        self._quit(task_id)
+        return task_id
+
+    def _stands(self, task_id: str, number: int) -> bool:
+        place = self._waiting.get(task_id)
+        return place is not None and place[0] == number
+
+    def _quit(self, task_id: str) -> None:
+        _, owner = self._waiting.pop(task_id)
+        self._callers[owner].waiting -= 1
+        self._drop(owner)
+        if not self._waiting:
+            self._line.clear()
+            self._overdue.clear()
+
+    def _drop(self, owner: str) -> None:
+        caller = self._callers[owner]
+        if not caller.waiting and not caller.tasks:
+            del self._callers[owner]
+
+    # --- the budget ---------------------------------------------------------------------------------
+
+    def wish(self, task_id: str, owner: str, seconds: float) -> None:
+        """The schedule would have this task asked for in so many seconds, if there were no budget."""
+        if self.pace.per_minute is None:
+            return
+        caller = self._callers.setdefault(owner, _Caller())
+        before = self._wishes.get(task_id)
+        if before is None:
+            caller.tasks += 1
+        self._wishes[task_id] = 1.0 / seconds
+        caller.wished += 1.0 / seconds - (before or 0.0)
+
+    def bounds(self, owner: str, bounds: Bounds, now: float) -> Bounds:
+        """A caller's bounds: the provider's, or wider ones where the budget cannot carry what is wished."""
+        self._share(now)
+        if not self._mean_seconds:
+            return bounds
+        caller = self._callers.get(owner)
+        longest = max(bounds.min_seconds, PATIENCE * self._mean_seconds)
+        return Bounds(bounds.min_seconds, longest, 1.0 if caller is None else caller.stretch)
+
+    def _share(self, now: float) -> None:
+        """Share the budget out anew, if that is due: by wishes, up to an equal part, but nobody is left behind."""
+        if now - self._shared_at < SHARED_SECONDS and self._shared_at <= now:
+            return
+        self._shared_at = now
+        rate, callers = _USED * self.pace.per_second, list(self._callers.values())
+        if sum(caller.wished for caller in callers) <= rate:
+            self._mean_seconds = 0.0
+            return
+        self._mean_seconds = len(self._wishes) / rate
+        least = 1.0 / (PATIENCE * self._mean_seconds)  # polls a second of each task
+        low, high = 0.0, max(caller.wished for caller in callers)
+        for _ in range(_HALVINGS):
+            part = (low + high) / 2
+            given = sum(min(caller.wished, max(part, least * caller.tasks)) for caller in callers)
+            low, high = (part, high) if given < rate else (low, part)
+        for caller in callers:
+            caller.stretch = max(1.0, caller.wished / max(high, least * caller.tasks))

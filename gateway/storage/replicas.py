@@ -1,0 +1,153 @@
+"""The processes that share a database: who lives, and what they hold in common (places, learned times).
+
+Held here: the statements of these tables. Not held here: videos (`store`), when a replica counts as dead and
+what it does about it (`gateway.engine.replica`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from gateway.storage.db import Database, GuardFailed, NoRoom, Step
+
+_NOW: Final = "extract(epoch from clock_timestamp())::double precision"
+_IN_FLIGHT: Final = "('submitting', 'rendering', 'submission_unknown')"
+SENDINGS_KEPT_SECONDS: Final = 120.0
+DEAD_KEPT_SECONDS: Final = 86_400.0  # how long what a dead replica stored late is still looked for
+
+# S608: what is put into these texts are the constants above, never input.
+REPLICA_ADD: Final = f"""insert into replicas (id, place, role, version, started_at, beat_at, following)
+    values ($1, $2, $3, $4, {_NOW}, {_NOW}, '{{}}')"""  # noqa: S608
+REPLICA_BEAT: Final = f"""update replicas set beat_at = {_NOW}, following = $2
+    where id = $1 and ended_at is null"""  # noqa: S608
+REPLICAS_END: Final = f"""update replicas set ended_at = {_NOW}
+    where ended_at is null and id <> $1 and (beat_at < {_NOW} - $2 or (place = $3 and $3 <> ''))"""  # noqa: S608
+REPLICA_LEAVE: Final = f"update replicas set ended_at = {_NOW} where id = $1"  # noqa: S608
+REPLICAS_DROP: Final = f"delete from replicas where ended_at < {_NOW} - {DEAD_KEPT_SECONDS}"  # noqa: S608
+REPLICAS_LIVING: Final = """select id, place, role, version, following from replicas
+    where ended_at is null order by started_at, id"""
+
+GATE_TAKE: Final = """insert into provider_gates (provider, passed) values ($1, 1)
+    on conflict (provider) do update set passed = provider_gates.passed + 1"""
+SENDING_ADD: Final = f"insert into provider_sendings (provider, at) values ($1, {_NOW})"  # noqa: S608
+SENDINGS_DROP: Final = f"""delete from provider_sendings
+    where provider = $1 and at < {_NOW} - {SENDINGS_KEPT_SECONDS}"""  # noqa: S608
+CAP_HOLDS: Final = f"""update provider_gates set passed = passed where provider = $1 and $2 >= (
+        select count(*) from videos where provider = $1 and state in {_IN_FLIGHT})"""  # noqa: S608
+RATE_HOLDS: Final = f"""update provider_gates set passed = passed where provider = $1 and $2 >= (
+        select count(*) from provider_sendings where provider = $1 and at > {_NOW} - $3)"""  # noqa: S608
+
+RENDER_TIMES_GET: Final = "select provider, offering, duration, audio, bin, count from render_times"
+RENDER_TIME_ADD: Final = """insert into render_times (provider, offering, duration, audio, bin, count)
+    values ($1, $2, $3, $4, $5, $6) on conflict (provider, offering, duration, audio, bin)
+    do update set count = render_times.count + excluded.count"""
+RENDER_TIMES_FADE: Final = """update render_times set count = count / 2
+    where provider = $1 and offering = $2 and duration = $3 and audio = $4"""
+
+
+class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that lives: `place` is its host and port, `following` how many jobs it has at each provider."""
+
+    id: str
+    place: str
+    role: str
+    version: str
+    following: Mapping[str, int]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a render time depends on; `duration` in seconds of the video asked for."""
+
+    provider: str
+    offering: str
+    duration: int
+    audio: bool
+
+
+class Outlived(GuardFailed):
+    """A replica was declared dead, and others may own what it owned: it must not act on what it knows."""
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What a provider allows over all replicas: jobs at once, submits in any `window_seconds`. None: any."""
+
+    provider: str
+    max_in_flight: int | None
+    per_window: int | None
+    window_seconds: float
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is anything to hold."""
+        return self.max_in_flight is not None or self.per_window is not None
+
+    def before(self) -> list[Step]:
+        """Steps that make everybody who wants a place here wait for this write's end."""
+        return [Step(GATE_TAKE, (self.provider,))]
+
+    def after(self) -> list[Step]:
+        """Steps behind the change that takes the place: where there is none they undo it, with NoRoom."""
+        steps = []
+        if self.max_in_flight is not None:
+            steps.append(Step(CAP_HOLDS, (self.provider, self.max_in_flight), NoRoom))
+        if self.per_window is not None:
+            steps += [
+                Step(SENDING_ADD, (self.provider,)),
+                Step(RATE_HOLDS, (self.provider, self.per_window, self.window_seconds), NoRoom),
+                Step(SENDINGS_DROP, (self.provider,)),
+            ]
+        return steps
+
+
+class Replicas:
+    """The processes on one database. Raises `StorageError` of `gateway.storage.db` throughout."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def join(self, replica: str, place: str, role: str, version: str) -> None:
+        """Begin to live."""
+        await self._database.write((Step(REPLICA_ADD, (replica, place, role, version)),))
+
+    async def beat(self, replica: str, following: Mapping[str, int]) -> None:
+        """Say that it lives. Raises Outlived when it was declared dead."""
+        told = msgspec.json.encode(following).decode()
+        await self._database.write((Step(REPLICA_BEAT, (replica, told), Outlived),))
+
+    async def end(self, replica: str, lease_seconds: float, place: str) -> None:
+        """Declare dead who has not beaten for `lease_seconds`, and who served at our own place before."""
+        steps = (Step(REPLICAS_END, (replica, lease_seconds, place)), Step(REPLICAS_DROP, ()))
+        await self._database.write(steps)
+
+    async def leave(self, replica: str) -> None:
+        """Stop living, at once: what it owns is anybody's."""
+        await self._database.write((Step(REPLICA_LEAVE, (replica,)),))
+
+    async def living(self) -> list[ReplicaRow]:
+        """Who lives, oldest first."""
+        rows = await self._database.read(REPLICAS_LIVING)
+        return [
+            ReplicaRow(
+                id=str(name), place=str(place), role=str(role), version=str(version),
+                following=msgspec.json.decode(str(following), type=dict[str, int]),
+            )
+            for name, place, role, version, following in rows
+        ]
+
+    async def render_times(self) -> dict[Kind, dict[int, float]]:
+        """How many renders of each kind fell into each bin."""
+        found: dict[Kind, dict[int, float]] = {}
+        for provider, offering, duration, audio, bin_, count in await self._database.read(RENDER_TIMES_GET):
+            kind = Kind(str(provider), str(offering), int(duration or 0), bool(audio))
+            found.setdefault(kind, {})[int(bin_ or 0)] = float(count or 0)
+        return found
+
+    async def render_times_add(self, kind: Kind, counts: Iterable[tuple[int, float]], *, fade: bool) -> None:
+        """Add to the bins of a kind; `fade`: halve what was there before, so that the recent counts more."""
+        key = (kind.provider, kind.offering, kind.duration, int(kind.audio))
+        steps = [Step(RENDER_TIMES_FADE, key)] if fade else []
+        steps += [Step(RENDER_TIME_ADD, (*key, bin_, count)) for bin_, count in counts]
+        await self._database.write(steps)

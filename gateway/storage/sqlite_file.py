@@ -1,0 +1,122 @@
+"""One SQLite file: how it is opened, locked for the process that serves it, and brought up to date.
+
+Not held here: reading and writing (`sqlite`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.storage.db import (
+    RUNS_FROM_GET,
+    SCHEMA,
+    VERSION_GET,
+    StorageBusy,
+    Value,
+    migrations,
+    pending,
+    recorded,
+)
+
+BUSY_TIMEOUT_MS: Final = 5_000
+
+
+def named(args: Sequence[Value]) -> dict[str, Value]:
+    """SQLite takes `$1` as a parameter named "1", so the same text serves both databases."""
+    return {str(number): value for number, value in enumerate(args, 1)}
+
+
+def code(error: Exception) -> int | None:
+    """SQLite's primary result code; None when the error is not from SQLite itself."""
+    found: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if found is None else found & 0xFF
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection in WAL mode whose commits are on disk when they return. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
+    _use_wal(connection)
+    # FULL: a commit is on disk when it is answered; NORMAL may lose it with the power.
+    connection.execute("pragma synchronous = full")
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Change to WAL, which stays in the file.
+
+    SQLite does not wait for others here: of two that open a new file at once, one meets "locked" immediately.
+    """
+    ends_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError as error:
+            if code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_at:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def lock(path: Path) -> int:
+    """An advisory lock beside the file, held while the process lives. Raises StorageBusy."""
+    handle = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(handle, 32).decode() or "unknown"
+        os.close(handle)
+        raise StorageBusy(
+            f"another reelgate serve (process {owner}) is using {path}: "
+            "stop it, or give this one another [store] url"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    return handle
+
+
+def migrate(connection: sqlite3.Connection, folder: Path) -> int:
+    """Run the migrations of `folder` that are missing; how many. Raises SchemaTooNew, sqlite3.Error."""
+    connection.execute(SCHEMA)
+    known = migrations(folder)
+    applied = 0
+    while True:
+        connection.execute("begin immediate")
+        try:
+            (version,) = connection.execute(VERSION_GET).fetchone()
+            runs_from = _runs_from(connection, len(known)) if version > len(known) else 0
+            todo = pending(version, runs_from, known)
+            if not todo:
+                return applied
+            for statement in _statements(todo[0].sql):
+                connection.execute(statement)
+            for step in recorded(todo[0]):
+                connection.execute(step.sql, named(step.args))
+            connection.execute("commit")
+            applied += 1
+        finally:
+            if connection.in_transaction:
+                connection.execute("rollback")
+
+
+def _runs_from(connection: sqlite3.Connection, number: int) -> int:
+    (found,) = connection.execute(RUNS_FROM_GET, named((number,))).fetchone()
+    return int(found or 0)
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script, one by one: `executescript` would commit before it begins."""
+    found, text = [], ""
+    for line in script.splitlines():
+        text += line + "\n"
+        if sqlite3.complete_statement(text):
+            found.append(text)
+            text = ""
+    return [*found, text] if text.strip() else found

@@ -1,0 +1,187 @@
+"""Groups: many callers at once. Long polls of one and of many videos, a slow vendor, downloads.
+
+Not held here: callers that come at a rate of their own, more than can be served (`overload`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tests.bench.cases import (
+    BUSY,
+    BYTES,
+    CPU,
+    ERRORS,
+    MEMORY,
+    MIDDLE,
+    P99,
+    PEAK,
+    RATE,
+    Case,
+    Group,
+    Sample,
+    quantile,
+)
+from tests.bench.load import Load, drive
+from tests.bench.openloop import Outcome, keep_in_flight
+from tests.bench.processes import await_true, settled
+from tests.bench.stage import BODY, NEVER_POLLED, Gateway, Seen, Stage
+from tests.bench.streams import download
+from tests.bench.wire import request
+
+_WAITERS: Final = 5_000
+_EVERY_SECOND: Final = ('poll_min = "1s"', 'poll_max = "1s"')
+_SELDOM: Final = ('poll_min = "10s"', 'poll_max = "10s"')  # of thousands: else they are all that it does
+_RESTING_SHARE: Final = 0.5  # of its core: what the polls of those that wait cost is less
+_IN_FLIGHT: Final = 1_000
+_VENDOR_SECONDS: Final = 0.2
+_FILE_MIB: Final = 64
+_DOWNLOADS: Final = 8
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    data: list[Seen]
+
+
+def fanning_out(stage: Stage) -> list[Case]:
+    """Long polls that wait for an end: of one video all of them, and of a video each."""
+    waiters = stage.sized(_WAITERS, 50)
+    return [
+        Case("5,000 waiters on one video", partial(_fan_out, stage, waiters, 1, _EVERY_SECOND)),
+        Case("5,000 waiters on 5,000 videos", partial(_fan_out, stage, waiters, waiters, _SELDOM)),
+    ]
+
+
+def _fan_out(stage: Stage, waiters: int, videos: int, limits: tuple[str, ...]) -> Sample:
+    with ExitStack() as stack:
+        here = stage.inner(stack, "waiters")
+        vendor = here.vendor()
+        gateway = here.gateway("waited-for", vendor, *limits)
+        server = here.serve(gateway)
+        ids = _rendering(gateway, videos)
+        polls = [request("GET", f"/v1/videos/{video}?wait=60", gateway.headers) for video in ids]
+        load = Load(requests=polls, connections=waiters, count=waiters, status=200)
+        before_mib = server.memory_mib()
+        marks: list[float] = []
+
+        async def wait_and_finish() -> tuple[list[float], float]:
+            waiting = asyncio.create_task(drive(gateway.port, load, lambda: None))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(settled, server, _RESTING_SHARE)
+            marks.extend((server.memory_mib(), server.cpu_seconds()))
+            began = time.perf_counter()
+            await asyncio.to_thread(vendor.say, "finish")
+            return await waiting, time.perf_counter() - began
+
+        seconds, ended = asyncio.run(wait_and_finish())
+        waiting_mib, cpu_before = marks
+        used = server.cpu_seconds() - cpu_before
+        return {
+            "last answer after s": ended, "first to last answer s": max(seconds) - min(seconds),
+            CPU: used / waiters * 1e6, BYTES: (waiting_mib - before_mib) * 2**20 / waiters,
+            PEAK: server.peak_mib(),
+        }
+
+
+def _rendering(gateway: Gateway, count: int) -> list[str]:
+    """Videos that the vendor has, made by callers who wait for their answers."""
+    creates = Load(requests=gateway.creates(count), connections=min(16, count), count=count, status=202)
+    asyncio.run(drive(gateway.port, creates, lambda: None))
+    gateway.settle(count)
+    with closing(sqlite3.connect(gateway.database)) as connection:
+        return [str(row[0]) for row in connection.execute("select id from videos where state = 'rendering'")]
+
+
+def crowding(stage: Stage) -> list[Case]:
+    """A thousand creates under way at a vendor that takes its time, each replaced when it is answered."""
+    vendor = stage.vendor("--delay", str(_VENDOR_SECONDS))
+    gateway = stage.gateway("crowd", vendor, *NEVER_POLLED)
+    server = stage.serve(gateway)
+    count = stage.sized(6_000, 1_200)
+
+    def run() -> Sample:
+        taken, cpu, began = vendor.told().taken, server.cpu_seconds(), time.time()
+        creates = gateway.creates(count)
+        outcome = asyncio.run(keep_in_flight(
+            gateway.port, creates, _IN_FLIGHT, lambda: vendor.told().taken - taken))
+        await_true(lambda: vendor.told().taken - taken >= len(outcome.accepted), "the last creates")
+        await_true(lambda: not gateway.read("/v1/videos?limit=1&status=queued", Seen).data, "the last commits")
+        used = server.cpu_seconds() - cpu
+        lasted, whole = _until_taken(gateway.database, began)
+        return _crowd_sample(outcome, whole, lasted, used) | {PEAK: server.peak_mib()}
+
+    return [Case("1,000 in flight, 200 ms", run)]
+
+
+def _crowd_sample(outcome: Outcome, whole: Sequence[float], lasted: float, used: float) -> Sample:
+    return {
+        RATE: len(whole) / lasted, ERRORS: outcome.other + outcome.broken + len(outcome.refused),
+        MIDDLE: quantile(whole, 0.5) * 1e3, P99: quantile(whole, 0.99) * 1e3,
+        "202 p99 ms": quantile(outcome.accepted, 0.99) * 1e3, CPU: used / len(whole) * 1e6,
+        BUSY: used / lasted,
+    }
+
+
+def _until_taken(database: Path, since: float) -> tuple[float, list[float]]:
+    """By the gateway's own clock: how long all took, and each from its acceptance to the vendor's."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute(
+            "select created_at, started_at from videos where created_at >= $1 and started_at is not null",
+            {"1": since},
+        ).fetchall()
+    times = [(float(created), float(started)) for created, started in rows]
+    lasted = max(started for _, started in times) - min(created for created, _ in times)
+    return lasted, [started - created for created, started in times]
+
+
+def streaming(stage: Stage) -> list[Case]:
+    """Downloads of a finished video through the gateway, from a vendor that sends as fast as it is read."""
+    vendor = stage.vendor("--done-after", "0", "--file-mib", str(_FILE_MIB))
+    gateway = stage.gateway("content", vendor, *_EVERY_SECOND)
+    server = stage.serve(gateway)
+    gateway.ask("POST", "/v1/videos", BODY)
+    finished = "/v1/videos?limit=1&status=completed"
+    await_true(lambda: bool(gateway.read(finished, _Listed).data), "the video's end")
+    video = gateway.read(finished, _Listed).data[0].id
+    fetch = request("GET", f"/v1/videos/{video}/content", gateway.headers)
+
+    def case(count: int) -> Case:
+        def run() -> Sample:
+            cpu, before = server.cpu_seconds(), server.memory_mib()
+            began = time.perf_counter()
+            got = asyncio.run(download(gateway.port, fetch, count))
+            lasted, used = time.perf_counter() - began, server.cpu_seconds() - cpu
+            return {"MB/s": got / lasted / 1e6, "CPU ms a MB": used * 1e3 / (got / 1e6), BUSY: used / lasted,
+                    MEMORY: server.memory_mib(), "more MiB": server.memory_mib() - before,
+                    PEAK: server.peak_mib()}
+        return Case(f"{count} download{'s' if count > 1 else ''} of {_FILE_MIB} MiB", run)
+
+    return [case(1), case(_DOWNLOADS)]
+
+
+FANOUT: Final = Group(
+    name="fanout", title="Long polls", open=fanning_out, rounds=2, is_warmed=False,
+    note="""Callers with `?wait=60`, each on a connection of its own; when the gateway is at rest the vendor finishes
+everything. Last answer: from then on, the time to the next poll (1 s; of 5,000 videos 10 s) included. CPU: from then to
+the last answer, by caller, the polls and the commits included. Bytes: resident memory that a waiting caller adds.""",
+)
+CROWD: Final = Group(
+    name="crowd", title="Many creates at a slow vendor", open=crowding, rounds=3,
+    note=f"""1,000 connections. There are always {_IN_FLIGHT:,} creates between the caller's request and the vendor's answer,
+which takes {_VENDOR_SECONDS * 1e3:.0f} ms; for each that is answered another is sent. p50 and p99: from acceptance to the vendor's
+answer, as the gateway stored both. Errors: any answer but a 202.""",
+)
+CONTENT: Final = Group(
+    name="content", title="Downloads", open=streaming, rounds=3,
+    note="""A finished video through the gateway to callers that throw it away; the vendor sends as fast as it is read.
+More MiB: resident memory after the downloads less that before.""",
+)
