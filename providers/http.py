@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 import httpx
 import msgspec
@@ -58,12 +59,15 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # nothing is ever unpacked, so the size limit holds for what is read
 }
+_POSTING: Final = {**_HEADERS, "Content-Type": "application/json"}
 _CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
 )
 _USERINFO: Final = re.compile(r"://[^\s/?#@\"'<>]*@")
 _QUERY: Final = re.compile(r"(://[^\s?#\"'<>]*)[?#][^\s\"'<>]*|\?[^\s\"'<>?]*=[^\s\"'<>]*")
 _ODD_SEGMENT: Final = re.compile(r"\.{1,2}|.*[/\\\x00-\x1f\x7f].*", re.DOTALL)
+URLS_MAX: Final = 256  # paths kept parsed; a vendor has a few, unless its task ids are in them
+
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -108,15 +112,20 @@ class Account:
         if not re.fullmatch(r"[!-~]+", api_key) or not re.fullmatch(r"[!-~]+", auth_scheme):
             raise ValueError("the key or its scheme word is empty, or has characters that no header takes")
         self._base_url = base_url.rstrip("/")
+        self._known = lru_cache(URLS_MAX)(self._parsed)
         self._origin = origin
         self._spellings = {api_key, quote(api_key, safe=""), api_key.replace("/", "\\/")}
         self._authorization = f"{auth_scheme} {api_key}"
 
     def url(self, path: str, query: Mapping[str, str] | None = None) -> httpx.URL:
         """The vendor's URL of `path`. Raises ValueError unless that is /segment[/...], encoded, no dots."""
+        url = self._known(path)
+        return url if not query else httpx.URL(f"{url}?{urlencode(query)}")
+
+    def _parsed(self, path: str) -> httpx.URL:
         if not _PATH.fullmatch(path) or any(map(_ODD_SEGMENT.fullmatch, map(unquote, path.split("/")))):
             raise ValueError("a vendor path is /segment[/segment...], percent-encoded")
-        return httpx.URL(self._base_url + path, params=dict(query) if query else None)
+        return httpx.URL(self._base_url + path)
 
     def sign(self, request: httpx.Request) -> None:
         """Put the key on `request`. Raises ForeignOrigin when it goes anywhere but this account's origin."""
@@ -157,8 +166,7 @@ class VendorHTTP:
     async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
         """POST `body` as JSON on its own connection, once. Raises VendorError when no whole answer came."""
         url, content = self._account.url(path), msgspec.json.encode(body)
-        headers = {**_HEADERS, "Content-Type": "application/json"}
-        return await self._call("submit", httpx.Request("POST", url, headers=headers, content=content))
+        return await self._call("submit", httpx.Request("POST", url, headers=_POSTING, content=content))
 
     async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Reply:
         """GET through the pool. Raises VendorError when no whole answer came; its outcome proves nothing."""
@@ -204,16 +212,18 @@ class VendorHTTP:
     async def _read(self, response: httpx.Response) -> Reply:
         if response.status_code // 100 not in _CLASSES:
             raise _Junk(f"status {response.status_code}")
-        encodings = response.headers.get("Content-Encoding", "").lower().replace(" ", "").split(",")
-        if set(encodings) - {"", "identity"}:
+        encodings = response.headers.get("Content-Encoding")
+        if encodings is not None and set(encodings.lower().replace(" ", "").split(",")) - {"", "identity"}:
             raise _Junk("the answer is encoded, though only identity was accepted")
         most = self._limits.max_body_bytes
         body = bytearray()
-        async for chunk in response.aiter_raw():
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for chunk in response.stream:  # what is wrapped around it for decoding would double the cost
             body += chunk
             if len(body) > most:
                 raise _Junk(f"the answer is larger than {most} bytes")
-        hint = _retry_after_seconds(response.headers.get("Retry-After"), self._clocks.wall())
+        later = response.headers.get("Retry-After")
+        hint = None if later is None else _retry_after_seconds(later, self._clocks.wall())
         return Reply(response.status_code, bytes(body), hint)
 
 
@@ -348,9 +358,9 @@ def _word(value: object) -> str | None:
     return str(value) if number else None
 
 
-def _retry_after_seconds(value: str | None, now: float) -> float | None:
+def _retry_after_seconds(value: str, now: float) -> float | None:
     """RFC 9110 10.2.3, tolerant: seconds (also signed, also 1.5) or a date; the past is 0, garbage None."""
-    text = (value or "").strip()
+    text = value.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,12}(\.[0-9]{1,9})?", text):
         return max(0.0, float(text))
     try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -115,10 +116,7 @@ class Transport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol("no such host name can exist", request=request) from exc
         session = self._session or self._open(request)
         limits = request.extensions.get("timeout", {})
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=limits.get("pool"), sock_connect=limits.get("connect"),
-            sock_read=limits.get("read"),
-        )
+        timeout = _timeout(limits.get("pool"), limits.get("connect"), limits.get("read"))
         body = await request.aread() or None
         headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw
                    if name.lower() not in {b"content-length", b"transfer-encoding"}]
@@ -164,6 +162,11 @@ class Transport(httpx.AsyncBaseTransport):
         return socket.socket(family, kind, protocol)
 
 
+@lru_cache(64)
+def _timeout(pool: float | None, connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=pool, sock_connect=connect, sock_read=read)
+
+
 class _Body(httpx.AsyncByteStream):
     """The raw bytes of an answer's body, as they come."""
 
@@ -173,7 +176,7 @@ class _Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._answer.content.iter_any():
+            while chunk := await self._answer.content.readany():
                 yield chunk
         except Exception as exc:
             failure = _translated(exc, self._request)

@@ -1,7 +1,7 @@
 """When to ask a vendor again: pure schedules with their reasons.
 
-Not held here: how long renders take (`render_times`), asking, and who may ask first where a vendor's budget is
-short (`gateway.engine.turns`).
+Not held here: how long renders take (`render_times`), asking, and who may ask first where a vendor's budget
+is short (`gateway.engine.turns`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LATE_SHARE_OF_AGE: Final = 0.2
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """A provider's `poll_min` and `poll_max`; `stretch` is by how much its budget spaces polls out, from 1."""
+    """A provider's `poll_min` and `poll_max`; `stretch`, from 1, is by how much its budget spaces polls."""
 
     min_seconds: float
     max_seconds: float
@@ -42,7 +42,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class PollPlan(msgspec.Struct, frozen=True):
-    """The next poll: when, and why then. `wished_seconds` is the pause that no budget would have stretched."""
+    """The next poll: when, and why then. `wished_seconds` is the pause before any budget stretched it."""
 
     at: float
     why: Why

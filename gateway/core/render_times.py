@@ -1,11 +1,11 @@
 """How long renders take, learned: a small histogram for each kind of render, and the polls that it is worth.
 
-How often to look for an end that comes by chance and is worth a second of delay for each second that it goes
-unseen: the density of looks is n = sqrt(hazard / (2 * cost of a look in seconds)) (R. Barlow, L. Hunter and F.
-Proschan, "Optimum checking procedures", 1963; J. Keller, "Optimum checking schedules", 1974). The hazard is that
-of all renders seen and of a few supposed ones, which say what is believed before anything was seen: with none
-seen it is theirs alone, and beyond the longest seen as well. Pure. Not held here: bounds, budgets and jitter
-(`pacing`), where it is stored.
+An end that comes by chance is best looked for with the density n = sqrt(hazard / (2 * cost)), `cost`
+being what one look is worth in seconds of delay (R. Barlow, L. Hunter and F. Proschan, "Optimum checking
+procedures", 1963; J. Keller, "Optimum checking schedules for systems subject to random failure", 1974).
+The hazard is that of all renders seen and of a few supposed ones, which say what is believed before
+anything was seen: with none seen it is theirs alone, and beyond the longest seen as well. Pure. Not held
+here: bounds, budgets and jitter (`pacing`), where it is stored.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+import msgspec
+
 from gateway.core.facts import Candidate
 
-POLL_COST_SECONDS: Final = 0.25  # what one poll is worth: so much delay of one video. The one knob of the schedule
+POLL_COST_SECONDS: Final = 0.25  # one poll is worth so much delay of one video: the one knob of the schedule
 
 # Nothing known: every ten seconds up to twenty minutes, then the longer the older.
 PRIOR_SECONDS: Final = 10.0
@@ -136,7 +138,7 @@ class RenderTimes:
             self._built_for /= 2
 
     def _schedule(self) -> array[float]:
-        """The polls that are due up to each edge. Made anew only when enough is new: it costs a tenth of a ms."""
+        """The polls that are due up to each edge; made anew only when enough is new."""
         if not self.total:
             return _NO_HISTORY
         if self._looks is None or self.total - self._built_for > self.total * _FRESH_SHARE:
@@ -178,7 +180,7 @@ class Kind(NamedTuple):
     audio: bool | None
 
 
-class TimesRow(NamedTuple):
+class TimesRow(msgspec.Struct, frozen=True):
     """One bin as it is stored. `duration` 0 and `audio` -1 where nobody knows."""
 
     provider: str

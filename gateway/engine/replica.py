@@ -76,7 +76,8 @@ class Replica:
         """All of it, until cancelled; on a database of its own, until everything is taken over."""
         if not self._store.is_shared:
             for owner in await self._engine.insist("", self._store.owners_unlisted):
-                await take_over(self._engine, owner)
+                if owner != self._engine.replica:
+                    await take_over(self._engine, owner)
             await look_around(self._engine)
             self._engine.settled()
             return

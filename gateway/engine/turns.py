@@ -1,11 +1,12 @@
-"""The polls of one provider that are due, in the order in which they go, and how far apart a short budget puts them.
+"""The due polls of one provider in the order in which they go, and how far a short budget spreads them.
 
-Fair between callers: a caller's next poll stands behind one poll of every other caller, however many either has
-(start-time fair queueing). And nobody starves: where the budget is short, who was not asked for in one and a half
-times the mean interval goes before, in two turns of three. A budget that cannot carry what the schedule wishes is
-shared between the callers by their wishes, each up to an equal part (max-min fairness), and a caller's polls are
-stretched by what is missing. Nothing here waits: a poll in line costs a few entries. Not held here: when a poll
-is wished (`gateway.core.pacing`), asking (`poll`), the loop.
+Fair between callers: a caller's next poll stands behind one poll of every other caller, however many
+either has (start-time fair queueing). A budget that cannot carry what the schedule wishes is shared
+between the callers by their wishes, each up to an equal part (max-min fairness), and a caller's polls are
+spread by what is missing. Nobody starves: then nobody is planned for later than one and a half times the
+mean interval, and who waited for longer goes before, in two turns of three. A poll in line costs a few
+entries, no coroutine. Not held here: when a poll is wished (`gateway.core.pacing`), asking (`poll`), the
+loop.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from gateway.core.health import Health
 from gateway.core.pacing import Bounds
 from gateway.core.render_times import PRIOR_SECONDS
 
-ASKING_MAX: Final = 500  # polls of one provider under way at once: a vendor that hangs leaves the others their share
-PATIENCE: Final = 1.5  # mean intervals, of a budget that is short: nobody plans for longer, or stands back for longer
+ASKING_MAX: Final = 500  # polls of one provider under way at once: if it hangs, the others have their share
+PATIENCE: Final = 1.5  # mean intervals, while a budget is short: nobody is left alone for longer
 SHARED_SECONDS: Final = 1.0  # for so long a sharing of the budget holds
 _USED: Final = 0.97  # of the budget is shared out: the rest lets a line get shorter
 _IN_A_ROW: Final = 2  # overdue polls, before one by its turn
@@ -31,7 +32,7 @@ _HALVINGS: Final = 40  # of the interval in which the equal part is looked for
 
 
 class _Caller(msgspec.Struct):
-    """One caller: `tasks` followed, the polls a second that they wish, what waits, its last turn in the line."""
+    """One caller: its `tasks`, the polls a second that they wish, how many wait, its last turn in line."""
 
     tasks: int = 0
     wished: float = 0.0
@@ -58,9 +59,9 @@ class Turns:
     # --- the line -----------------------------------------------------------------------------------
 
     @property
-    def waiting(self) -> int:
-        """How many polls are due and have not begun."""
-        return len(self._waiting)
+    def granted(self) -> int:
+        """How many have their turn and have not used it yet."""
+        return len(self._granted)
 
     @property
     def wait_seconds(self) -> float:
@@ -68,7 +69,7 @@ class Turns:
         return len(self._waiting) / self.pace.per_second
 
     def line_up(self, task_id: str, owner: str, asked_at: float, now: float) -> None:
-        """A task's poll is due; `asked_at` is that of its last one, or when it began. In line, it keeps its place."""
+        """A task, last asked for at `asked_at`, is due: it joins the line, or keeps its place there."""
         if task_id in self._waiting or task_id in self._granted:
             return
         if task_id not in self._wishes:
@@ -84,12 +85,9 @@ class Turns:
             heappush(self._overdue, (asked_at + PATIENCE * self._mean_seconds, self._numbers, task_id))
 
     def ready(self, now: float, room: int, chance: random.Random) -> list[str]:
-        """At most `room` tasks whose polls begin now, those that began but do not run yet among them.
-
-        Each has to be begun; `go` then says that it was its turn.
-        """
+        """At most `room` tasks whose polls are to begin now. `go` then says that it is its turn."""
         going: list[str] = []
-        while len(self._granted) < room and self.free_at(now, chance) <= now:
+        while len(going) < room and self.free_at(now, chance) <= now:
             self.pace.spend(now)
             self._health.asked_at = now
             going.append(self._next(now))
@@ -184,7 +182,7 @@ class Turns:
         return Bounds(bounds.min_seconds, longest, 1.0 if caller is None else caller.stretch)
 
     def _share(self, now: float) -> None:
-        """Share the budget out anew, if that is due: by wishes, up to an equal part, but nobody is left behind."""
+        """Share the budget anew, if that is due: by wishes, up to an equal part, and enough for PATIENCE."""
         if now - self._shared_at < SHARED_SECONDS and self._shared_at <= now:
             return
         self._shared_at = now

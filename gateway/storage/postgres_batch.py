@@ -5,7 +5,8 @@ array, and the events of those saves ride in the same statement:
 
     with marked as (update write_marks ...),
     won as (update videos set ... from unnest(...) as u(...) where id = u._1 and ... returning u._w),
-    part_1 as (insert into events (...) select ... from unnest(...) as u(...) where u._w in (select _w from won))
+    part_1 as (insert into events (...) select ... from unnest(...) as u(...)
+        where u._w in (select _w from won))
     select (select number from marked), array(select _w from won)
 
 `_w` is the number of the write, so the server says who passed its guard, and what belongs to a loser is not
@@ -29,9 +30,12 @@ from gateway.storage.db import Step, Value
 # A row by (table, *primary key), or any rows of a table by (table,).
 Token: TypeAlias = tuple[Value, ...]
 Array: TypeAlias = Sequence[Value]
+# The statements of a write, each once, in order; with True the one that guards the others.
+Shape: TypeAlias = tuple[tuple[str, bool], ...]
 
 # One row for each connection that writes; its number is that of the last batch. See `postgres_writer`.
 MARKS: Final = "write_marks"
+NOW: Final = "extract(epoch from clock_timestamp())"
 
 _HOLE: Final = re.compile(r"\$(\d+)")
 _INSERT: Final = re.compile(
@@ -56,7 +60,7 @@ class Table(msgspec.Struct, frozen=True):
 class Form(msgspec.Struct, frozen=True):
     """A statement that can run for many writes at once.
 
-    `head` and `tail` stand around the source of the values; in `tail` of an update or delete is the condition.
+    `head` and `tail` stand around the source of the values; the tail of an update or delete is its condition.
     `types` are those of the arguments, `key` the places among them of the row's primary key; None: any rows.
     """
 
@@ -104,14 +108,15 @@ def _update(verb: str, found: re.Match[str], table: Table) -> Form | None:
     if any(assigned.get(column, hole) != hole for column, hole in pinned.items() if column in table.key):
         return None  # it gives a row another key
     pairs = [(column, int(hole)) for column, hole in (*pinned.items(), *_ASSIGNED.findall(found[2]))]
-    head = f"update {found[1]} set {_inside(found[2])} from"
+    head = f"update {found[1]} set {_inside(found[2])} from"  # noqa: S608 (a text of the store)
     return _form(verb, found, table, pairs, (head, _inside(found[3])), pinned)
 
 
 def _delete(verb: str, found: re.Match[str], table: Table) -> Form | None:
     pinned = _pinned(found[2])
     pairs = [(column, int(hole)) for column, hole in pinned.items()]
-    return _form(verb, found, table, pairs, (f"delete from {found[1]} using", _inside(found[2])), pinned)
+    head = f"delete from {found[1]} using"  # noqa: S608 (a text of the store)
+    return _form(verb, found, table, pairs, (head, _inside(found[2])), pinned)
 
 
 def _form(
@@ -158,7 +163,7 @@ class Segment(msgspec.Struct):
     """Steps of one write that can be one statement. `form` None: one step that runs as it is written."""
 
     steps: list[Step]
-    shape: tuple[tuple[str, bool], ...] = ()
+    shape: Shape = ()
     tokens: tuple[Token, ...] = ()
 
     @property
@@ -223,7 +228,7 @@ class Room:
 class Group(msgspec.Struct):
     """Writes of one shape: one statement. `numbers` are their places in the batch."""
 
-    shape: tuple[tuple[str, bool], ...]
+    shape: Shape
     numbers: list[int]
     parts: list[Segment]
 
@@ -234,10 +239,10 @@ def waves(batch: Sequence[tuple[int, Segment]]) -> Iterator[list[Group]]:
     Rows and groups are in an order that is the same for everybody, so that two replicas seldom wait for each
     other in a ring.
     """
-    left = sorted(batch, key=lambda item: in_order(item[1]))
+    left = sorted(batch, key=lambda item: in_order([item[1]]))
     while left:
         room, later = Room(), []
-        groups: dict[tuple[tuple[str, bool], ...], Group] = {}
+        groups: dict[Shape, Group] = {}
         for number, segment in left:
             if not room.fits(segment.tokens):
                 later.append((number, segment))
@@ -250,22 +255,19 @@ def waves(batch: Sequence[tuple[int, Segment]]) -> Iterator[list[Group]]:
         left = later
 
 
-def in_order(segment: Segment) -> str:
+def in_order(parts: Sequence[Segment]) -> str:
     """What writes are sorted by: the row that they lock first."""
-    return repr(segment.tokens[0]) if segment.tokens else ""
+    return repr(parts[0].tokens[0]) if parts and parts[0].tokens else ""
 
 
-class Statement(msgspec.Struct, frozen=True):
-    """The text for a shape; the arguments are the mark's writer and number, then those of `arrays`."""
+def statement(shape: Shape, forms: Mapping[str, Form | None]) -> str:
+    """One statement for any number of writes of this shape.
 
-    text: str
-    has_guard: bool
-
-
-def statement(shape: Sequence[tuple[str, bool]], forms: Mapping[str, Form | None]) -> Statement:
-    """One statement for any number of writes of this shape."""
+    Its arguments are a mark's writer and number, then those of `arrays`; its row is the number, None where
+    there is no such mark, and the numbers of the writes whose guard met a row.
+    """
     guard = next((sql for sql, is_guard in shape if is_guard), None)
-    ctes = [f"marked as (update {MARKS} set number = $2 where writer = $1 returning number)"]  # noqa: S608
+    ctes = [f"marked as (update {MARKS} set number = $2, at = {NOW} where writer = $1 returning number)"]
     taken = 2
     for index, (sql, is_guard) in enumerate(shape):
         form = forms[sql]
@@ -275,8 +277,8 @@ def statement(shape: Sequence[tuple[str, bool]], forms: Mapping[str, Form | None
         taken += len(form.types) + 1
         ctes += _guard(form, source) if is_guard else [_part(form, source, index, guard is not None)]
     won = "array(select _w from won)" if guard is not None else "array[]::bigint[]"
-    text = "with " + ",\n".join(ctes) + f"\nselect (select number from marked), {won}"
-    return Statement(text, guard is not None)
+    parts = ",\n".join(ctes)
+    return f"with {parts}\nselect (select number from marked), {won}"
 
 
 def arrays(group: Group) -> list[Array]:

@@ -1,10 +1,10 @@
-"""What a measurement is: samples by column, cases that give one each round, groups of cases that are compared.
+"""What a measurement is: samples by column, cases that give one each round, groups of cases to compare.
 
 Held here: the types, and the one case that most groups are made of: requests over kept connections. Not held
 here: which groups there are (their modules; `groups` has the table), what becomes of the figures (`report`).
 
-A figure's column says what it is and its unit, and `COLUMNS` how it is written. Cases of one group run in turn,
-round by round, on one machine in one run: only they are compared.
+A figure's column says what it is and its unit, and `COLUMNS` how it is written. Cases of one group run in
+turn, round by round, on one machine in one run: only they are compared.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Case(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Cases that are compared with each other. `note` says how they are measured, in Markdown.
 
-    `open` starts what they need for as long as the stage lasts. With `is_warmed` a first, smaller round is not
+    `open` starts what they need for as long as the stage lasts. With `is_warmed` a first round is not
     counted: whatever is done only once is done then. `rounds` are counted.
     """
 

@@ -1,8 +1,8 @@
 """How late the end of a render is seen: the gateway's schedule against a fixed interval with as many polls.
 
-`python -m tests.bench detection` or `python -m tests.bench.detection`: in virtual time, no socket, a few seconds;
-prints a table, then JSON. What is learned is only what polls show: that an end lies between two of them. Not held
-here: the schedule (`gateway.core.pacing`), any limit (`tests/core/test_render_times.py`).
+`python -m tests.bench.detection`: in virtual time, no socket, half a minute; prints a table, then JSON.
+What is learned is only what polls show: that an end lies between two of them. Not held here: the schedule
+(`gateway.core.pacing`), any limit (`tests/core/test_render_times.py`).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def fixed(renders: Sequence[float], polls: float) -> tuple[float, float]:
     return high, median(math.ceil(seconds / high) * high - seconds for seconds in renders)
 
 
-def compared(draw: Draw, count: int, seed: int, measured: int = MEASURED) -> tuple[float, float, float, float]:
+def compared(draw: Draw, count: int, seed: int, measured: int) -> tuple[float, float, float, float]:
     """Polls a render and median delay after so much was learned; interval and delay of the fixed one."""
     chance = random.Random(seed)
     times = learn(draw, count, chance)
@@ -128,7 +128,7 @@ def figures(name: str, count: int, measured: int = MEASURED, repeats: int = REPE
 def main() -> None:
     """Measure and print."""
     rows = [figures(name, count) for name in RENDERS for count in LEARNED_FROM]
-    print("| renders | learned from | polls | median delay s | fixed interval s | its median delay s | ratio |")
+    print("| renders | learned from | polls | median delay s | fixed interval s | its delay s | ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for row in rows:
         print(f"| {' | '.join(str(value) for value in msgspec.structs.astuple(row))} |")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -19,8 +18,8 @@ from gateway.core.facts import Candidate
 from gateway.core.states import Task, accepted_event
 from gateway.storage.rows import TASK_COLUMNS, NewVideo, asked_values, task_values
 from gateway.storage.store import REQUEST_ADD, VIDEO_ADD
-from tests.bench.stage import PROVIDER, Gateway
 from tests.bench.bare import ORDER
+from tests.bench.stage import PROVIDER, Gateway
 
 SLUG: Final = "kling-v3.0-std-t2v"  # what takes the order of the bench
 SPREAD_SECONDS: Final = 1.0  # between the creation of two rows
@@ -73,7 +72,7 @@ def _task(state: str, owner: str, began: float) -> Task:
     )
 
 
-def _fill(database: Path, task: Task, count: int, each: Mapping[str, str]) -> None:
+def _fill(database: Path, task: Task, count: int, each: dict[str, str]) -> None:
     new = NewVideo(
         task=task, request=msgspec.json.encode(ORDER).decode(), metadata={}, inputs={},
         events=(accepted_event(task),),

@@ -25,8 +25,8 @@ _FLAT_OUT: Final = ('poll_min = "10ms"', 'poll_max = "10ms"')
 class Crowd(msgspec.Struct, frozen=True):
     """So many tasks, watched for `seconds` after `settle_seconds` without being watched.
 
-    With `turns`, the vendor's budget of polls lets each have so many in that time: less than the schedule wants.
-    It is seen whether the budget is kept, and whether anybody starves.
+    With `turns`, the vendor's budget of polls lets each have so many in that time, which is less than the
+    schedule wants. It is seen whether the budget is kept, and whether anybody starves.
     """
 
     name: str
@@ -156,19 +156,20 @@ def _end(stage: Stage, gateway: Gateway, count: int) -> Sample:
 
 POLLS: Final = Group(
     name="polls", title="Polls, flat out", open=flat_out, rounds=3, is_warmed=False,
-    note="""20,000 tasks, each due again 10 ms after its answer: the poller is never without one that is due. The
-vendor's count, the whole process's CPU.""",
+    note="""20,000 tasks, each due again 10 ms after its answer: the poller is never without one that is
+due. The vendor's count, the whole process's CPU.""",
 )
 INFLIGHT: Final = Group(
     name="inflight", title="In flight", open=in_flight, rounds=1, is_warmed=False,
-    note="""Tasks of one caller, filled in as rendering for 100 s, a vendor that never finishes; the default
-`poll_min` and `poll_max`. Lag: the upper end of the histogram's bucket that holds 99 % of the polls. Bytes: resident
-memory less that of the same gateway without a task, by task. Under the budget: the vendor's own clock; the widest gap
-is the longest that any task was left unasked, the mean interval that of a perfectly even turn, the busiest minute the
-most polls in any 60 s (in a shorter run: that share of a minute).""",
+    note="""Tasks of one caller, filled in as rendering for 100 s, a vendor that never finishes; the
+default `poll_min` and `poll_max`. Lag: the upper end of the histogram's bucket that holds 99 % of the
+polls. Bytes: resident memory less that of the same gateway without a task, by task. Under the budget: the
+vendor's own clock; the widest gap is the longest that any task was left unasked, the mean interval that
+of a perfectly even turn, the busiest minute the most polls in any 60 s (in a shorter run: that share of a
+minute).""",
 )
 RESTART: Final = Group(
     name="restart", title="Restart", open=restarting, rounds=3, is_warmed=False,
-    note="""SIGKILL with so many in flight, then the same command again: seconds from the start of the process to
-`GET /readyz` 200, to the first poll at the vendor, and until all are followed.""",
+    note="""SIGKILL with so many in flight, then the same command again: seconds from the start of the
+process to `GET /readyz` 200, to the first poll at the vendor, and until all are followed.""",
 )

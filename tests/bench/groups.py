@@ -1,6 +1,6 @@
 """Every group of cases, by the name that the command line knows it by, in the order of the report.
 
-Not held here: the peers' group, which `make bench-peers` runs (`peers`), and what the groups do (their modules).
+Not held here: the peers' group, which `make bench-peers` runs (`peers`); what the groups do (their modules).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ RATIO: Final = "ratio"
 def _detecting(stage: Stage) -> list[Case]:
     """The schedule in virtual time, each round with other histories; small runs measure fewer renders."""
     measured = stage.sized(detection.MEASURED, 200)
-    return [_detected(name, learned, measured) for name in detection.RENDERS for learned in detection.LEARNED_FROM]
+    return [
+        _detected(name, learned, measured)
+        for name in detection.RENDERS for learned in detection.LEARNED_FROM
+    ]  # fmt: skip
 
 
 def _detected(name: str, learned: int, measured: int) -> Case:
@@ -45,8 +48,8 @@ def detected(name: str, learned: int) -> str:
 
 DETECTION: Final = Group(
     name="detection", title="Detection delay", open=_detecting, is_warmed=False, rounds=5,
-    note="""In virtual time: how late the end of a render is seen, by the gateway's schedule and by a fixed interval
-that needs as many polls. What is learned is only what polls show.""",
+    note="""In virtual time: how late the end of a render is seen, by the gateway's schedule and by a
+fixed interval that needs as many polls. What is learned is only what polls show.""",
 )
 GROUPS: Final = {group.name: group for group in (
     CREATE, READ, FSYNC, LIST, FANOUT, CROWD, POLLS, INFLIGHT, DETECTION, RESTART, CONTENT, WRITES, STARTS,

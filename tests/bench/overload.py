@@ -17,8 +17,8 @@ import msgspec
 from tests.bench.following import lag_p99
 from tests.bench.load import Load, drive
 from tests.bench.openloop import Outcome, fire
-from tests.bench.report import table
 from tests.bench.stage import BODY, Stage
+from tests.bench.tables import table
 from tests.bench.wire import request
 
 MULTIPLES: Final = (1.0, 2.0, 5.0, 10.0, 0.5)  # of the capacity; the last shows what the spike leaves behind

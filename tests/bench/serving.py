@@ -41,7 +41,7 @@ def creating(stage: Stage) -> list[Case]:
     gateway = stage.gateway("sqlite", vendor, *NEVER_POLLED)
     bare, calling = stage.floor("bare"), stage.floor("calling", str(vendor.port))
     served = stage.serve(gateway)
-    many = partial(Requests, status=202, alone=stage.sized(40))
+    many = partial(Requests, status=202, alone=stage.sized(40, 10))
     cases = [
         many(name="bare accept", server=bare, requests=bare_creates, count=stage.sized(6_000)).case(),
         many(name="bare accept + vendor call", server=calling, requests=bare_creates,
@@ -52,7 +52,7 @@ def creating(stage: Stage) -> list[Case]:
     proxy = _nginx(stage, vendor)
     if proxy is not None:
         cases.append(Requests(
-            name="nginx proxy", server=proxy, status=200, count=stage.sized(10_000), alone=stage.sized(40),
+            name="nginx proxy", server=proxy, status=200, count=stage.sized(10_000), alone=stage.sized(40, 10),
             requests=lambda count: [request("POST", "/v3/async/floor", None, BODY)],
         ).case())  # fmt: skip
     return [*cases, *_on_postgres(stage)]
@@ -68,7 +68,7 @@ def _on_postgres(stage: Stage) -> list[Case]:
     served = stage.serve(gateway)
     create = Requests(
         name="create, PostgreSQL", server=served, status=202, requests=gateway.creates,
-        settle=gateway.settle, count=stage.sized(1_500), alone=stage.sized(40),
+        settle=gateway.settle, count=stage.sized(1_500), alone=stage.sized(40, 10),
     )
 
     def run() -> Sample:
@@ -106,7 +106,7 @@ def reading(stage: Stage) -> list[Case]:
         return [request("GET", f"/v1/videos/{video}", gateway.headers | {"If-None-Match": etag})
                 for video, etag in videos.items()]
 
-    many = partial(Requests, count=stage.sized(6_000), alone=stage.sized(40))
+    many = partial(Requests, count=stage.sized(6_000), alone=stage.sized(40, 10))
     return [
         many(name="bare read", server=bare, requests=reads, status=200).case(),
         many(name="status read", server=served, requests=reads, status=200).case(),
@@ -139,19 +139,21 @@ def starting(stage: Stage) -> list[Case]:
 CREATE: Final = Group(
     name="create", title="Creates", open=creating,
     note=f"""{CONNECTIONS} connections that send again when answered; then one connection that pauses
-{PAUSE_SECONDS * 1e3:.0f} ms before each request, for the p50. A create ends when the vendor has taken it and that is
-committed: its rate and its CPU hold the accept with an Idempotency-Key of its own, all commits (SQLite,
-synchronous=FULL), the vendor call on a fresh connection, metrics and log. Its p50 is that of the 202, which is
-durable but does not wait for the vendor. The floors are Litestar handlers under the same server in processes of
-their own, without key, log, metrics or database; the second makes the same vendor call over the same transport
-on a fresh connection. A server that used less than its whole core was not the limit.""",
+{PAUSE_SECONDS * 1e3:.0f} ms before each request, for the p50. A create ends when the vendor has taken it
+and that is committed: its rate and its CPU hold the accept with an Idempotency-Key of its own, all
+commits (SQLite, synchronous=FULL), the vendor call on a fresh connection, metrics and log. Its p50 is
+that of the 202, which is durable but does not wait for the vendor. The floors are Litestar handlers under
+the same server in processes of their own, without key, log, metrics or database; the second makes the
+same vendor call over the same transport on a fresh connection. A server that used less than its whole
+core was not the limit.""",
 )
 READ: Final = Group(
     name="read", title="Status reads", open=reading,
-    note="""As above, 64 videos that are rendering. A read reads the database; the floor answers a Struct of about
-as many bytes from memory.""",
+    note="""As above, 64 videos that are rendering. A read reads the database; the floor answers a
+Struct of about as many bytes from memory.""",
 )
 STARTS: Final = Group(
     name="starts", title="Start and idle memory", open=starting, is_warmed=False, rounds=3,
-    note="""Ready: from the start of the process to its first `GET /readyz` 200; memory and CPU right then.""",
+    note="""Ready: from the start of the process to its first `GET /readyz` 200; memory and CPU right
+then.""",
 )

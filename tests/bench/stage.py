@@ -131,9 +131,9 @@ class Gateway:
         ]
 
     def settle(self, count: int) -> None:
-        """Return when `count` jobs more than at the last time are taken and stored as such. Raises TimeoutError.
+        """Return when `count` jobs more than at the last time are taken and stored as such.
 
-        The vendor is asked first: that costs the gateway nothing.
+        The vendor is asked first: that costs the gateway nothing. Raises TimeoutError.
         """
         self._taken += count
         await_true(lambda: self.vendor.told().taken >= self._taken, f"{self._taken} jobs at the vendor")
@@ -162,13 +162,15 @@ class Gateway:
 class Stage:
     """A folder and the servers in it. `scale` multiplies every number of requests, rows and seconds.
 
-    `missing` says, in a sentence each, what could not be measured on this machine.
+    `missing` says, in a sentence each, what could not be measured on this machine; `notes` what else is to be
+    known of the run.
     """
 
     def __init__(self, stack: ExitStack, folder: Path, scale: float, say: Callable[[str], None]) -> None:
         os.sched_setaffinity(0, {LOAD_CORE})  # and whatever is started without a core of its own
         self.stack, self.folder, self.scale, self.say = stack, folder, scale, say
         self.missing: list[str] = []
+        self.notes: list[str] = []
 
     def inner(self, stack: ExitStack, name: str) -> Stage:
         """A stage for one case alone, which ends with `stack`; its folder is new."""

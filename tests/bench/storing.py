@@ -1,4 +1,4 @@
-"""Groups: what the disk makes of it. Slow fsyncs, lists of a million rows, the writes of one task's whole life.
+"""Groups: what the disk makes of it. Slow fsyncs, lists of a million rows, the writes of a whole life.
 
 Not held here: the rows themselves (`filling`).
 """
@@ -66,7 +66,7 @@ def syncing(stage: Stage) -> list[Case]:
         count = 1_000 if program != "gateway" and environ else 3_000
         cases.append(Requests(
             name=name, server=server, status=202, requests=gateway.creates, count=stage.sized(count),
-            connections=_CALLERS, alone=stage.sized(20),
+            connections=_CALLERS, alone=stage.sized(20, 10),
         ).case())  # fmt: skip
     return cases
 
@@ -74,7 +74,7 @@ def syncing(stage: Stage) -> list[Case]:
 def listing(stage: Stage) -> list[Case]:
     """Pages of several kinds, of a caller who has few videos and of one who has very many."""
     vendor = stage.vendor()
-    cases: list[Case] = []
+    owners: list[tuple[Gateway, int]] = []
     for rows in (1_000, stage.sized(1_000_000, 2_000)):
         gateway = stage.gateway(f"rows-{rows}", vendor, *NEVER_POLLED)
         began = time.perf_counter()
@@ -82,8 +82,8 @@ def listing(stage: Stage) -> list[Case]:
         stage.say(f"{rows:,} rows were filled in within {time.perf_counter() - began:.0f} s")
         server = stage.serve(gateway)
         stage.say(f"ready on {rows:,} rows after {server.ready_seconds:.2f} s")
-        cases += [_pages(stage, gateway, server.port, kind, rows) for kind in PAGES]
-    return sorted(cases, key=lambda case: list(PAGES).index(case.name.rpartition(",")[0]))
+        owners.append((gateway, rows))
+    return [_pages(stage, gateway, kind, rows) for kind in PAGES for gateway, rows in owners]
 
 
 # What a page is asked by: `{middle}` is a video in the middle of all.
@@ -99,14 +99,14 @@ MANY: Final = "1,000,000 rows"
 FEW: Final = "1,000 rows"
 
 
-def _pages(stage: Stage, gateway: Gateway, port: int, kind: str, rows: int) -> Case:
+def _pages(stage: Stage, gateway: Gateway, kind: str, rows: int) -> Case:
     middle, then = f"video_{rows // 2:032x}", int(time.time() - rows * filling.SPREAD_SECONDS / 2)
     path = "/v1/videos?" + PAGES[kind].format(middle=middle, then=then)
     load = Load(requests=[request("GET", path, gateway.headers)], connections=1, count=stage.sized(150),
                 status=200)
 
     def run() -> Sample:
-        seconds = asyncio.run(drive(port, load, lambda: None))
+        seconds = asyncio.run(drive(gateway.port, load, lambda: None))
         return {MIDDLE: quantile(seconds, 0.5) * 1e3, P99: quantile(seconds, 0.99) * 1e3}
 
     return Case(f"{kind}, {FEW if rows == 1_000 else MANY}", run)
@@ -152,17 +152,17 @@ def _count_writes(database: Path) -> None:
 
 FSYNC: Final = Group(
     name="fsync", title="Accepts on a slow disk", open=syncing,
-    note=f"""{_CALLERS} connections; the provider takes no more, so that only the accept is measured, up to its
-durable 202. Every fsync is made {_SLOW_US / 1000:g} ms slower by a preloaded library. Commit per row is the same program
-with a batch of one.""",
+    note=f"""{_CALLERS} connections; the provider takes no more, so that only the accept is measured, up
+to its durable 202. Every fsync is made {_SLOW_US / 1000:g} ms slower by a preloaded library. Commit per
+row is the same program with a batch of one.""",
 )
 LIST: Final = Group(
     name="list", title="Lists", open=listing,
-    note="""One connection, 150 pages of 20 in each round, of a caller who owns all the rows. Of the videos one in a
-thousand failed; one in 256 has the label.""",
+    note="""One connection, 150 pages of 20 in each round, of a caller who owns all the rows. Of the
+videos one in a thousand failed; one in 256 has the label.""",
 )
 WRITES: Final = Group(
     name="writes", title="Row writes of a task's whole life", open=writing, is_warmed=False, rounds=2,
-    note=f"""Triggers count every row that is inserted, changed or deleted, from the accept with an Idempotency-Key
-to the end of a render of {_LIFE_SECONDS:g} s; by table. The hot row is that in `videos`.""",
+    note=f"""Triggers count every row that is inserted, changed or deleted, from the accept with an
+Idempotency-Key to the end of a render of {_LIFE_SECONDS:g} s; by table. The hot row is that in `videos`.""",
 )

@@ -1,7 +1,7 @@
 """A vendor that costs next to nothing. It takes every job; how it behaves is told by its command line.
 
     POST /v3/async/{slug}              -> {"task_id": a new one}, after --delay seconds
-    GET  /v3/async/task-result?...     -> still processing; --done-after seconds: done; after GET /finish: done
+    GET  /v3/async/task-result?...     -> processing; done --done-after seconds later, or after GET /finish
     POST /v1/videos, GET /v1/videos/id -> the same in the shape of OpenAI's videos, for the peers
     GET  /file                         -> --file-mib of zeros, what its finished videos link to
     GET  /told                         -> what it has seen, as `Told`; GET /forget: from now on anew
@@ -33,8 +33,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What a vendor has seen since it started, or since `GET /forget`. Times by `time.perf_counter`.
 
     `distinct` tasks were polled, the first of them at `first_poll_at`; `widest_seconds` is the longest time
-    that any of them was, or is, left unasked, counted from the start at the earliest; `busiest_minute` the most
-    polls in any sixty seconds.
+    that any of them was, or is, left unasked, counted from the start at the earliest; `busiest_minute` the
+    most polls in any sixty seconds.
     """
 
     taken: int

@@ -114,7 +114,8 @@ def crowding(stage: Stage) -> list[Case]:
         outcome = asyncio.run(keep_in_flight(
             gateway.port, creates, _IN_FLIGHT, lambda: vendor.told().taken - taken))
         await_true(lambda: vendor.told().taken - taken >= len(outcome.accepted), "the last creates")
-        await_true(lambda: not gateway.read("/v1/videos?limit=1&status=queued", Seen).data, "the last commits")
+        queued = "/v1/videos?limit=1&status=queued"
+        await_true(lambda: not gateway.read(queued, Seen).data, "the last commits")
         used = server.cpu_seconds() - cpu
         lasted, whole = _until_taken(gateway.database, began)
         return _crowd_sample(outcome, whole, lasted, used) | {PEAK: server.peak_mib()}
@@ -170,18 +171,20 @@ def streaming(stage: Stage) -> list[Case]:
 
 FANOUT: Final = Group(
     name="fanout", title="Long polls", open=fanning_out, rounds=2, is_warmed=False,
-    note="""Callers with `?wait=60`, each on a connection of its own; when the gateway is at rest the vendor finishes
-everything. Last answer: from then on, the time to the next poll (1 s; of 5,000 videos 10 s) included. CPU: from then to
-the last answer, by caller, the polls and the commits included. Bytes: resident memory that a waiting caller adds.""",
+    note="""Callers with `?wait=60`, each on a connection of its own; when the gateway is at rest the
+vendor finishes everything. Last answer: from then on, the time to the next poll (1 s; of 5,000 videos 10
+s) included. CPU: from then to the last answer, by caller, the polls and the commits included. Bytes:
+resident memory that a waiting caller adds.""",
 )
 CROWD: Final = Group(
     name="crowd", title="Many creates at a slow vendor", open=crowding, rounds=3,
-    note=f"""1,000 connections. There are always {_IN_FLIGHT:,} creates between the caller's request and the vendor's answer,
-which takes {_VENDOR_SECONDS * 1e3:.0f} ms; for each that is answered another is sent. p50 and p99: from acceptance to the vendor's
-answer, as the gateway stored both. Errors: any answer but a 202.""",
+    note=f"""1,000 connections. There are always {_IN_FLIGHT:,} creates between the caller's request and
+the vendor's answer, which takes {_VENDOR_SECONDS * 1e3:.0f} ms; for each that is answered another is
+sent. p50 and p99: from acceptance to the vendor's answer, as the gateway stored both. Errors: any answer
+but a 202.""",
 )
 CONTENT: Final = Group(
     name="content", title="Downloads", open=streaming, rounds=3,
-    note="""A finished video through the gateway to callers that throw it away; the vendor sends as fast as it is read.
-More MiB: resident memory after the downloads less that before.""",
+    note="""A finished video through the gateway to callers that throw it away; the vendor sends as fast
+as it is read. More MiB: resident memory after the downloads less that before.""",
 )

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from gateway.core.facts import Cancelled
 from gateway.engine.provider import make_provider
-from gateway.storage.db import Step
+from gateway.storage.db import Row, Step
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from tests.engine.life import Life, SwitchedVendor, life
 from tests.virtual import run_virtual
@@ -30,13 +30,15 @@ class Slow(SqliteDatabase):
 
     meanwhile: Callable[[], None] | None = None
 
-    async def write(self, steps: Sequence[Step], committed: Callable[[], None] | None = None) -> None:
+    async def write(
+        self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
+    ) -> list[Row]:
         """Late."""
         await asyncio.sleep(0.5)
         if self.meanwhile is not None:
             self.meanwhile()
         await asyncio.sleep(0.5)
-        await super().write(steps, committed)
+        return await super().write(steps, committed, tell)
 
 
 def most_in(jobs: Sequence[float], seconds: float) -> int:

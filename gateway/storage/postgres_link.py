@@ -1,0 +1,155 @@
+"""A connection to PostgreSQL: how it is made, what is asked of the server, and what its errors mean.
+
+Held here: the version and encoding that are needed, the table that tells a lost connection from a refused
+value, and the driver's own table `write_marks`. Not held here: what is sent over a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+import msgspec
+
+from gateway.storage.db import Duplicate, StorageError, StorageShort
+from gateway.storage.postgres_batch import MARKS, NOW, Table
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+OLDEST_MAJOR: Final = 14
+CONNECT_SECONDS: Final = 5.0
+MAX_STATEMENT_BYTES: Final = 262_144  # of a text that is kept prepared; a batch's texts are long
+
+MARKS_ADD: Final = f"""create table if not exists {MARKS} (
+    writer text primary key, number bigint not null, at double precision not null) with (fillfactor = 50)"""
+# `skip locked`: a row that is in somebody's transaction is in use.
+MARK_BEGIN: Final = f"""with old as (delete from {MARKS} where writer in (
+        select writer from {MARKS} where at < {NOW} - 86400 for update skip locked))
+    insert into {MARKS} (writer, number, at) values ($1, 0, {NOW})"""  # noqa: S608
+# It waits for a transaction that has the row, also for one that has just made it.
+MARK_ASK: Final = f"""insert into {MARKS} (writer, number, at) values ($1, 0, {NOW})
+    on conflict (writer) do update set at = excluded.at returning number"""  # noqa: S608
+MARK_END: Final = f"delete from {MARKS} where writer = $1"  # noqa: S608
+_COLUMNS: Final = """select c.relname, a.attname, format_type(a.atttypid, null),
+        coalesce(a.attnum = any(i.indkey), false)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
+    left join pg_index i on i.indrelid = c.oid and i.indisprimary
+    where c.relkind in ('r', 'p') and n.nspname = current_schema() and a.attnum > 0 and not a.attisdropped"""
+
+# SQLSTATE, or its first two characters (PostgreSQL documentation, appendix A): what an error says.
+_LOST: Final = ("08", "57P", "25006", "25P03")  # the connection is gone, or leads to a server that only reads
+_REPEATABLE: Final = ("40001", "40P01")  # undone for another's sake: the same again may succeed
+# Disk, memory, connections; I/O, an internal error; somebody else's lock, a time limit, an operator's cancel.
+_OF_THE_DATABASE: Final = ("53", "58", "XX", "55P03", "57014")
+_NOT_UNIQUE: Final = "23505"
+
+# What asyncpg raises beside PostgreSQL's own errors. ValueError, TypeError, OverflowError: a value that
+# cannot be sent (`asyncpg.DataError` of the client is a ValueError, UnicodeError too).
+BAD_VALUES: Final = (ValueError, TypeError, OverflowError)
+ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, *BAD_VALUES)
+
+
+class Gone(ConnectionError):
+    """What is at the other end is not the server that it was."""
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Where the database is. `place` is the part of `dsn` that may be shown."""
+
+    dsn: str
+    statement_cache_size: int
+
+    @property
+    def place(self) -> str:
+        """Host, port and database, without user and password."""
+        parts = urlsplit(self.dsn)
+        _, has_user, where = parts.netloc.rpartition("@")
+        # Where a password holds a slash or an at sign that is not escaped, its rest would stand there.
+        is_clear = bool(has_user) and "@" not in parts.path
+        return f"PostgreSQL at {where}{parts.path}" if is_clear else "PostgreSQL"
+
+    async def connect(
+        self, kind: Literal["primary", "read-write"], *, command_seconds: float | None = None
+    ) -> Connection:
+        """A new connection to a server that is no standby (`read-write`: and takes writes).
+
+        `command_seconds`: after that long a command is given up, and the server asked to cancel it. Raises
+        StorageError, which says what to do, when there is no server, or one that is too old.
+        """
+        try:
+            connection = await asyncpg.connect(
+                self.dsn, timeout=CONNECT_SECONDS, statement_cache_size=self.statement_cache_size,
+                max_cacheable_statement_size=MAX_STATEMENT_BYTES, target_session_attrs=kind,
+                server_settings={"application_name": "reelgate"}, command_timeout=command_seconds,
+            )
+        except ValueError:  # its text may hold what was taken for a port, and is a password
+            raise StorageError("[store] url cannot be read as a URL of PostgreSQL: escape what is special in the "
+                               "password, as %2F for a slash") from None
+        except ERRORS as error:
+            raise StorageShort(
+                f"cannot reach {self.place}: {reason(error)}; check [store] url, and that the server runs and "
+                "lets this user in"
+            ) from None
+        version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
+        if version.major < OLDEST_MAJOR or encoding != "UTF8":
+            connection.terminate()
+            raise StorageError(
+                f"{self.place} is version {version.major} with encoding {encoding}: version {OLDEST_MAJOR} or "
+                "newer and a database with encoding UTF8 are needed"
+            )
+        return connection
+
+
+async def tables(connection: Connection) -> dict[str, Table]:
+    """What the server knows of the tables of the current schema."""
+    types: dict[str, dict[str, str]] = {}
+    keys: dict[str, list[str]] = {}
+    for table, column, kind, is_key in await connection.fetch(_COLUMNS):
+        types.setdefault(table, {})[column] = kind
+        if is_key:
+            keys.setdefault(table, []).append(column)
+    return {table: Table(columns, tuple(keys.get(table, ()))) for table, columns in types.items()}
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is of no use any more after `error`."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _is(error, _LOST)
+    return not isinstance(error, BAD_VALUES)
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether the same transaction may succeed when it is run again."""
+    return _is(error, _REPEATABLE)
+
+
+def is_of_the_database(error: BaseException) -> bool:
+    """Whether the fault is not in a statement: whatever else is written now will most likely fail, too."""
+    return _is(error, _OF_THE_DATABASE)
+
+
+def refusal(error: BaseException, place: str) -> StorageError:
+    """What is told to whose write the server, or the client before it, refused."""
+    kind = Duplicate if _is(error, (_NOT_UNIQUE,)) else StorageError
+    return kind(f"cannot write {place}: {reason(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """An error in words: some have none of their own."""
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _is(error: BaseException, states: tuple[str, ...]) -> bool:
+    state = getattr(error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(states)
+
+
+async def close_gently(connection: Connection, seconds: float = 2.0) -> None:
+    """Say goodbye; a server that does not answer is left without."""
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.close()
+    except ERRORS:
+        connection.terminate()
