@@ -102,16 +102,19 @@ def _config(verb: Verb) -> Verb:
 
 @cli.command()
 @_config
-def serve(config: Path) -> None:
+@click.option("--role", type=click.Choice(["all", "api", "engine"]), default="all", show_default=True,
+              help="On PostgreSQL a replica may only answer callers, or only follow tasks.")
+def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the file.
 
     reelgate serve
     reelgate serve --config /etc/reelgate.toml
+    reelgate serve --role engine
     """
     with _plainly():
         from gateway import app  # noqa: PLC0415
 
-        sys.exit(app.run(config))
+        sys.exit(app.run(config, role))
 
 
 @cli.command()
@@ -176,14 +179,11 @@ def check(file: Path, as_json: bool) -> None:
     reelgate check reelgate.toml
     """
     with _plainly():
-        from gateway.settings import Problem, SettingsError, load  # noqa: PLC0415
-        from gateway.storage.db import SQLITE_ONLY  # noqa: PLC0415
+        from gateway.settings import SettingsError, load  # noqa: PLC0415
         from providers import adapters  # noqa: PLC0415
 
         try:
             settings = load(file, adapters(), os.environ)
-            if settings.store.url.path is None:
-                raise SettingsError([Problem("", SQLITE_ONLY)], file)  # noqa: TRY301 - told like the others
         except SettingsError as error:
             if not as_json:
                 raise
@@ -193,7 +193,7 @@ def check(file: Path, as_json: bool) -> None:
     facts = {
         "listen": str(settings.server.listen),
         "auth": settings.auth.mode,
-        "store": str(settings.store.url.path),
+        "store": settings.store.url.shown,
         "files": str(settings.files.url.path or settings.files.url.bucket or settings.files.url.kind),
         "default_model": settings.default_model,
     }

@@ -6,8 +6,6 @@ Not held here: anything that decides. Each part is built from what stands below 
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
 import os
 import random
 import secrets
@@ -21,9 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from granian.constants import Interfaces
 from granian.server.embed import Server
-from litestar.types import ASGIApp
 
 from gateway import __version__
 from gateway.api.application import MANAGEMENT, PUBLIC, make_application, make_litestar
@@ -35,11 +31,11 @@ from gateway.core.lease import Lease
 from gateway.engine.collect import Links
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
-from gateway.engine.steps import STEPS
 from gateway.engine.replica import Identity, ReplicaRole, follow
+from gateway.engine.steps import STEPS
 from gateway.engine.watch import Outside
-from gateway.errors import CannotListen
-from gateway.settings import Address, ProviderSettings, Settings, SettingsError, load
+from gateway.listening import free, listening, server, settle_memory
+from gateway.settings import ProviderSettings, Settings, SettingsError, load
 from gateway.storage.db import Database, StorageError
 from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.sqlite import SqliteDatabase
@@ -53,17 +49,19 @@ from providers.transport import Transport, tls_context
 CONNECT_SECONDS: Final = 10.0  # for name, connection and TLS towards a vendor
 CONNECT_SHARE: Final = 0.8  # of submit_timeout, where that is short
 DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its time too
-LISTEN_TRIES: Final = 1_000  # 5 ms apart
-_BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
 _NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
 _MOVED: Final = "it has jobs that are followed and cannot change its adapter or base_url; use another name"
 _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
 
 
 class Wires:
-    """The transports towards vendors and their files, made from `[egress]` once; a reload keeps them."""
+    """The transports towards vendors and their files, made from `[egress]` once; a reload keeps them.
 
-    def __init__(self, settings: Settings) -> None:
+    `lease`: the right to send what is paid for.
+    """
+
+    def __init__(self, settings: Settings, lease: Lease) -> None:
+        self.lease = lease
         egress = settings.egress
         policy = _policy(settings)
         proxy = None if egress.proxy is None else egress.proxy.reveal()
@@ -90,16 +88,12 @@ def _policy(settings: Settings) -> AddressPolicy:
     return AddressPolicy(settings.egress.networks, origins)
 
 
-def make_providers(
-    settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet, lease: Lease
-) -> list[Provider]:
+def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
     """The configured providers, each with its own door; a known one keeps its gate."""
-    return [_make_provider(entry, wires, telemetry, fleet, lease) for entry in settings.providers.values()]
+    return [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
 
 
-def _make_provider(
-    entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet, lease: Lease
-) -> Provider:
+def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> Provider:
     account = Account(
         base_url=entry.base_url, api_key=entry.api_key.reveal(), auth_scheme=entry.adapter.auth_scheme
     )
@@ -109,7 +103,7 @@ def _make_provider(
     limits = Limits(connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout)
     door = VendorHTTP(
         account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits,
-        may_send=lambda: lease.is_held,
+        may_send=lambda: wires.lease.is_held,
     )
     telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
     return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))
@@ -117,10 +111,11 @@ def _make_provider(
 
 def open_database(settings: Settings, *, exclusive: bool) -> Database:
     """The configured database. Raises StorageError when it cannot be opened, or is another process's."""
-    url = settings.store.url
-    if url.path is not None:
-        return SqliteDatabase(url.path, exclusive=exclusive)
-    return PostgresDatabase(url.dsn.reveal(), statement_cache_size=settings.store.statement_cache_size)
+    store = settings.store
+    if store.url.path is not None:
+        return SqliteDatabase(store.url.path, exclusive=exclusive)
+    dsn = "" if store.url.dsn is None else store.url.dsn.reveal()
+    return PostgresDatabase(dsn, statement_cache_size=store.statement_cache_size)
 
 
 class Running(msgspec.Struct):
@@ -165,13 +160,13 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
     if role != "all" and not database.is_shared:
         await database.close()
         raise StorageError(f"--role {role} needs a database that replicas share: [store] url = postgresql://...")
-    wires = Wires(settings)
+    lease = Lease(elapsed, is_shared=database.is_shared)
+    wires = Wires(settings, lease)
     try:
         await database.migrate()
         store, fleet, identity = Store(database), Fleet(chance), identity_of(settings, role)
-        lease = Lease(elapsed, is_shared=database.is_shared)
-        fleet.use(settings, make_providers(settings, wires, telemetry, fleet, lease))
-        outside = Outside(now, chance, identity.new_name(), lease)
+        fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
+        outside = Outside(now, chance, identity.new_name(), lease, follows=role != "api")
         engine = Engine(store, fleet, telemetry, outside, STEPS)
         telemetry.ages(engine.oldest_unfinished_seconds)
         gateway = Gateway(
@@ -181,11 +176,13 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
         )
         telemetry.videos_are(await store.counts())
         following = asyncio.create_task(follow(engine, identity))
+        tasks = [following, *([asyncio.create_task(gateway.waiters.look())] if store.is_shared else [])]
         try:
             yield Running(gateway, wires, following)
         finally:
-            following.cancel()
-            await asyncio.wait([following])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
     finally:
         await wires.close()
         await database.close()
@@ -209,14 +206,15 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_stop, stopping)
         loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, parts.wires, settings_path)
-        listen = _free(settings.server.listen)
+        listen = free(settings.server.listen)
         management = settings.server.management
-        servers = [_server(make_application(gateway, PUBLIC if management else None), listen)]
+        shown = MANAGEMENT if role == "engine" else PUBLIC if management else None
+        servers = [server(make_application(gateway, shown), listen)]
         if management is not None:
-            servers.append(_server(make_application(gateway, MANAGEMENT), _free(management)))
-        serving = [asyncio.create_task(server.serve()) for server in servers]
-        await _listening(listen)
-        _settle_memory()
+            servers.append(server(make_application(gateway, MANAGEMENT), free(management)))
+        serving = [asyncio.create_task(one.serve()) for one in servers]
+        await listening(listen)
+        settle_memory()
         gateway.is_ready = True
         _say_what_waits(gateway.telemetry, settings)
         gateway.telemetry.log.info("ready", listen=str(listen), providers=len(settings.providers))
@@ -239,64 +237,17 @@ def _say_what_waits(telemetry: Telemetry, settings: Settings) -> None:
         telemetry.log.warning("webhooks_are_not_sent_yet", effect="a request with a webhook_url is refused")
 
 
-def _settle_memory() -> None:
-    """Leave what start-up made out of later garbage collections, and collect less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-
-
 async def _drain(gateway: Gateway, servers: list[Server], serving: list[asyncio.Task[None]]) -> None:
     """Take nothing more, and let requests and submits under way end, within an orchestrator's patience."""
     gateway.is_ready = False
     gateway.telemetry.log.info("draining")
     gateway.waiters.release()
-    for server in servers:
-        server.stop()  # type: ignore[no-untyped-call]  # the server has no types
+    for one in servers:
+        one.stop()  # type: ignore[no-untyped-call]  # the server has no types
     submits = asyncio.create_task(gateway.engine.stop())
     _, late = await asyncio.wait([*serving, submits], timeout=DRAIN_SECONDS)
     if late:
         gateway.telemetry.log.warning("drain_timed_out", seconds=DRAIN_SECONDS)
-
-
-def _server(app: ASGIApp, address: Address) -> Server:
-    logging.getLogger("_granian").setLevel(logging.ERROR)
-    return Server(
-        app, address=address.host, port=address.port, interface=Interfaces.ASGINL, websockets=False,
-        log_access=False, log_enabled=False, backpressure=_BACKPRESSURE,
-    )
-
-
-def _free(address: Address) -> Address:
-    """`address`, with a port found for port 0. Raises CannotListen when somebody else listens there.
-
-    The server itself would share the port with whoever else does, silently, each getting half of the calls.
-    """
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-            return Address(address.host, probe.getsockname()[1])
-    except OSError as error:
-        raise CannotListen(f"[server] cannot listen on {address}: {error.strerror}") from error
-
-
-async def _listening(address: Address) -> None:
-    """Return when the server takes connections; `ready` is said no earlier. Raises CannotListen."""
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-    host = anywhere.get(address.host, address.host)
-    for _ in range(LISTEN_TRIES):
-        try:
-            _, writer = await asyncio.open_connection(host, address.port)
-        except OSError:
-            await asyncio.sleep(0.005)
-        else:
-            writer.close()
-            return
-    raise CannotListen(f"[server] nothing listens on {address}, though it was free")
 
 
 def _on_stop(stopping: asyncio.Event) -> None:
@@ -332,7 +283,7 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
     if waits:
         log.warning("reload_needs_restart", sections=waits)
     wires.allow(settings)
-    gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet, gateway.engine.lease))
+    gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet))
     configure_logging(settings.log.level, settings.log.format)
     gateway.engine.recount()
     log.info("reloaded", providers=len(settings.providers))

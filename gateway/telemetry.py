@@ -351,7 +351,7 @@ class Telemetry:
         self.log.warning("provider_missing", provider=provider, unfinished_videos=count)
 
     def outlived(self, before: str, after: str) -> None:
-        """This replica was declared dead while it was away; it goes on under another name."""
+        """The others declared this replica dead while it was away; it goes on under another name."""
         self.log.warning("replica_outlived", before=before, after=after)
 
     def took_over(self, owner: str, videos: int) -> None:

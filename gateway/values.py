@@ -101,6 +101,14 @@ class StoreUrl(Struct, frozen=True, kw_only=True):
     path: Path | None = None
     dsn: Secret | None = None
 
+    @property
+    def shown(self) -> str:
+        """The place without user and password, for people."""
+        if self.dsn is None:
+            return str(self.path)
+        url = urlsplit(self.dsn.reveal())
+        return f"postgresql://{url.netloc.rpartition('@')[2]}{url.path}"
+
 
 class FilesUrl(Struct, frozen=True, kw_only=True):
     """Where videos are kept: `file:PATH` has `path` (absolute), `s3://BUCKET/PREFIX` the other two."""

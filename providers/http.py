@@ -21,7 +21,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote, urlencode
 
 import httpx
@@ -71,13 +71,22 @@ URLS_MAX: Final = 256  # paths kept parsed; a vendor has a few, unless its task 
 _BOM: Final = b"\xef\xbb\xbf"
 
 
+def _always() -> bool:
+    return True
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one exchange. `connect_seconds` spans slot, name, TCP and TLS; the others the whole of it."""
+    """Bounds of one exchange. `connect_seconds` spans slot, name, TCP and TLS; the others the whole of it.
+
+    `may_send` is asked when a submit is connected and its first byte is about to leave: False makes it
+    `not_sent`. The process may have stood still meanwhile.
+    """
 
     connect_seconds: float = 10.0
     submit_seconds: float = 60.0
     ask_seconds: float = 20.0
     max_body_bytes: int = 4 * 1024 * 1024
+    may_send: Callable[[], bool] = _always
 
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +175,9 @@ class VendorHTTP:
     async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
         """POST `body` as JSON on its own connection, once. Raises VendorError when no whole answer came."""
         url, content = self._account.url(path), msgspec.json.encode(body)
-        return await self._call("submit", httpx.Request("POST", url, headers=_POSTING, content=content))
+        request = httpx.Request("POST", url, headers=_POSTING, content=content)
+        request.extensions["may_send"] = self._limits.may_send
+        return await self._call("submit", request)
 
     async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Reply:
         """GET through the pool. Raises VendorError when no whole answer came; its outcome proves nothing."""
@@ -217,8 +228,8 @@ class VendorHTTP:
             raise _Junk("the answer is encoded, though only identity was accepted")
         most = self._limits.max_body_bytes
         body = bytearray()
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for chunk in response.stream:  # what is wrapped around it for decoding would double the cost
+        stream = cast("httpx.AsyncByteStream", response.stream)  # nothing is decoded, so it is read as it is
+        async for chunk in stream:
             body += chunk
             if len(body) > most:
                 raise _Junk(f"the answer is larger than {most} bytes")

@@ -22,12 +22,17 @@ from typing import Final, TypeAlias
 import aiohttp
 import certifi
 import httpx
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 # Called with each resolved address, IP literals too, just before it is connected to; an OSError refuses it.
 AddressInfo: TypeAlias = aiohttp.AddrInfoType
 Guard: TypeAlias = Callable[[AddressInfo], None]
+
+
+class Withheld(httpx.ConnectError):
+    """The connection was made, but by then the request might not leave any more: none of it was written."""
 
 
 class UnreadableAnswer(httpx.RemoteProtocolError):
@@ -77,9 +82,10 @@ class Transport(httpx.AsyncBaseTransport):
     write, and nobody can tell then whether a paid request arrived. `guard` judges addresses; it would judge
     the proxy's, so the two exclude each other. `max_connections` is a count, 0 without limit. A request's
     `timeout` extension is read as httpx means it, in seconds, but `pool` spans all of connecting: slot, name,
-    TCP, TLS, tunnel. aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its
-    connection broke. Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a
-    `tls` without checks.
+    TCP, TLS, tunnel. Its `may_send` extension is asked when the connection is made and the first byte is
+    about to be written: False is `Withheld`. aiohttp limits an answer's headers to 128 of 8190 bytes, and
+    repeats a GET once when its connection broke. Raises ValueError for a proxy that is no http(s) URL or
+    comes with a guard, and for a `tls` without checks.
 
     aiohttp takes an answer that nobody asked for, on an idle pooled connection, for that to the next request
     (ran with 3.14.5): who polls through the pool compares the id in the answer with the one asked for.
@@ -117,16 +123,20 @@ class Transport(httpx.AsyncBaseTransport):
         session = self._session or self._open(request)
         limits = request.extensions.get("timeout", {})
         timeout = _timeout(limits.get("pool"), limits.get("connect"), limits.get("read"))
-        body = await request.aread() or None
+        body = await request.aread()
+        may_send: Callable[[], bool] | None = request.extensions.get("may_send")
+        data = _Checked(body, may_send) if may_send else body or None
         headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw
                    if name.lower() not in {b"content-length", b"transfer-encoding"}]
         try:
             answer = await session.request(
-                request.method, URL(str(request.url), encoded=True), headers=headers, data=body,
+                request.method, URL(str(request.url), encoded=True), headers=headers, data=data,
                 allow_redirects=False, timeout=timeout, proxy=self._proxy,
             )
         except Exception as exc:
             failure = _translated(exc, request)
+            if isinstance(data, _Checked) and data.is_withheld:
+                failure = Withheld("it might not be sent any more when it was connected", request=request)
             if failure is None:
                 raise
         else:
@@ -160,6 +170,24 @@ class Transport(httpx.AsyncBaseTransport):
             self._guard(address)
         family, kind, protocol, _, _ = address
         return socket.socket(family, kind, protocol)
+
+
+class _Checked(aiohttp.BytesPayload):
+    """A body that is asked for only now, when the connection is made, and that may be kept back.
+
+    aiohttp holds the headers back until the body's first bytes, so that both leave in one packet.
+    """
+
+    def __init__(self, body: bytes, may_send: Callable[[], bool]) -> None:
+        super().__init__(body)
+        self._may_send = may_send
+        self.is_withheld = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.is_withheld = not self._may_send()
+        if self.is_withheld:
+            raise OSError("withheld")  # aiohttp closes the connection
+        await super().write_with_length(writer, content_length)
 
 
 @lru_cache(64)

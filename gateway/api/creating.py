@@ -140,7 +140,7 @@ async def _store(gateway: Gateway, new: NewVideo, key: Idempotency | None) -> Id
 
 
 def _give_back(engine: Engine, video_id: str, added: asyncio.Future[Idempotency | None]) -> None:
-    """A video that was not stored needs no place at a gate. Where the database cannot say, the engine asks."""
+    """A video that was not stored needs no place at a gate. Where nobody can say, the engine asks."""
     error = added.exception()
     is_stored = error is None and added.result() is None
     if not is_stored and (error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy)):

@@ -1,18 +1,23 @@
-"""Callers that wait for a video's end: a few kilobytes each, woken by the save itself.
+"""Callers that wait for a video's end: a few kilobytes each, woken by the save itself, wherever it happened.
 
-No vendor call, no polling. Not held here: routes, and what a video looks like.
+No vendor call. What other replicas save is told by the database; where that may have been missed, the rows
+are looked at. Not held here: routes, and what a video looks like.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Final
 
 from gateway.core.states import Event, Task
-from gateway.storage.store import Store
+from gateway.storage import news
+from gateway.storage.db import StorageError
+from gateway.storage.store import ENDED_MAX, Store
 
-WAIT_MAX_SECONDS = 60
+WAIT_MAX_SECONDS: Final = 60
+LOOK_SECONDS: Final = 5.0  # between looks at the rows where others save, too
 
 
 class Waiters:
@@ -21,7 +26,11 @@ class Waiters:
     def __init__(self, store: Store) -> None:
         self._ends: dict[str, tuple[asyncio.Event, int]] = {}
         self._is_released = False
+        self._store = store
+        self._missed = asyncio.Event()
         store.listen(self._saved)
+        if store.is_shared:
+            store.hear(self._heard)
 
     @contextmanager
     def watch(self, video_id: str) -> Iterator[asyncio.Event]:
@@ -45,9 +54,33 @@ class Waiters:
         for event, _ in self._ends.values():
             event.set()
 
+    async def look(self) -> None:
+        """Look at what is waited for, when news may be missed and every LOOK_SECONDS, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._missed.wait()
+            self._missed.clear()
+            waited = list(self._ends)
+            with suppress(StorageError):  # it is looked at again
+                for first in range(0, len(waited), ENDED_MAX):
+                    for video_id in await self._store.ended(waited[first : first + ENDED_MAX]):
+                        self._end(video_id)
+
     def _saved(self, task: Task, events: tuple[Event, ...]) -> None:
-        waiting = self._ends.get(task.id)
-        if waiting is not None and task.is_terminal:
+        if task.is_terminal:
+            self._end(task.id)
+
+    def _heard(self, text: str | None) -> None:
+        told = None if text is None else news.read(text)
+        if text is None:
+            self._missed.set()
+        elif isinstance(told, news.VideoChanged) and told.has_ended:
+            self._end(told.id)
+
+    def _end(self, video_id: str) -> None:
+        waiting = self._ends.get(video_id)
+        if waiting is not None:
             waiting[0].set()
 
 

@@ -101,6 +101,12 @@ class Pace(msgspec.Struct):
         self.spend(now)
         return True
 
+    def book(self, now: float) -> float:
+        """Take the next turn there is; when it may be used."""
+        at = self.free_at(now)
+        self.spend(at)
+        return at
+
     def spend(self, now: float) -> None:
         """Count a turn that is taken in any case; the ones after it wait for longer."""
         if self.per_minute is not None:

@@ -8,6 +8,7 @@ Not held here: beating, and what follows from being declared dead (`gateway.engi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -16,11 +17,18 @@ SPARE_SECONDS: Final = 1.0  # nothing that cannot be taken back begins in the la
 
 
 class Lease:
-    """The right to act as an owner. `elapsed`: seconds, never going back. Held for ever unless it is shared."""
+    """The right to act as an owner: for ever, unless it `is_shared`. `elapsed`: seconds, never going back."""
 
     def __init__(self, elapsed: Callable[[], float], *, is_shared: bool = False) -> None:
         self._elapsed = elapsed
         self._ends_at = float("-inf") if is_shared else float("inf")
+        self._renewed = asyncio.Event()
+
+    async def held(self) -> None:
+        """Return when it is held: at once, or after a beat was answered."""
+        while not self.is_held:
+            self._renewed.clear()
+            await self._renewed.wait()
 
     @property
     def is_held(self) -> bool:
@@ -34,6 +42,7 @@ class Lease:
     def confirmed(self, begun: float) -> None:
         """A beat sent then was noted."""
         self._ends_at = max(self._ends_at, begun + LEASE_SECONDS)
+        self._renewed.set()
 
     def lost(self) -> None:
         """Somebody declared this process dead."""

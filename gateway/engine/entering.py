@@ -1,7 +1,7 @@
-"""Straight through: a new task that need not wait is stored as `submitting`, and sent as soon as it is stored.
+"""Straight through: a new task that need not wait is stored as `submitting`, and sent once it is stored.
 
-One commit then holds acceptance and intent. Held here as well: what all replicas must agree on before one more
-is sent. Not held here: sending (`submit`), the line of those that wait (`line`).
+One commit then holds acceptance and intent. Held here as well: what all replicas must agree on before one
+more is sent. Not held here: sending (`submit`), the line of those that wait (`line`).
 """
 
 from __future__ import annotations

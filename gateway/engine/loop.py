@@ -37,7 +37,6 @@ SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lo
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
 TICKET_SECONDS: Final = 0.01  # between looks whether what was being stored is, when the process ends
-ENTITLED_SECONDS: Final = 0.1  # between looks whether this process is still who it was
 _IDLE_SECONDS: Final = 3_600.0
 
 T = TypeVar("T")
@@ -51,7 +50,7 @@ class Engine:
     ) -> None:
         self.store, self.fleet, self.telemetry = store, fleet, telemetry
         self.now, self.chance, self.lease = outside.now, outside.chance, outside.lease
-        self.replica = outside.replica
+        self.replica, self._follows = outside.replica, outside.follows
         self.peers = 0  # other replicas that live
         self.is_running = self.is_settled = False  # settled: all that was left is taken over, and counted
         self.tasks: dict[str, Task] = {}
@@ -105,7 +104,7 @@ class Engine:
     @property
     def owner(self) -> str:
         """Who a new task belongs to: this process, or nobody yet where it follows none."""
-        return self.replica if self.is_running else UNOWNED
+        return self.replica if self._follows else UNOWNED
 
     def settled(self) -> None:
         """What earlier processes left is known: the gates count right, and new jobs may be bought."""
@@ -288,8 +287,7 @@ class Engine:
                 return None
             if not change.is_saved:
                 return self._unsaved(change.task)
-            while not self.lease.is_held:
-                await asyncio.sleep(ENTITLED_SECONDS)
+            await self.lease.held()
             try:
                 if is_late or task.replica == self.replica:
                     return await self.insist(task.id, partial(self.store.task_save, change, room))
@@ -298,18 +296,17 @@ class Engine:
             except GuardFailed:
                 is_late = False  # it is not as it was known
             fresh = await self.insist(task.id, partial(self.store.task_get, task.id))
-            answer = None if fresh is None else came_late(fresh, fact, task)
-            if fresh is None or (fresh.replica != self.replica and answer is None):
-                self._forget(task.id)
-                return None
-            if answer is not None:
-                fact, is_late = answer, True
             if fresh == msgspec.structs.replace(change.task, version=task.version + 1):
                 self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
                 return fresh
-            if fresh != self.tasks.get(task.id):
+            answer = None if fresh is None else came_late(fresh, fact, task)
+            is_late = answer is not None
+            if fresh is None or (fresh.replica != self.replica and not is_late):
+                self._forget(task.id)
+                return None
+            if fresh.replica == self.replica and fresh != self.tasks.get(task.id):
                 self.saved(fresh, ())
-            task = fresh
+            task, fact = fresh, answer or fact
 
     async def insist(self, task_id: str, operation: Callable[[], Awaitable[T]]) -> T:
         """Try until the database has answered; GuardFailed and Duplicate are answers."""

@@ -1,8 +1,8 @@
 """The life of this process among others on one database: it beats, buries, inherits, and listens.
 
 A replica that was paused or cut off for too long finds itself declared dead: it forgets all that it knew and
-goes on under a new name. On a database of its own a process inherits everything at once. Not held here: claiming
-(`takeover`), running tasks (`loop`), how long a name is certainly valid (`gateway.core.lease`).
+goes on under a new name. On a database of its own a process inherits everything at once. Not held here:
+claiming (`takeover`), running tasks (`loop`), how long a name is certainly valid (`gateway.core.lease`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def follow(engine: Engine, identity: Identity) -> None:
 
 
 class Replica:
-    """This process, as the others on its database see it."""
+    """A process, as the others on its database see it."""
 
     def __init__(self, engine: Engine, identity: Identity) -> None:
         self._engine, self._identity = engine, identity

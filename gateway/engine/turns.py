@@ -63,10 +63,11 @@ class Turns:
         """How many have their turn and have not used it yet."""
         return len(self._granted)
 
-    @property
-    def wait_seconds(self) -> float:
-        """How long the line is at the provider's pace."""
-        return len(self._waiting) / self.pace.per_second
+    def wait_seconds(self, task_id: str, now: float, chance: random.Random) -> float:
+        """How long a task in line may wait; 0 for one that is not in line."""
+        if task_id not in self._waiting:
+            return 0.0
+        return max(self.free_at(now, chance) - now, len(self._waiting) / self.pace.per_second)
 
     def line_up(self, task_id: str, owner: str, asked_at: float, now: float) -> None:
         """A task, last asked for at `asked_at`, is due: it joins the line, or keeps its place there."""

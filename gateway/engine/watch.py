@@ -54,13 +54,14 @@ class Ticket(msgspec.Struct, frozen=True):
 class Outside(msgspec.Struct, frozen=True):
     """What the engine takes from outside: Unix time in seconds, randomness, its name, the right to that name.
 
-    `replica` is the name that this process owns tasks by.
+    `replica` is the name that this process owns tasks by; it `follows` tasks, or leaves that to others.
     """
 
     now: Callable[[], float]
     chance: random.Random
     replica: str
     lease: Lease
+    follows: bool = True
 
 
 class Steps(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
+from asyncpg.connect_utils import SessionAttribute
 
 from gateway.storage.db import Duplicate, StorageError, StorageShort
 from gateway.storage.postgres_batch import MARKS, NOW, Table
@@ -45,10 +46,11 @@ _REPEATABLE: Final = ("40001", "40P01")  # undone for another's sake: the same a
 _OF_THE_DATABASE: Final = ("53", "58", "XX", "55P03", "57014")
 _NOT_UNIQUE: Final = "23505"
 
-# What asyncpg raises beside PostgreSQL's own errors. ValueError, TypeError, OverflowError: a value that
-# cannot be sent (`asyncpg.DataError` of the client is a ValueError, UnicodeError too).
-BAD_VALUES: Final = (ValueError, TypeError, OverflowError)
-ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, *BAD_VALUES)
+# All that asyncpg raises; the last three for a value that cannot be sent.
+ERRORS: Final = (
+    asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError, TypeError,
+    OverflowError,
+)
 
 
 class Gone(ConnectionError):
@@ -79,25 +81,28 @@ class Link(msgspec.Struct, frozen=True):
         StorageError, which says what to do, when there is no server, or one that is too old.
         """
         try:
-            connection = await asyncpg.connect(
+            connection: Connection = await asyncpg.connect(
                 self.dsn, timeout=CONNECT_SECONDS, statement_cache_size=self.statement_cache_size,
-                max_cacheable_statement_size=MAX_STATEMENT_BYTES, target_session_attrs=kind,
+                max_cacheable_statement_size=MAX_STATEMENT_BYTES,
+                target_session_attrs=SessionAttribute(kind),
                 server_settings={"application_name": "reelgate"}, command_timeout=command_seconds,
             )
         except ValueError:  # its text may hold what was taken for a port, and is a password
-            raise StorageError("[store] url cannot be read as a URL of PostgreSQL: escape what is special in the "
-                               "password, as %2F for a slash") from None
+            raise StorageError(
+                "[store] url cannot be read as a URL of PostgreSQL: escape what is special in the password, "
+                "as %2F for a slash"
+            ) from None
         except ERRORS as error:
             raise StorageShort(
-                f"cannot reach {self.place}: {reason(error)}; check [store] url, and that the server runs and "
-                "lets this user in"
+                f"cannot reach {self.place}: {reason(error)}; check [store] url, and that the server runs "
+                "and lets this user in"
             ) from None
         version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
         if version.major < OLDEST_MAJOR or encoding != "UTF8":
             connection.terminate()
             raise StorageError(
-                f"{self.place} is version {version.major} with encoding {encoding}: version {OLDEST_MAJOR} or "
-                "newer and a database with encoding UTF8 are needed"
+                f"{self.place} is version {version.major} with encoding {encoding}: version {OLDEST_MAJOR} "
+                "or newer and a database with encoding UTF8 are needed"
             )
         return connection
 
@@ -114,10 +119,8 @@ async def tables(connection: Connection) -> dict[str, Table]:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection is of no use any more after `error`."""
-    if isinstance(error, asyncpg.PostgresError):
-        return _is(error, _LOST)
-    return not isinstance(error, BAD_VALUES)
+    """Whether `error` says that the connection is of no use any more; else it may be closed all the same."""
+    return isinstance(error, OSError | TimeoutError) or _is(error, _LOST)
 
 
 def is_repeatable(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from gateway.storage.db import Row, Step
+from gateway.storage.db import GuardFailed, Row, Step
 from gateway.storage.postgres_batch import (
     MARKS,
     NOW,
@@ -113,7 +113,8 @@ class Session:
             for group in groups:
                 await self._run_group(group, results)
         apart.sort(key=lambda number: in_order(split[number]))
-        await self._run_apart([(number, split[number]) for number in apart], results, is_alone=len(batch) == 1)
+        one_by_one = [(number, split[number]) for number in apart]
+        await self._run_apart(one_by_one, results, is_alone=len(batch) == 1)
         return results
 
     async def end(self, *, is_kept: bool, told: Sequence[bytes] = ()) -> None:
@@ -123,7 +124,7 @@ class Session:
             return
         # In hexadecimal a text needs no quoting; with the COMMIT it needs no round trip.
         news = "".join(
-            f"select pg_notify('{CHANNEL}', convert_from(decode('{text.hex()}', 'hex'), 'UTF8'));"  # noqa: S608
+            f"select pg_notify('{CHANNEL}', convert_from(decode('{text.hex()}', 'hex'), 'UTF8'));"
             for text in told
         )
         self.is_committing = True
@@ -156,7 +157,7 @@ class Session:
     async def _run_apart(
         self, writes: Sequence[tuple[int, list[Segment]]], results: list[Result], *, is_alone: bool
     ) -> None:
-        """Run writes one by one, a savepoint around each; one that is alone needs none: it is all there is."""
+        """Run writes one by one, a savepoint around each; one that is alone in its batch needs none."""
         order = "savepoint one_write"
         for number, parts in writes:
             if not is_alone:
@@ -198,5 +199,4 @@ class Session:
 
 def missed(guard: Step) -> Exception:
     """What is told to whose guard met no row."""
-    assert guard.guard is not None
-    return guard.guard(guard.sql.split("\n", 1)[0])
+    return (guard.guard or GuardFailed)(guard.sql.split("\n", 1)[0])

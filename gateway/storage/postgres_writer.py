@@ -2,8 +2,8 @@
 
 What became of a COMMIT whose answer was lost is asked, not guessed. Every connection has a row of its own in
 `write_marks`, and every batch writes its number there. Whoever asks for that row on a new connection waits
-until the old transaction has let go of it, and then finds the batch's number or an older one. The server's own
-`pg_xact_status` would not do: a transaction id that was lost in a crash is given again, to another
+until the old transaction has let go of it, and then finds the batch's number or an older one. The server's
+own `pg_xact_status` would not do: a transaction id that was lost in a crash is given again, to another
 transaction, and a standby that took over may not know it; either could answer "committed" for what is gone.
 Until that is known nothing else is written or read.
 
@@ -149,7 +149,7 @@ class Writer:
             self.trouble = str(error) if known else f"cannot use {self._link.place}: {reason(error)}"
             refused, self._jobs = self._jobs, deque()
             _answer(refused, [StorageShort(self.trouble) for _ in refused])
-            if not self._is_closing:
+            if self._batch or not self._is_closing:
                 self._wake.clear()
                 # Jitter: many replicas lose a server at the same moment.
                 await self._woken(self._pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
@@ -207,7 +207,7 @@ class Writer:
             watchdog.cancel()
 
     async def _tried(self, session: Session) -> list[Result]:
-        """What the batch brought to each, once that is final. Raises when the connection is of no more use."""
+        """What the batch brought to each, once that is final. Raises when the connection is of no use."""
         is_apart, repeats = False, 0
         while True:
             try:
@@ -250,7 +250,7 @@ class Writer:
             self._settle([StorageShort(f"{lost}; nothing changed") for _ in self._batch])
 
     def _resolve(self, *, is_committed: bool) -> None:
-        """What became of the doubtful batch is known; the guards that failed in it failed only if it stands."""
+        """It is known what became of the doubtful batch; guards failed in it only if it stands."""
         if self._doubt is not None and self._batch:
             lost = f"lost {self._link.place} before it took place; nothing changed"
             self._settle(self._doubt.results if is_committed else [StorageShort(lost) for _ in self._batch])

@@ -49,7 +49,7 @@ RENDER_TIMES_FADE: Final = """update render_times set count = count / 2
 
 
 class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that lives: `place` is its host and port, `following` how many jobs it has at each provider."""
+    """A process that lives: `place` is its host and port, `following` its jobs at each provider."""
 
     id: str
     place: str

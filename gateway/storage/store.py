@@ -79,6 +79,9 @@ ORPHANED: Final = f"""select id from replicas where ended_at is not null
     union all select '' where exists (select 1 from videos where {_FOLLOWED} and replica = '')"""  # noqa: S608
 VERSIONS: Final = f"""select id, version from videos where {_FOLLOWED} and replica = $1 and id > $2
     order by id limit $3"""  # noqa: S608
+ENDED_MAX: Final = 100
+ENDED: Final = f"""select id from videos where completed_at is not null
+    and id in ({", ".join(f"${number}" for number in range(1, ENDED_MAX + 1))})"""  # noqa: S608
 WAITING_BEFORE: Final = """select count(*) from videos where state = 'waiting'
     and (priority > $1 or (priority = $1 and created_at < $2))"""
 SUBMITTED_SINCE: Final = """select provider, at from events
@@ -265,6 +268,11 @@ class Store:
         """The ids and versions of what `replica` owns, by id, after `after`."""
         rows = await self._database.read(VERSIONS, (replica, after, limit))
         return [(str(video_id), int(version or 0)) for video_id, version in rows]
+
+    async def ended(self, ids: Sequence[str]) -> list[str]:
+        """Which of these, at most ENDED_MAX, have ended."""
+        rows = await self._database.read(ENDED, (*ids, *[""] * (ENDED_MAX - len(ids))))
+        return [str(video_id) for (video_id,) in rows]
 
     async def waiting_before(self, task: Task) -> int:
         """How many videos wait with a higher priority, or longer."""

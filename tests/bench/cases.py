@@ -35,16 +35,18 @@ PEAK: Final = "peak MiB"
 BYTES: Final = "bytes each"
 ERRORS: Final = "errors"
 READY: Final = "ready s"
-SECONDS: Final = "s"
+LAG: Final = "poll lag p99 <= s"
+WIDEST: Final = "widest / mean"
+BUDGET: Final = "busiest minute / budget"
+FIRST_POLL: Final = "first poll s"
+ROW_WRITES: Final = "row writes"
+DATABASE: Final = "database CPU us each"
+RATIO: Final = "ratio"
 
-# How a column is written; one that is not here as `g`.
-COLUMNS: Final = {
-    RATE: ",.0f", CPU: ",.0f", P50: ".2f", BUSY: ".0%", P99: ",.2f", MIDDLE: ",.2f", MEMORY: ",.0f",
-    PEAK: ",.0f", BYTES: ",.0f", ERRORS: ",.0f", READY: ".2f", SECONDS: ".2f", "MB/s": ",.0f",
-    "CPU ms a MB": ".3f", "database CPU us each": ",.0f", "first poll s": ".2f",
-    "ready to first poll s": ".2f", "all followed s": ".2f", "poll lag p99 <= s": "g",
-    "widest gap s": ".1f", "mean interval s": ".1f", "widest / mean": ".2f", "busiest minute / budget": ".3f",
-    "row writes": ".1f", "hot row writes": ".1f", "polls": ",.0f",
+# How a column is written whose unit at its end does not say it; see `form_of`.
+_FORMS: Final = {
+    RATE: ",.0f", CPU: ",.0f", P50: ",.2f", BUSY: ".0%", MEMORY: ",.0f", PEAK: ",.0f", BYTES: ",.0f",
+    ERRORS: ",.0f", "MB/s": ",.0f", "CPU ms a MB": ".2f", DATABASE: ",.0f", LAG: "g", BUDGET: ".3f",
 }  # fmt: skip
 
 Sample: TypeAlias = dict[str, float]  # one measurement of one case: a figure for each of its columns
@@ -117,6 +119,12 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
         if self.settle is not None:
             self.settle(count)
         return seconds
+
+
+def form_of(column: str) -> str:
+    """How the figures of a column are written."""
+    unit = ",.2f" if column.endswith((" s", " ms")) else ",.3g"
+    return _FORMS.get(column, unit)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -14,7 +14,22 @@ from typing import Final
 import msgspec
 
 from tests.bench import filling
-from tests.bench.cases import BUSY, BYTES, CPU, MEMORY, PEAK, RATE, READY, Case, Group, Sample
+from tests.bench.cases import (
+    BUDGET,
+    BUSY,
+    BYTES,
+    CPU,
+    FIRST_POLL,
+    LAG,
+    MEMORY,
+    PEAK,
+    RATE,
+    READY,
+    WIDEST,
+    Case,
+    Group,
+    Sample,
+)
 from tests.bench.processes import Server, await_true
 from tests.bench.stage import Gateway, Stage
 
@@ -91,8 +106,8 @@ def _follow(stage: Stage, crowd: Crowd) -> Sample:
     widest = told.widest_seconds if told.distinct >= count else float("inf")
     allowed = count / mean_seconds * min(60.0, seconds)
     return sample | {
-        "mean interval s": mean_seconds, "widest gap s": widest, "widest / mean": widest / mean_seconds,
-        "busiest minute / budget": told.busiest_minute / allowed,
+        "mean interval s": mean_seconds, "widest gap s": widest, WIDEST: widest / mean_seconds,
+        BUDGET: told.busiest_minute / allowed,
     }
 
 
@@ -112,7 +127,7 @@ def _watch(gateway: Gateway, server: Server, seconds: float) -> Sample:
     polls = after[f"{_LAG}_count"] - before[f"{_LAG}_count"]
     return {
         RATE: polls / lasted, CPU: used / max(1.0, polls) * 1e6, BUSY: used / lasted,
-        "poll lag p99 <= s": lag_p99(before, after),
+        LAG: lag_p99(before, after),
     }
 
 
@@ -149,7 +164,7 @@ def _end(stage: Stage, gateway: Gateway, count: int) -> Sample:
         followed = time.perf_counter() - server.began
         server.kill()
         return {
-            READY: server.ready_seconds, "first poll s": first,
+            READY: server.ready_seconds, FIRST_POLL: first,
             "ready to first poll s": first - server.ready_seconds, "all followed s": followed,
         }
 

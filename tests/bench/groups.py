@@ -9,14 +9,12 @@ from itertools import count
 from typing import Final
 
 from tests.bench import detection
-from tests.bench.cases import Case, Group, Sample
+from tests.bench.cases import RATIO, Case, Group, Sample
 from tests.bench.following import INFLIGHT, POLLS, RESTART
 from tests.bench.serving import CREATE, READ, STARTS
 from tests.bench.stage import Stage
 from tests.bench.storing import FSYNC, LIST, WRITES
 from tests.bench.waiting import CONTENT, CROWD, FANOUT
-
-RATIO: Final = "ratio"
 
 
 def _detecting(stage: Stage) -> list[Case]:

@@ -7,6 +7,7 @@ sent, at which rates, and what the figures mean (`overload`).
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ _SAMPLES: Final = 3
 
 # What every refusal must have; and what it must not: a caller may send the same create again.
 _MARKS: Final = (b"application/problem+json", b'"code":"overloaded"', b'"retryable":true', b'"charged":"no"')
+_PLACE: Final = re.compile(rb"(?i)\r\nlocation: */v1/videos/([0-9a-z_]+)")
 _RETRY_AFTER: Final = b"\r\nretry-after: "
 _FORBIDS: Final = b"\r\nx-should-retry:"
 
@@ -35,7 +37,8 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     `unsent`: no connection was free. `broken`: connections that ended. `other`: answers that are neither a
     202 nor a refusal as it must be; `samples` has the first few of them. `late`: how much later than planned
-    each burst left. `seconds`: how long requests were sent.
+    each burst left. `seconds`: how long requests were sent. `sent_at`: when each accepted one was, in Unix
+    seconds, by the id it was given.
     """
 
     accepted: list[float] = []
@@ -45,6 +48,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     other: int = 0
     samples: list[str] = []
     late: list[float] = []
+    sent_at: dict[str, float] = {}
     seconds: float = 0.0
 
 
@@ -72,6 +76,9 @@ class _Run:
         self.idle.append(caller)
         if answer.startswith(b"HTTP/1.1 202 "):
             self.outcome.accepted.append(seconds)
+            place = _PLACE.search(answer)
+            if place is not None:
+                self.outcome.sent_at[place[1].decode("ascii")] = time.time() - seconds
         elif is_refusal(answer):
             self.outcome.refused.append(seconds)
         else:

@@ -17,12 +17,12 @@ from typing import Final
 
 import msgspec
 
-from tests.bench.cases import COLUMNS, Group
+from tests.bench.cases import CPU, MEMORY, P50, P99, RATE, Group, form_of
 from tests.bench.plot import Panel, svg
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.size import sizes
 from tests.bench.tables import spread, table
-from tests.bench.targets import TARGETS, form_of, judged
+from tests.bench.targets import TARGETS, form, judged
 
 _FOLDER: Final = Path(__file__).parent
 JSON: Final = _FOLDER / "results.json"
@@ -45,14 +45,14 @@ _COMPARED: Final = {
         ("LiteLLM with granian status read", "reelgate status read"),
     ),
 }  # fmt: skip
-_RATIOS: Final = ("a second", "CPU us each", "p50 ms, one at a time")
+_RATIOS: Final = (RATE, CPU, P50)
 _PLOTTED: Final = (
-    Panel("CPU per create, us", "create", "CPU us each"),
-    Panel("CPU per status read, us", "read", "CPU us each"),
-    Panel("CPU beside a peer, us", "peers", "CPU us each"),
-    Panel("One at a time beside a peer, p50 ms", "peers", "p50 ms, one at a time"),
-    Panel("Resident by tasks in flight, MiB", "inflight", "MiB"),
-    Panel("List page, p99 ms", "list", "p99 ms"),
+    Panel("CPU per create, us", "create", CPU),
+    Panel("CPU per status read, us", "read", CPU),
+    Panel("CPU beside a peer, us", "peers", CPU),
+    Panel("One at a time beside a peer, p50 ms", "peers", P50),
+    Panel("Resident by tasks in flight, MiB", "inflight", MEMORY),
+    Panel("List page, p99 ms", "list", P99),
 )
 
 
@@ -139,7 +139,7 @@ def verdicts(sections: dict[str, Section]) -> str:
     lines = [
         [finding.target.text, str(finding.target.point),
          f"{finding.target.relation} {finding.target.limit:g}",
-         spread(finding.values, form_of(finding.target)), _bold(finding.verdict)]
+         spread(finding.values, form(finding.target)), _bold(finding.verdict)]
         for finding in found
     ]  # fmt: skip
     missed = sum(finding.verdict == "missed" for finding in found)
@@ -160,7 +160,7 @@ def section_text(group: Group, section: Section) -> str:
     """The tables of one group."""
     columns = list(dict.fromkeys(column for row in section.rows.values() for column in row))
     lines = [
-        [name, *(spread(row.get(column, ()), COLUMNS.get(column, ".4g")) for column in columns)]
+        [name, *(spread(row.get(column, ()), form_of(column)) for column in columns)]
         for name, row in section.rows.items()
     ]
     text = table(["case", *columns], lines)

@@ -12,7 +12,17 @@ from functools import partial
 from typing import Final
 
 from tests.bench import databases
-from tests.bench.cases import CONNECTIONS, MEMORY, PAUSE_SECONDS, READY, Case, Group, Requests, Sample
+from tests.bench.cases import (
+    CONNECTIONS,
+    DATABASE,
+    MEMORY,
+    PAUSE_SECONDS,
+    READY,
+    Case,
+    Group,
+    Requests,
+    Sample,
+)
 from tests.bench.processes import SERVER_CORE, Server, running, tree_cpu_seconds
 from tests.bench.stage import BODY, NEVER_POLLED, Stage, Vendor
 from tests.bench.wire import HOST, free_port, request
@@ -75,7 +85,7 @@ def _on_postgres(stage: Stage) -> list[Case]:
         before = tree_cpu_seconds(database.pid)
         sample = create.sample()
         used = tree_cpu_seconds(database.pid) - before
-        return sample | {"database CPU us each": used / (create.count + create.alone) * 1e6}
+        return sample | {DATABASE: used / (create.count + create.alone) * 1e6}
 
     return [Case(create.name, run)]
 

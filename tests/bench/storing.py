@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import filling
-from tests.bench.cases import MIDDLE, P99, Case, Group, Requests, Sample, quantile
+from tests.bench.cases import MIDDLE, P99, ROW_WRITES, Case, Group, Requests, Sample, quantile
 from tests.bench.load import Load, drive
 from tests.bench.processes import await_true
 from tests.bench.stage import BODY, NEVER_POLLED, Gateway, Seen, Stage
@@ -137,7 +137,7 @@ def _lives(stage: Stage, gateway: Gateway) -> Sample:
     with closing(sqlite3.connect(gateway.database)) as connection:
         rows = dict(connection.execute("select what, count(*) from bench_writes group by what").fetchall())
     return {
-        "row writes": sum(rows.values()) / lives, "hot row writes": rows.get("videos", 0) / lives,
+        ROW_WRITES: sum(rows.values()) / lives, "hot row writes": rows.get("videos", 0) / lives,
         "polls": gateway.vendor.told().polls / lives,
     } | {f"{table}": rows.get(table, 0) / lives for table in _OF_A_TASK if table in rows}
 

@@ -12,8 +12,24 @@ from typing import Final, Literal
 import msgspec
 
 from tests.bench import detection
-from tests.bench.cases import BYTES, COLUMNS, CPU, ERRORS, MEMORY, P50, P99, PEAK, RATE
-from tests.bench.groups import RATIO, detected
+from tests.bench.cases import (
+    BUDGET,
+    BYTES,
+    CPU,
+    ERRORS,
+    FIRST_POLL,
+    LAG,
+    MEMORY,
+    P50,
+    P99,
+    PEAK,
+    RATE,
+    RATIO,
+    ROW_WRITES,
+    WIDEST,
+    form_of,
+)
+from tests.bench.groups import detected
 from tests.bench.storing import FEW, MANY, PAGES
 
 Rows = Mapping[str, Mapping[str, Sequence[float]]]
@@ -102,18 +118,18 @@ _HUGE = "100,000 in flight, 2,000 polls/s"
 _POLLS: Final = (
     _plain("polls", "polls a second of one process", Term("polls, flat out", RATE), "4 >= 2500"),
     _plain("inflight", "poll lag p99, s, with 20,000 in flight",
-           Term("20,000 in flight", "poll lag p99 <= s"), "4 <= 1"),
+           Term("20,000 in flight", LAG), "4 <= 1"),
     _plain("inflight", "busiest minute / budget, with 100,000 in flight",
-           Term(_HUGE, "busiest minute / budget"), "4 <= 1", is_worst=True),
+           Term(_HUGE, BUDGET), "4 <= 1", is_worst=True),
     _plain("inflight", "oldest unpolled / mean interval, with 100,000 in flight",
-           Term(_HUGE, "widest / mean"), "4 <= 2", is_worst=True),
+           Term(_HUGE, WIDEST), "4 <= 2", is_worst=True),
     _plain("inflight", "MiB with 100,000 in flight", Term(_HUGE, PEAK), "4 <= 300", is_worst=True),
     _plain("inflight", "bytes per followed task", Term(_HUGE, BYTES), "4 <= 1536", is_worst=True),
-    _plain("writes", "row writes of a task polled often", Term("polled often", "row writes"), "4 <= 8"),
+    _plain("writes", "row writes of a task polled often", Term("polled often", ROW_WRITES), "4 <= 8"),
 )
 _RESTART: Final = (
     _plain("restart", "restart to the first poll, s, with 10,000 in flight",
-           Term("restart with 10,000 in flight", "first poll s"), "6 <= 1"),
+           Term("restart with 10,000 in flight", FIRST_POLL), "6 <= 1"),
 )
 _MEMORY: Final = (
     _plain("starts", "idle, MiB", Term("reelgate", MEMORY), "7 <= 110", is_worst=True),
@@ -162,6 +178,6 @@ def _figures(rows: Rows, target: Target) -> list[float]:
     return [value / floor for value, floor in zip(values, floors, strict=False)]
 
 
-def form_of(target: Target) -> str:
+def form(target: Target) -> str:
     """How its figures are written."""
-    return ".2f" if target.over is not None or target.value.column == RATIO else COLUMNS[target.value.column]
+    return ".2f" if target.over is not None else form_of(target.value.column)

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import msgspec
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from providers.http import Limits, Operation, poll_error, refusal
 from providers.spec import ErrorKind, Outcome, VendorError
@@ -254,6 +255,45 @@ async def test_cancelled_call_passes_through_and_is_dropped() -> None:
             await server.client_gone.wait()
     assert seen == [("submit", "cancelled", 1.0)]
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_what_may_not_leave_any_more_when_it_is_connected_is_not_sent(
+    secure: bool, authority: trustme.CA, ca_file: Path
+) -> None:
+    asked: list[bool] = []
+    tls = certified(authority.issue_cert("127.0.0.1")) if secure else None
+
+    def may_send() -> bool:
+        asked.append(True)
+        return False
+
+    async with (
+        wire.serve(OK, tls=tls) as server,
+        door_to(server.url, limits=replace(WIDE, may_send=may_send), tls=tls_context(ca_file)) as door,
+    ):
+        with pytest.raises(VendorError) as caught:
+            await call(door, "submit")
+        async with asyncio.timeout(10):
+            await server.client_gone.wait()
+        await call(door, "poll")  # what costs nothing is not held back
+    assert (caught.value.kind, caught.value.outcome) == ("not_sent", "not_sent")
+    assert_no_key(caught.value)
+    assert (len(asked), server.connections) == (1, 2)
+    assert [request.split(b" ")[0] for request in server.requests] == [b"GET"]
+    assert server.cut_off[0] == b""
+
+
+async def test_what_may_leave_is_asked_for_once() -> None:
+    asked: list[bool] = []
+
+    def may_send() -> bool:
+        asked.append(True)
+        return True
+
+    async with wire.serve(OK) as server, door_to(server.url, limits=replace(WIDE, may_send=may_send)) as door:
+        assert (await call(door, "submit")).status == 200
+    assert (len(asked), len(server.requests)) == (1, 1)
 
 
 async def test_200_submits_at_once_take_a_connection_each() -> None:

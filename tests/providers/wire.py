@@ -50,7 +50,7 @@ Step: TypeAlias = bytes | End
 class Wire:
     """A running server. `connections` counts the accepted (after TLS), `requests` holds each as read.
 
-    `script` may be changed between requests.
+    `cut_off` holds what came of one that did not come whole. `script` may be changed between requests.
     """
 
     script: tuple[Step, ...] = ()
@@ -58,6 +58,7 @@ class Wire:
     scheme: str = "http"
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
+    cut_off: list[bytes] = field(default_factory=list)
     request_read: asyncio.Event = field(default_factory=asyncio.Event)
     client_gone: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,7 +84,10 @@ async def serve(
         wire.connections += 1
         try:
             await _converse(wire, reader, writer, reads=reads)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except asyncio.IncompleteReadError as gone:
+            wire.cut_off.append(gone.partial)
+            wire.client_gone.set()
+        except (ConnectionError, asyncio.CancelledError):
             wire.client_gone.set()  # or the test is over, and the cancellation is ours
         finally:
             writer.close()

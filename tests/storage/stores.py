@@ -4,31 +4,54 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from gateway.core.states import Task, accepted_event
 from gateway.storage.db import Database
+from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.rows import Filters, NewVideo, Page
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from gateway.storage.store import Store
+from tests import postgres
 from tests.core.made import make_task
 
-# Each opens an empty database of its kind, in a folder of the test's own. A new kind is one line.
-DATABASES: dict[str, Callable[[Path], Database]] = {
-    "sqlite-file": lambda folder: SqliteDatabase(folder / "reelgate.db"),
-    "sqlite-memory": lambda folder: SqliteDatabase(IN_MEMORY),
-}
 TABLES = ("videos", "video_requests", "video_inputs", "video_labels", "events", "idempotency_keys")
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path) -> AsyncIterator[Database]:
-    """A database of DATABASES with the schema in it, closed at the end."""
-    database = DATABASES[kind](folder)
-    await database.migrate()
-    yield database
-    await database.close()
+async def sqlite_at(path: Path) -> AsyncIterator[Database]:
+    """A SQLite database with the schema in it."""
+    made = SqliteDatabase(path)
+    await made.migrate()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
+async def on_postgres() -> AsyncIterator[Database]:
+    """A database of a PostgreSQL server with the schema in it."""
+    async with postgres.database() as url:
+        made = PostgresDatabase(url)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+# Each opens a database of its kind, empty but for the schema, in a folder of the test's own.
+DATABASES: dict[str, Callable[[Path], AbstractAsyncContextManager[Database]]] = {
+    "sqlite-file": lambda folder: sqlite_at(folder / "reelgate.db"),
+    "sqlite-memory": lambda _folder: sqlite_at(IN_MEMORY),
+    "postgres": lambda _folder: on_postgres(),
+}
+
+
+def opened(kind: str, folder: Path) -> AbstractAsyncContextManager[Database]:
+    """A database of DATABASES, closed at the end."""
+    return DATABASES[kind](folder)
 
 
 @contextmanager
