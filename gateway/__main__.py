@@ -243,14 +243,89 @@ def keys_create(name: str, role: Role, config: Path, as_json: bool) -> None:
     export REELGATE_KEY=$(reelgate keys create alice)
     """
     with _plainly():
-        from gateway import app  # noqa: PLC0415
+        from gateway import upkeep  # noqa: PLC0415
 
-        made = app.create_key(config, name, role)
+        made = upkeep.create_key(config, name, role)
     if as_json:
         print_json(made)
         return
     click.echo(f"Key {made['name']} ({made['role']}), shown this once:", err=True)
     click.echo(made["key"])
+
+
+@cli.group(cls=Group)
+def db() -> None:
+    """The database itself: schema, backups, checks, and moving to another one."""
+
+
+@db.command("migrate")
+@_config
+def db_migrate(config: Path) -> None:
+    """Bring the schema up to date, as `serve` does when it starts.
+
+    reelgate db migrate
+    """
+    with _plainly():
+        from gateway import upkeep  # noqa: PLC0415
+
+        click.echo(f"{upkeep.migrate(config)} migrations ran; the schema is up to date.")
+
+
+@db.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_config
+def db_backup(file: Path, config: Path) -> None:
+    """Copy everything, as it is at this moment, into a new SQLite FILE; also beside a running `serve`.
+
+    A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere.
+
+    reelgate db backup reelgate-backup.db
+    """
+    with _plainly():
+        from gateway import upkeep  # noqa: PLC0415
+
+        upkeep.backup(config, file, _copied)
+    click.echo(f"The backup is {file}.")
+
+
+@db.command("check")
+@_config
+@json_option
+def db_check(config: Path, as_json: bool) -> None:
+    """Look for broken rows and broken rules; also beside a running `serve`. Exits 1 when there are any.
+
+    reelgate db check
+    """
+    with _plainly():
+        from gateway import upkeep  # noqa: PLC0415
+
+        problems = upkeep.check(config)
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
+    else:
+        click.echo("\n".join(problems) or "All rules hold.")
+    sys.exit(1 if problems else 0)
+
+
+@db.command("copy")
+@click.option("--to", "target", required=True, help="An empty store: URL, or configuration file.")
+@_config
+def db_copy(target: str, config: Path) -> None:
+    """Copy everything to another, empty store, tasks in flight included; stop `serve` first.
+
+    reelgate db copy --config reelgate.toml --to reelgate-postgres.toml
+    """
+    with _plainly():
+        from gateway import upkeep  # noqa: PLC0415
+
+        upkeep.move(config, target, _copied)
+    click.echo("Everything is copied; start `serve` with the new store, and never again with the old one.")
+
+
+def _copied(table: str, rows: int) -> None:
+    """Progress, for who watches."""
+    if rows % 10_000 < 500:
+        click.echo(f"{table}: {rows} rows", err=True)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from granian.server.embed import Server
 
 from gateway import __version__
 from gateway.api.application import MANAGEMENT, PUBLIC, make_application, make_litestar
-from gateway.api.auth import Door, Role, make_key
+from gateway.api.auth import Door
 from gateway.api.document import openapi_document
 from gateway.api.gateway import Gateway
 from gateway.api.waiting import Waiters
@@ -41,6 +41,7 @@ from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry, configure_logging
+from gateway.values import StoreUrl
 from providers import adapters
 from providers.egress import AddressPolicy, Reach, guard, origin
 from providers.http import Account, Limits, VendorHTTP
@@ -100,22 +101,21 @@ def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, 
     observe = partial(telemetry.vendor_called, entry.name)
     # Given up before the submit is: a connection that was never made proves that nothing was sent.
     connect_seconds = min(CONNECT_SECONDS, entry.submit_timeout * CONNECT_SHARE)
-    limits = Limits(connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout)
-    door = VendorHTTP(
-        account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits,
+    limits = Limits(
+        connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout,
         may_send=lambda: wires.lease.is_held,
     )
+    door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
     telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
     return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))
 
 
-def open_database(settings: Settings, *, exclusive: bool) -> Database:
-    """The configured database. Raises StorageError when it cannot be opened, or is another process's."""
-    store = settings.store
-    if store.url.path is not None:
-        return SqliteDatabase(store.url.path, exclusive=exclusive)
-    dsn = "" if store.url.dsn is None else store.url.dsn.reveal()
-    return PostgresDatabase(dsn, statement_cache_size=store.statement_cache_size)
+def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Database:
+    """The database at `url`. Raises StorageError when it cannot be opened, or is another process's."""
+    if url.path is not None:
+        return SqliteDatabase(url.path, exclusive=exclusive)
+    dsn = "" if url.dsn is None else url.dsn.reveal()
+    return PostgresDatabase(dsn, statement_cache_size=settings.store.statement_cache_size)
 
 
 class Running(msgspec.Struct):
@@ -156,7 +156,7 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
     """All parts of a gateway, started; the engine runs until the context ends. Raises StorageError."""
     chance = random.SystemRandom()
     now, telemetry = SteadyClock(), Telemetry({})
-    database = open_database(settings, exclusive=True)
+    database = open_database(settings.store.url, settings, exclusive=True)
     if role != "all" and not database.is_shared:
         await database.close()
         raise StorageError(f"--role {role} needs a database that replicas share: [store] url = postgresql://...")
@@ -295,20 +295,3 @@ def openapi_yaml() -> str:
 
     document = openapi_document(make_litestar(None))
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
-
-
-def create_key(settings_path: Path, name: str, role: Role) -> dict[str, str | float]:
-    """Make and store a caller's key, also beside a running `serve`. Only now is the key itself told."""
-    settings = load(settings_path, adapters(), os.environ)
-    row, key = make_key(name, role, time.time())
-
-    async def store_it() -> None:
-        database = open_database(settings, exclusive=False)
-        try:
-            await database.migrate()
-            await Store(database).key_add(row)
-        finally:
-            await database.close()
-
-    asyncio.run(store_it())
-    return {"id": row.id, "name": row.name, "role": row.role, "key": key, "created_at": int(row.created_at)}

@@ -89,6 +89,7 @@ async def waited(request: Request[Any, Any, Any], video_id: str, seconds: float)
         video = await video_of(request, video_id)
         if video.task.is_terminal:
             return video
+        del video  # some kilobytes, which nobody needs while the caller waits
         at_rest(request)
         await ended(event, seconds)
     return await video_of(request, video_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import sys
 import zlib
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -111,7 +112,8 @@ class Door:
         raise self._refused(address)
 
     def _remember(self, given: bytes, row: KeyRow) -> Caller:
-        caller = Caller(row.id, row.name, msgspec.convert(row.role, Role))
+        # Interned, because each of the caller's videos keeps the id.
+        caller = Caller(sys.intern(row.id), row.name, msgspec.convert(row.role, Role))
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()
         self._known[given] = (caller, self._now() + KNOWN_SECONDS)

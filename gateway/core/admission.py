@@ -196,7 +196,7 @@ class Gate(msgspec.Struct, kw_only=True):
         self.slow()
 
     def crowded(self, now: float, chance: random.Random) -> None:
-        """Other replicas hold all places: whoever looks first after one came free has it, so all draw lots."""
+        """Other replicas hold all places; whoever looks first at a free one has it, so all draw lots."""
         self.crowded_until = now + chance.uniform(*CROWDED_SECONDS)
 
     def resume(self) -> None:

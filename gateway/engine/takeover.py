@@ -16,25 +16,51 @@ from gateway.core.states import Task
 from gateway.engine.loop import Engine
 
 CLAIM_BATCH: Final = 250  # tasks at a time: others are served in between
+VERSIONS_BATCH: Final = 1_000
 
 
 async def take_over(engine: Engine, owner: str) -> int:
     """Own and follow all that `owner`, who is dead, left; how many tasks that were."""
-    count = 0
+    count, is_doubtful = 0, False
+
+    async def claim() -> list[Task]:
+        nonlocal is_doubtful
+        missed = await _missed(engine) if is_doubtful else []
+        is_doubtful = True  # until the database has answered: it may claim, and report a failure
+        claimed = await engine.store.tasks_claim(engine.replica, owner, CLAIM_BATCH)
+        is_doubtful = False
+        return [*missed, *claimed]
+
     while True:
-        claim = partial(engine.store.tasks_claim, engine.replica, owner, CLAIM_BATCH)
         batch = await engine.insist("", claim)
         for task in batch:
-            if task.replica == engine.replica:  # or this process got another name meanwhile
-                await _adopt(engine, task)
+            await adopt(engine, task)
         count += len(batch)
         if len(batch) < CLAIM_BATCH:
             return count
         await asyncio.sleep(0)
 
 
-async def _adopt(engine: Engine, task: Task) -> None:
-    """Go on with a task. One that was being sent may have been bought: nobody can know."""
+async def _missed(engine: Engine) -> list[Task]:
+    """What this process owns by the database, and does not know. Raises StorageError."""
+    last, missed = "", list[Task]()
+    while batch := await engine.store.versions(engine.replica, last, VERSIONS_BATCH):
+        last = batch[-1][0]
+        for task_id, _ in batch:
+            task = None if is_known(engine, task_id) else await engine.store.task_get(task_id)
+            missed += [] if task is None else [task]
+    return missed
+
+
+def is_known(engine: Engine, task_id: str) -> bool:
+    """Whether this process follows the task, or is just storing it and sends it then."""
+    return task_id in engine.tasks or task_id in engine.tickets
+
+
+async def adopt(engine: Engine, task: Task) -> None:
+    """Go on with a task that is not known yet. One that was being sent may have been bought: who knows."""
+    if task.replica != engine.replica or not task.is_followed:
+        return  # this process got another name meanwhile, or the task another owner
     engine.saved(task, ())
     if task.state == "submitting":
         await engine.save(task, SubmitUnknown(Cause("broken", "the gateway ended while it was sending this")))

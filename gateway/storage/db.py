@@ -8,7 +8,8 @@ statement of the product (`store`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
@@ -16,6 +17,7 @@ import msgspec
 
 Value: TypeAlias = str | int | float | None
 Row: TypeAlias = tuple[Value, ...]
+Read: TypeAlias = "Callable[[str, Sequence[Value]], Awaitable[list[Row]]]"
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -84,6 +86,10 @@ class Database(Protocol):
         """All rows of one statement. Raises StorageError."""
         ...
 
+    def snapshot(self) -> AbstractAsyncContextManager[Read]:
+        """Reads that all see the same moment, whatever is written meanwhile. Raises StorageError."""
+        ...
+
     async def write(
         self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
     ) -> list[Row]:
@@ -101,6 +107,10 @@ class Database(Protocol):
 
     async def migrate(self, folder: Path = MIGRATIONS) -> int:
         """Bring the schema up to date; how many migrations ran. Raises SchemaTooNew."""
+        ...
+
+    async def flaws(self) -> list[str]:
+        """What the database itself finds broken in what it stores, in sentences. May take minutes."""
         ...
 
     async def close(self) -> None:

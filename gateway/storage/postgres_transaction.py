@@ -48,6 +48,8 @@ CHANNEL: Final = "reelgate"
 # A process that stops amid a batch, or is cut off, must not keep its locks: the server ends the transaction.
 _BEGIN: Final = """begin isolation level read committed; set local idle_in_transaction_session_timeout = 5000;
     set local lock_timeout = 8000"""
+# The statements of groups are joins by primary key, whatever the number of rows: planned once, and for good.
+_PLAN_ONCE: Final = "; set local plan_cache_mode = force_generic_plan"
 _GIVES_ROWS: Final = re.compile(r"\s*select\b|.*\breturning\b", re.DOTALL | re.IGNORECASE)
 
 
@@ -136,7 +138,7 @@ class Session:
     async def _start(self, *, is_marked: bool) -> None:
         """Begin; the batch's number goes along where no statement of a group brings it."""
         mark = f"update {MARKS} set number = {self.number}, at = {NOW} where writer = '{self.mark}'"  # noqa: S608
-        done = await self.connection.execute(f"{self._begin}; {mark}" if is_marked else self._begin)
+        done = await self.connection.execute(self._begin + (f"; {mark}" if is_marked else _PLAN_ONCE))
         self.has_begun = True
         if is_marked and done != "UPDATE 1":
             raise Gone("the mark of this connection is gone")

@@ -6,6 +6,8 @@ Not held here: any statement (`store`), any rule of a task (`gateway.core.tasks`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from sys import intern
 from typing import Final
 
 import msgspec
@@ -20,10 +22,15 @@ _FIELDS: Final = Task.__struct_fields__
 TASK_COLUMNS: Final = (*_FIELDS, "status")
 _TEXTS: Final = ("candidates", "ruled_out", "ref")
 _INDEX: Final = {name: _FIELDS.index(name) for name in _TEXTS}
-_STATE: Final = _FIELDS.index("state")
+# Texts that many tasks have in common: of the tasks in memory each is kept once.
+_SHARED: Final = tuple(_FIELDS.index(name) for name in (
+    "owner", "model", "state", "stage", "replica", "provider", "offering", "raw_status", "charged",
+    "charged_before", "cost_amount", "cost_currency",
+))
+CANDIDATES_MAX: Final = 4_096  # lists of candidates that are kept decoded
 
 _encode = msgspec.json.Encoder().encode
-_decode_candidates = msgspec.json.Decoder(tuple[Candidate, ...]).decode
+_decode_candidates = lru_cache(CANDIDATES_MAX)(msgspec.json.Decoder(tuple[Candidate, ...]).decode)
 _decode_ref = msgspec.json.Decoder(dict[str, str]).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_pins = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -119,8 +126,12 @@ def task_values(task: Task) -> tuple[Value, ...]:
 
 
 def task_of(row: Row) -> Task:
-    """The task of a row of TASK_COLUMNS."""
-    values: list[object] = list(row[:-1])
+    """The task of a row that begins with TASK_COLUMNS."""
+    values: list[object] = list(row[: len(_FIELDS)])
+    for index in _SHARED:
+        text = values[index]
+        if text.__class__ is str:
+            values[index] = intern(text)
     for name, index in _INDEX.items():
         text = values[index]
         if text is not None:
@@ -145,8 +156,7 @@ def asked_of(row: Row, inputs: Sequence[Row]) -> Asked:
 
 def video_of(row: Row) -> Video:
     """The video of a row of TASK_COLUMNS, request and metadata."""
-    *hot, request, metadata = row
-    return Video(task_of(tuple(hot)), str(request), _decode_metadata(str(metadata)))
+    return Video(task_of(row), str(row[-2]), _decode_metadata(str(row[-1])))
 
 
 def hold_of(row: Row) -> Hold:

@@ -14,7 +14,8 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,6 +25,7 @@ from gateway.storage import reserve
 from gateway.storage.db import (
     MIGRATIONS,
     Duplicate,
+    Read,
     Row,
     Step,
     StorageBusy,
@@ -115,6 +117,27 @@ class SqliteDatabase:
             return self._reader.execute(_in_its_words(sql), named(args)).fetchall()
         except _ERRORS as error:
             raise StorageError(f"cannot read {self._path}: {error}") from error
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Read]:
+        """Reads of one moment, on a connection of their own."""
+        connection = connect(self._path)
+
+        async def read(sql: str, args: Sequence[Value]) -> list[Row]:
+            return connection.execute(_in_its_words(sql), named(args)).fetchall()
+
+        try:
+            connection.execute("begin")
+            yield read
+        except _ERRORS as error:
+            raise StorageError(f"cannot read {self._path}: {error}") from error
+        finally:
+            connection.close()
+
+    async def flaws(self) -> list[str]:
+        """What SQLite's integrity check says."""
+        said = [str(row[0]) for row in await self.read("pragma integrity_check")]
+        return [] if said == ["ok"] else said
 
     async def write(
         self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None

@@ -19,6 +19,8 @@ from typing import Final
 from tests.bench import overload, peers
 from tests.bench.cases import Group
 from tests.bench.groups import GROUPS
+from tests.bench.load import UnexpectedAnswer
+from tests.bench.processes import ServerFailed
 from tests.bench.report import Section, machine, section_text, stored, verdicts, write
 from tests.bench.stage import Stage
 
@@ -71,23 +73,31 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=overload.SECONDS, help="of each rate of overload")
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS", "0")), help="0: as usual")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every number of requests, rows")
-    parser.add_argument("--quick", action="store_true", help="two rounds at a fiftieth; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="one round at a fiftieth; writes nothing")
     chosen = parser.parse_args()
     if unknown := set(chosen.groups) - set(names):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if chosen.quick:
-        chosen.rounds, chosen.scale = 2, _QUICK
-    sections = {} if chosen.quick else stored()
+        chosen.rounds, chosen.scale = 1, _QUICK
+    sections, failed = {} if chosen.quick else stored(), list[str]()
     for name in chosen.groups or GROUPS:
         if name == "overload":
             _overload(chosen)
             continue
-        sections[name] = measured(_EVERY[name], chosen)
+        sections.pop(name, None)  # what it showed before does not stand in for what it shows now
+        try:
+            sections[name] = measured(_EVERY[name], chosen)
+        except (UnexpectedAnswer, ServerFailed, OSError) as error:  # a TimeoutError is one of the last
+            say(f"{name} could not be measured: {type(error).__name__}: {error}")
+            failed.append(name)
+            continue
         print(f"\n{_EVERY[name].title}\n\n{section_text(_EVERY[name], sections[name])}", flush=True)
         if not chosen.quick:  # after each, so that a run that is broken off has not been in vain
             write(sections, _EVERY.values())
     if not chosen.quick:  # so small a run shows nothing but that it runs
         print(f"\n{verdicts(sections)}")
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ def in_flight(stage: Stage) -> list[Case]:
 
 
 def _follow(stage: Stage, crowd: Crowd) -> Sample:
-    count, seconds = stage.sized(crowd.count, 100), max(15.0, crowd.seconds * stage.scale)
+    least = 3.0 if crowd.turns is None else 15.0
+    count, seconds = stage.sized(crowd.count, 100), max(least, crowd.seconds * stage.scale)
     limits, mean_seconds = _limits(crowd, count, seconds)
     with ExitStack() as stack:
         here = stage.inner(stack, f"{count}-in-flight")
@@ -95,7 +96,7 @@ def _follow(stage: Stage, crowd: Crowd) -> Sample:
         filling.rendering(gateway, count)
         server = here.serve(gateway)
         await_true(lambda: gateway.in_flight() >= count, f"{count} tasks to be followed")
-        time.sleep(max(5.0, crowd.settle_seconds * stage.scale))
+        time.sleep(max(3.0, crowd.settle_seconds * stage.scale))
         vendor.say("forget")
         sample = _watch(gateway, server, seconds)
         told, memory_mib = vendor.told(), server.memory_mib()
@@ -159,6 +160,7 @@ def _end(stage: Stage, gateway: Gateway, count: int) -> Sample:
     with ExitStack() as brief:
         server = stage.serve(gateway, stack=brief)
         await_true(lambda: gateway.vendor.told().polls > 0, "the first poll")
+        cpu = server.cpu_seconds()
         first = (gateway.vendor.told().first_poll_at or 0.0) - server.began
         await_true(lambda: gateway.in_flight() >= count, f"{count} tasks to be followed")
         followed = time.perf_counter() - server.began
@@ -166,6 +168,7 @@ def _end(stage: Stage, gateway: Gateway, count: int) -> Sample:
         return {
             READY: server.ready_seconds, FIRST_POLL: first,
             "ready to first poll s": first - server.ready_seconds, "all followed s": followed,
+            "CPU to first poll s": cpu,
         }
 
 

@@ -24,7 +24,6 @@ SERVER_CORE: Final = _CORES[0]
 LOAD_CORE: Final = _CORES[-1]  # with a single core they share it, and the report says so
 READY_WITHIN_SECONDS: Final = 60.0
 _REST_WITHIN_SECONDS: Final = 40.0
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ServerFailed(Exception):
@@ -42,23 +41,21 @@ class Server:
         self.ready_seconds = 0.0
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its threads so far, in nanosecond steps; of no child process.
-
-        The kernel's clock of another process, as `clock_getcpuclockid(3)` makes its number.
-        """
-        return time.clock_gettime((~self.process.pid << 3) | 2)
+        """User and system time of all its threads, and of its living children's, so far."""
+        return tree_cpu_seconds(self.process.pid)
 
     def memory_mib(self) -> float:
-        """Resident memory."""
+        """Resident memory; of several processes that of the largest, because they share much of it."""
         return self._status_kib("VmRSS:") / 1024
 
     def peak_mib(self) -> float:
-        """The most resident memory that it ever had."""
+        """The most resident memory that it ever had, likewise."""
         return self._status_kib("VmHWM:") / 1024
 
     def _status_kib(self, name: str) -> int:
-        text = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
-        return int(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+        found = (Path(f"/proc/{pid}/status").read_text("ascii") for pid in _tree(self.process.pid))
+        lines = (line for text in found for line in text.splitlines() if line.startswith(name))
+        return max(int(line.split()[1]) for line in lines)
 
     def await_ready(self, path: str) -> None:
         """Return when it is. Raises ServerFailed."""
@@ -82,15 +79,20 @@ def python(*arguments: str) -> list[str]:
 
 
 def tree_cpu_seconds(pid: int) -> float:
-    """User and system time of a process and of all its children, dead ones that were waited for included."""
-    found, todo = 0.0, [pid]
-    while todo:
-        pid = todo.pop()
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended: its parent has its time
-            fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-            found += sum(map(int, fields[11:15])) / _TICKS
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                todo += map(int, (thread / "children").read_text("ascii").split())
+    """User and system time of a process and of all its living children so far, in nanosecond steps.
+
+    By the kernel's clock of another process, as `clock_getcpuclockid(3)` makes its number.
+    """
+    return sum(time.clock_gettime((~one << 3) | 2) for one in _tree(pid))
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for one in found:  # which grows meanwhile
+        for thread in Path(f"/proc/{one}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # that thread has just ended
+                found += map(int, (thread / "children").read_text("ascii").split())
     return found
 
 

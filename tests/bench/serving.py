@@ -61,8 +61,8 @@ def creating(stage: Stage) -> list[Case]:
     ]  # fmt: skip
     proxy = _nginx(stage, vendor)
     if proxy is not None:
-        cases.append(Requests(
-            name="nginx proxy", server=proxy, status=200, count=stage.sized(10_000), alone=stage.sized(40, 10),
+        cases.append(many(
+            name="nginx proxy", server=proxy, status=200, count=stage.sized(10_000),
             requests=lambda count: [request("POST", "/v3/async/floor", None, BODY)],
         ).case())  # fmt: skip
     return [*cases, *_on_postgres(stage)]

@@ -330,7 +330,8 @@ class Pressed:
 
     def __init__(self, database: Database) -> None:
         self.read, self.write = database.read, database.write
-        self.migrate, self.close = database.migrate, database.close
+        self.migrate, self.close, self.listen = database.migrate, database.close, database.listen
+        self.is_shared = database.is_shared
         self.waiting = 0
         self.trouble: str | None = None
 

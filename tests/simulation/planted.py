@@ -25,6 +25,7 @@ from gateway.engine.provider import Provider
 from gateway.engine.steps import STEPS
 from gateway.storage import store as statements
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
+from gateway.storage.replicas import Room
 from gateway.storage.store import Store
 from providers.spec import Failed, VendorError
 
@@ -94,9 +95,9 @@ def _failed_save_is_believed() -> Patch:
     """A save that the database refused is taken for done."""
     real = Store.task_save
 
-    async def wrong(store: Store, change: Change) -> Task:
+    async def wrong(store: Store, change: Change, room: Room | None = None) -> Task:
         try:
-            return await real(store, change)
+            return await real(store, change, room)
         except (GuardFailed, Duplicate):
             raise
         except StorageError:

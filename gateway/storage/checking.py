@@ -1,0 +1,45 @@
+"""What must be true of any stored database: rules that no row may break, each a query that finds who does.
+
+Not held here: what must be true of a change (`gateway.core.tasks`), the file's own integrity (the drivers).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.storage.db import Database
+
+SHOWN_MAX: Final = 5
+_ENDED: Final = "('completed', 'failed', 'cancelled')"
+RULES: Final = {
+    "a video without its request":
+        """select id from videos where not exists (
+            select 1 from video_requests r where r.video_id = videos.id)""",
+    "a timeline that does not end with the video's last event":
+        """select id from videos where last_seq <> coalesce((
+            select max(seq) from events e where e.video_id = videos.id), 0)""",
+    "a gap in a timeline":
+        "select video_id from events group by video_id having count(*) <> max(seq)",
+    "an event of no video":
+        """select distinct video_id from events where not exists (
+            select 1 from videos v where v.id = video_id)""",
+    "a video that ended without a time, or has one and did not end":
+        f"select id from videos where (completed_at is not null) <> (state in {_ENDED})",  # noqa: S608
+    "a job being rendered without the vendor's id":
+        "select id from videos where state = 'rendering' and vendor_task_id is null",
+    "a video that may have been bought and says otherwise":
+        "select id from videos where state in ('rendering', 'submission_unknown') and charged = 'no'",
+    "a completed video without a link":
+        "select id from videos where state = 'completed' and result_url is null",
+}
+
+
+async def check(database: Database) -> list[str]:
+    """What is wrong, in sentences; nothing: all rules hold. Raises StorageError when it cannot be read."""
+    problems = []
+    for rule, sql in RULES.items():
+        found = [str(row[0]) for row in await database.read(f"{sql} limit {SHOWN_MAX + 1}")]
+        if found:
+            more = ", ..." if len(found) > SHOWN_MAX else ""
+            problems.append(f"{rule}: {', '.join(found[:SHOWN_MAX])}{more}")
+    return problems

@@ -1,0 +1,77 @@
+"""A whole database copied into another: the move from SQLite to PostgreSQL and back, and backups.
+
+Every table that outlives its processes goes along, row by row in the order of its key, so tasks in flight go
+on where they were. Not held here: opening databases, and making sure that nobody serves (`gateway.upkeep`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from gateway.storage.db import Database, Read, Step, StorageError
+from gateway.storage.rows import TASK_COLUMNS
+
+Copied: TypeAlias = Callable[[str, int], None]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table that is copied: its primary key, its other columns, and how many rows are held at once."""
+
+    name: str
+    key: tuple[str, ...]
+    rest: tuple[str, ...]
+    page: int = 500
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All of them, the key first."""
+        return (*self.key, *self.rest)
+
+
+# What speaks of living processes is left out. tests/storage compares this with the schema.
+TABLES: Final = (
+    Table("keys", ("id",), ("name", "role", "digest", "hint", "created_at", "revoked_at")),
+    Table("videos", ("id",), tuple(name for name in TASK_COLUMNS if name != "id")),
+    Table("video_requests", ("video_id",), ("request", "metadata", "pins")),
+    Table("video_inputs", ("video_id", "field"), ("value",), page=4),  # each up to 14 MB
+    Table("video_labels", ("owner", "name", "value", "video_id"), ()),
+    Table("events", ("video_id", "seq"), ("at", "type", "status", "stage", "provider", "offering", "detail")),
+    Table("idempotency_keys", ("owner", "name"), ("fingerprint", "video_id", "created_at")),
+    Table("provider_holds", ("provider",), ("action", "by_whom", "at")),
+    Table("render_times", ("provider", "offering", "duration", "audio", "bin"), ("count",)),
+)
+NOT_COPIED: Final = ("schema_version", "replicas", "provider_gates", "provider_sendings")
+
+
+async def copy(read: Read, target: Database, copied: Copied) -> None:
+    """Copy everything that `read` sees into `target`, an empty database of this very schema.
+
+    `copied` is told of each table's rows so far. Raises StorageError, also for a target that is not empty.
+    """
+    for table in TABLES:
+        if await target.read(f"select 1 from {table.name} limit 1"):  # noqa: S608 (a name of the table above)
+            raise StorageError(f"the database to copy to is not empty: it has rows in {table.name}")
+    for table in TABLES:
+        await _copy_table(read, target, table, copied)
+
+
+async def _copy_table(read: Read, target: Database, table: Table, copied: Copied) -> None:
+    names, holes = ", ".join(table.columns), _holes(len(table.columns))
+    # S608: names of the table above, no input.
+    insert = f"insert into {table.name} ({names}) values ({holes})"  # noqa: S608
+    first = f"select {names} from {table.name} order by {', '.join(table.key)} limit {table.page}"  # noqa: S608
+    after = f"""select {names} from {table.name} where ({", ".join(table.key)}) > ({_holes(len(table.key))})
+        order by {", ".join(table.key)} limit {table.page}"""  # noqa: S608
+    count, rows = 0, await read(first, ())
+    while rows:
+        await target.write([Step(insert, row) for row in rows])
+        count += len(rows)
+        copied(table.name, count)
+        rows = await read(after, rows[-1][: len(table.key)])
+
+
+def _holes(count: int) -> str:
+    return ", ".join(f"${number}" for number in range(1, count + 1))
