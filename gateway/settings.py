@@ -1,10 +1,9 @@
 """The configuration (contract section 3): one strict TOML file in, one frozen tree of Structs out.
 
-Held here: every section and key with its default and range, and the one pass over a file that collects *all*
-its problems. Not held here: single values (`gateway.values`), when to load, which adapters exist.
+Held here: every section and key with its default and range, and the rules between them. Not held here: how a
+table is read and *all* its problems collected (`gateway.reading`), single values (`gateway.values`), when to
+load, which adapters exist.
 
-How a field is read stands in its type: `Annotated[T, reader]` names the function that makes a T of what TOML
-gave, or raises ValueError; a text after it is the default as a file would spell it. The rest is msgspec's.
 What could not be read is UNSET while the rules run; no Settings with a problem leaves this module.
 """
 
@@ -16,13 +15,13 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, TypeVar, get_args, get_origin
+from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import UNSET, Meta, Struct
 
 from gateway import values as read
+from gateway.reading import Pass, Problem, all_known
 from gateway.values import Address, FilesUrl, Network, Secret, StoreUrl, is_loopback_host, join, unknown
 from providers.spec import AdapterInfo, Charged, Offering, Resolution
 
@@ -31,18 +30,8 @@ __all__ = [
     "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "load", "parse",
 ]
 
-_Built = TypeVar("_Built", bound=Struct)
+STATEMENT_CACHE_SIZE: Final = 100
 _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # it becomes a metric label and a part of URLs
-
-
-class Problem(Struct, frozen=True):
-    """One mistake: where (`providers.highway.adapter`; empty: the whole file), and what is wrong there."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class SettingsError(Exception):
@@ -69,9 +58,14 @@ class Auth(Struct, frozen=True, kw_only=True):
 
 
 class Store(Struct, frozen=True, kw_only=True):
-    """The database. Whether the driver named here is in this build is for the caller to say."""
+    """The database. `statement_cache_size`: how many statements a connection to PostgreSQL keeps ready.
+
+    0 behind a pooler that gives every transaction another connection and does not know prepared statements
+    (PgBouncer before 1.21).
+    """
 
     url: Annotated[StoreUrl, read.store_url, "sqlite:reelgate.db"]
+    statement_cache_size: Annotated[int, Meta(ge=0, le=10_000)] = STATEMENT_CACHE_SIZE
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -215,69 +209,13 @@ def parse(
     return settings
 
 
-class _Pass(read.Source):
-    """One pass over one file: the problems so far, and the adapter of the provider that is being read."""
+class _Pass(Pass):
+    """One pass over one file; it knows the adapters, and that of the provider that is being read."""
 
     def __init__(self, folder: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str]) -> None:
         super().__init__(folder, environ)
         self.adapters = adapters
         self.adapter: AdapterInfo | None = None
-        self.problems: list[Problem] = []
-
-    def wrong(self, path: str, message: str) -> None:
-        self.problems.append(Problem(path, message[:1].lower() + message[1:]))
-
-    def struct(self, cls: type[_Built], raw: object, path: str, **given: object) -> _Built:
-        """A `cls` of the table `raw`, UNSET where a value is missing or wrong; `given` fields are no keys."""
-        fields = [field for field in msgspec.structs.fields(cls) if field.name not in given]
-        names = [field.name for field in fields]
-        if not isinstance(raw, dict):
-            self.wrong(path, f"expected a table, got `{type(raw).__name__}`")
-            return cls(**dict.fromkeys(names, UNSET), **given)
-        for key in raw:
-            if key not in names:
-                self.wrong(join(path, key), unknown("key", key, names))
-        values = dict(given)
-        for field in fields:
-            written = raw.get(field.name, _absent(field.type))
-            if written is not UNSET:
-                values[field.name] = self.value(field.type, written, join(path, field.name))
-            elif field.required:
-                values[field.name] = UNSET
-                self.wrong(join(path, field.name), "is required")
-        return cls(**values)
-
-    def value(self, kind: object, raw: object, path: str) -> object:
-        """`raw` as a `kind`, or UNSET with the problem noted."""
-        if type(None) in get_args(kind):
-            kind = get_args(kind)[0]
-        try:
-            return self._read(kind, raw, path)
-        except ValueError as error:  # msgspec.ValidationError is one
-            self.wrong(path, str(error))
-            return UNSET
-
-    def _read(self, kind: object, raw: object, path: str) -> object:
-        if isinstance(kind, type) and issubclass(kind, Struct):
-            return self.struct(kind, raw, path)
-        origin, inner = get_origin(kind), get_args(kind)
-        if origin is tuple:
-            return self._items(inner[0], raw, path)
-        if origin is dict:
-            return {key: self.value(inner[1], item, join(path, key)) for key, item in read.table(raw).items()}
-        if origin is Literal and isinstance(raw, str) and raw not in inner:
-            raise read.ReadError(unknown("value", raw, inner))
-        reader = next(filter(callable, getattr(kind, "__metadata__", ())), None)
-        return reader(self, raw) if reader else msgspec.convert(raw, kind)
-
-    def _items(self, kind: object, raw: object, path: str) -> object:
-        """A list; one table may stand for a list of one."""
-        if isinstance(raw, dict) and isinstance(kind, type):
-            return (self.value(kind, raw, path),)
-        if not isinstance(raw, list):
-            raise read.ReadError(f"expected a list, got `{type(raw).__name__}`")
-        items = tuple(self.value(kind, item, f"{path}[{index}]") for index, item in enumerate(raw))
-        return items if _all_known(*items) else UNSET
 
 
 def _adapter(reading: _Pass, raw: object) -> AdapterInfo:
@@ -328,18 +266,18 @@ def _check_provider(reading: _Pass, provider: ProviderSettings, adapter: Adapter
         reading.wrong(f"{path}.base_url", f"is required: adapter {adapter.name} has no default")
     if provider.offerings == ():
         reading.wrong(f"{path}.offerings", f"nothing is on; name some of {', '.join(slugs)}")
-    if _all_known(provider.offerings):
+    if all_known(provider.offerings):
         on = [offering.slug for offering in provider.offerings]
         for slug in sorted({slug for slug in on if on.count(slug) > 1}):
             reading.wrong(f"{path}.offerings", f"{slug} is there more than once")
-    if _all_known(provider.poll_min, provider.poll_max) and provider.poll_min > provider.poll_max:
+    if all_known(provider.poll_min, provider.poll_max) and provider.poll_min > provider.poll_max:
         reading.wrong(f"{path}.poll_min", f"is longer than poll_max ({provider.poll_max:g} s)")
-    if _all_known(provider.prices):
+    if all_known(provider.prices):
         for slug, rows in provider.prices.items():
             here = join(f"{path}.prices", slug)
             if slug not in slugs:
                 reading.wrong(here, unknown("offering", slug, slugs) + " (a key with dots needs quotes)")
-            elif _all_known(rows):
+            elif all_known(rows):
                 _check_prices(reading, adapter.offerings[slugs.index(slug)], rows, here)
 
 
@@ -359,21 +297,24 @@ def _check_prices(reading: _Pass, offering: Offering, rows: tuple[Price, ...], p
 
 def _check_sections(reading: _Pass, settings: Settings) -> None:
     """The rules between sections."""
-    server, auth = settings.server, settings.auth
-    if auth.mode == "off" and _all_known(server.listen) and not server.listen.is_loopback:
+    server, auth, store = settings.server, settings.auth, settings.store
+    if auth.mode == "off" and all_known(server.listen) and not server.listen.is_loopback:
         reading.wrong("auth.mode", f'"off" needs server.listen to be loopback; it is {server.listen}')
-    if _all_known(server.listen) and server.listen.port and server.management == server.listen:
+    if all_known(server.listen) and server.listen.port and server.management == server.listen:
         reading.wrong("server.management", "must be another address than server.listen")
+    is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
+    if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):
+        reading.wrong("store.statement_cache_size", "is for postgresql:// only")
     if settings.providers == {}:
         reading.wrong("providers", "no provider is configured; begin with a table [providers.NAME]")
-    if not _all_known(settings.providers):
+    if not all_known(settings.providers):
         return
     for name, provider in settings.providers.items():
-        if _all_known(provider.base_url, settings.egress.allow):
+        if all_known(provider.base_url, settings.egress.allow):
             _check_plain_http(reading, provider.base_url, settings.egress, join("providers", name))
     providers = settings.providers.values()
-    is_read = all(_all_known(provider.adapter, provider.offerings) for provider in providers)
-    if is_read and _all_known(settings.default_model):
+    is_read = all(all_known(provider.adapter, provider.offerings) for provider in providers)
+    if is_read and all_known(settings.default_model):
         models = {offering.model for provider in providers for offering in provider.offerings}
         if models and settings.default_model not in models:
             hint = f"no offering that is on serves it: {unknown('model', settings.default_model, models)}"
@@ -386,15 +327,3 @@ def _check_plain_http(reading: _Pass, base_url: str, egress: Egress, path: str) 
     if url.scheme == "http" and not is_loopback_host(host) and not egress.allows(host):
         hint = f"use https, or list {host} in egress.allow"
         reading.wrong(f"{path}.base_url", f"plain http would show the key on its way: {hint}")
-
-
-def _all_known(*values: object) -> bool:
-    """Whether all of them could be read, so that a rule may judge them."""
-    return all(value is not UNSET for value in values)
-
-
-def _absent(kind: object) -> object:
-    """What an absent key is read as: a section as an empty table, else its written default, or UNSET."""
-    if isinstance(kind, type) and issubclass(kind, Struct):
-        return {}
-    return next((text for text in getattr(kind, "__metadata__", ()) if isinstance(text, str)), UNSET)

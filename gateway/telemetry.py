@@ -322,6 +322,8 @@ class Telemetry:
         if after.cost_amount is not None and any(event.type in _BOUGHT for event in events):
             amount = float(after.cost_amount) - float(after.cost_before or 0)
             self.cost(after.provider, after.cost_currency or "USD").inc(amount)
+        if after.submitted_at is not None and any(event.type == "submitting" for event in events):
+            self.queue_wait(after.provider).observe(max(0.0, after.submitted_at - after.created_at))
         if before is not None and not before.is_terminal:
             self._count(before, after)
 
@@ -332,8 +334,6 @@ class Telemetry:
 
     def _count(self, before: Followed, after: Followed) -> None:
         provider = before.provider or after.provider or ""
-        if before.state == "waiting" and after.state == "submitting":
-            self.queue_wait(provider).observe(max(0.0, (after.submitted_at or 0) - after.created_at))
         if after.is_terminal and provider and after.completed_at is not None:
             seconds = after.completed_at - after.created_at
             self.video_duration(provider, after.model, after.state).observe(max(0.0, seconds))

@@ -183,6 +183,8 @@ def store_url(source: Source, raw: object) -> StoreUrl:
     """`sqlite:PATH` or `postgresql://...`; may be written as a secret."""
     text = secret(source, raw).reveal() if isinstance(raw, dict) else _text(raw)
     if text.startswith("postgresql://"):
+        if "@" in text.removeprefix(f"postgresql://{urlsplit(text).netloc}"):  # its front part would be shown
+            raise ReadError("in user and password / ? # and @ are to be escaped, as %2F %3F %23 and %40")
         return StoreUrl(driver="postgresql", dsn=Secret(text))
     if text.startswith("sqlite:"):
         return StoreUrl(driver="sqlite", path=_path(source, text.removeprefix("sqlite:")))

@@ -25,7 +25,7 @@ _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECA
 
 
 class Ready(Response[T]):
-    """A `T` as the bytes that are sent, JSON or nothing at all: the framework has nothing left to do to it."""
+    """A `T` as the bytes that are sent, JSON or nothing at all: the framework has nothing left to do."""
 
     def __init__(self, body: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(cast("T", body), status_code=status_code, headers=headers)
@@ -89,7 +89,7 @@ async def waited(request: Request[Any, Any, Any], video_id: str, seconds: float)
         video = await video_of(request, video_id)
         if video.task.is_terminal:
             return video
-        del video  # some kilobytes, which nobody needs while the caller waits
+        del video  # it would be kept for as long as the caller waits
         at_rest(request)
         await ended(event, seconds)
     return await video_of(request, video_id)

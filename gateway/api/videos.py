@@ -80,7 +80,10 @@ async def get_video(
     """
     asked = preferred_seconds(prefer)
     seconds = wait if wait is not None else asked
-    video = await (waited(request, video_id, seconds) if seconds else video_of(request, video_id))
+    video = await video_of(request, video_id)
+    if seconds and not video.task.is_terminal:
+        del video  # some kilobytes, which nobody needs while the caller waits
+        video = await waited(request, video_id, seconds)
     applied = {} if asked is None or wait is not None else {"Preference-Applied": f"wait={asked}"}
     return _shown(gateway_of(request), video, if_none_match, applied)
 

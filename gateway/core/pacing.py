@@ -59,18 +59,17 @@ def next_poll(
     """
     age = max(0.0, now - accepted_at)
     low, high, stretch = bounds.min_seconds, bounds.max_seconds, bounds.stretch
-    wished = pause = times.until(age)
-    why: Why = "learned" if times.total else "prior"
-    if stretch > 1.0:
-        pause, why = times.until(age, stretch), "budget"
-    if eta_seconds is not None and 0 < eta_seconds < wished:
-        wished, pause, why = eta_seconds, min(pause, eta_seconds * stretch), "eta"
+    pause = times.until(age, stretch)
+    why: Why = "budget" if stretch > 1.0 else "learned" if times.total else "prior"
+    if eta_seconds is not None and 0 < eta_seconds * stretch < pause:
+        pause, why = eta_seconds * stretch, "eta"
     if pause <= low:
         pause, why = low, "poll_min"
     elif pause >= high:
         pause, why = high, "poll_max"
+    wished = pause / stretch
     pause *= chance.uniform(1 - JITTER, 1 + JITTER)
-    return PollPlan(now + min(max(pause, low), high), why, min(max(wished, low), high))
+    return PollPlan(now + min(max(pause, low), high), why, wished)
 
 
 def poll_again(

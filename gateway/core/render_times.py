@@ -14,6 +14,7 @@ import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -26,7 +27,7 @@ POLL_COST_SECONDS: Final = 0.25  # one poll is worth so much delay of one video:
 # Nothing known: every ten seconds up to twenty minutes, then the longer the older.
 PRIOR_SECONDS: Final = 10.0
 PRIOR_STEADY_SECONDS: Final = 1_200.0
-SUPPOSED: Final = 2.0  # renders that the prior counts for: twenty seen ones are ten times as many
+SUPPOSED: Final = 1.5  # renders that the prior counts for at every age: twenty seen ones outweigh it
 
 _RATIO: Final = 1.08  # of one bin's end to its beginning
 _LONGEST_SECONDS: Final = 21_600.0
@@ -46,14 +47,15 @@ def bin_of(seconds: float) -> int:
 
 
 def _prior_survivors(seconds: float) -> float:
-    """The share of supposed renders that take longer: by the hazard that PRIOR_SECONDS are the answer to."""
+    """The share of supposed renders that take longer: by the hazard that PRIOR_SECONDS is the answer to."""
     hazard = 2 * POLL_COST_SECONDS / PRIOR_SECONDS**2
     steady = min(seconds, PRIOR_STEADY_SECONDS)
     fading = PRIOR_STEADY_SECONDS * (1 - PRIOR_STEADY_SECONDS / max(seconds, PRIOR_STEADY_SECONDS))
     return math.exp(-hazard * (steady + fading))
 
 
-_PRIOR: Final = array("d", [SUPPOSED * _prior_survivors(edge) for edge in EDGES])
+_SURVIVORS: Final = [_prior_survivors(edge) for edge in EDGES]
+_PRIOR: Final = array("d", [later / earlier for earlier, later in pairwise(_SURVIVORS)])  # of those in a bin
 
 
 class RenderTimes:
@@ -157,9 +159,9 @@ def _looks(counts: array[float]) -> array[float]:
                 smooth[min(_BINS - 1, max(0, number + offset))] += share * count
     steps, later = [0.0] * _BINS, 0.0
     for number in range(_BINS - 1, -1, -1):
-        after = later + _PRIOR[number + 1]  # that still render at the end of the bin, and at its beginning
+        after = later + SUPPOSED * _PRIOR[number]  # that still render at the end of the bin
         later += smooth[number]
-        hazard_of_bin = math.log((later + _PRIOR[number]) / after)
+        hazard_of_bin = math.log((later + SUPPOSED) / after)
         width = EDGES[number + 1] - EDGES[number]
         steps[number] = math.sqrt(hazard_of_bin * width / (2 * POLL_COST_SECONDS))
     looks, total = array("f", [0.0]), 0.0

@@ -19,7 +19,7 @@ from gateway.core.lease import LEASE_SECONDS
 from gateway.engine.loop import Engine
 from gateway.engine.takeover import look_around, take_over
 from gateway.storage import news
-from gateway.storage.db import StorageError
+from gateway.storage.db import Duplicate, StorageError
 from gateway.storage.replicas import Outlived, ReplicaRow
 
 ReplicaRole: TypeAlias = Literal["all", "api", "engine"]
@@ -106,9 +106,9 @@ class Replica:
         """Begin to live, under the engine's name. Whoever served at this place before is gone."""
         name, identity, lease = self._engine.replica, self._identity, self._engine.lease
         begun = lease.begun()
-        await self._engine.insist(
-            "", partial(self._replicas.join, name, identity.place, identity.role, identity.version)
-        )
+        join = partial(self._replicas.join, name, identity.place, identity.role, identity.version)
+        with contextlib.suppress(Duplicate):  # nobody else has this name: it was noted, and denied
+            await self._engine.insist("", join)
         lease.confirmed(begun)
 
     async def _beat(self) -> None:

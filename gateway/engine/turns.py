@@ -28,7 +28,7 @@ PATIENCE: Final = 1.5  # mean intervals, while a budget is short: nobody is left
 SHARED_SECONDS: Final = 1.0  # for so long a sharing of the budget holds
 _USED: Final = 0.97  # of the budget is shared out: the rest lets a line get shorter
 _IN_A_ROW: Final = 2  # overdue polls, before one by its turn
-_HALVINGS: Final = 40  # of the interval in which the equal part is looked for
+_HALVINGS: Final = 20  # of the interval in which the equal part is looked for
 
 
 class _Caller(msgspec.Struct):
@@ -193,10 +193,11 @@ class Turns:
             return
         self._mean_seconds = len(self._wishes) / rate
         least = 1.0 / (PATIENCE * self._mean_seconds)  # polls a second of each task
-        low, high = 0.0, max(caller.wished for caller in callers)
+        wishes = [(caller.wished, least * caller.tasks) for caller in callers]
+        low, high = 0.0, max(wishes)[0]
         for _ in range(_HALVINGS):
             part = (low + high) / 2
-            given = sum(min(caller.wished, max(part, least * caller.tasks)) for caller in callers)
+            given = sum([min(wished, max(part, floor)) for wished, floor in wishes])
             low, high = (part, high) if given < rate else (low, part)
         for caller in callers:
             caller.stretch = max(1.0, caller.wished / max(high, least * caller.tasks))

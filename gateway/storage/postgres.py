@@ -9,7 +9,8 @@ Not held here: any statement of the product (`store`), any rule of the schema (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from gateway.storage.db import (
     SCHEMA,
     VERSION_GET,
     Migration,
+    Read,
     Row,
     Step,
     StorageError,
@@ -45,6 +47,10 @@ from gateway.storage.postgres_writer import FATE_SECONDS, Job, Writer
 READERS_MAX: Final = 8
 READ_SECONDS: Final = 10.0
 _MIGRATING: Final = 5_283_164_112  # any number that nobody else locks
+_FLAWS: Final = """select 'pages with a wrong checksum were read', checksum_failures::text
+    from pg_stat_database where datname = current_database() and checksum_failures > 0
+    union all select 'an index is not valid', c.relname::text
+    from pg_index i join pg_class c on c.oid = i.indexrelid where not i.indisvalid"""
 _PROBE: Final = "select pg_notify($1, $2)"
 
 
@@ -82,6 +88,22 @@ class PostgresDatabase:
                 raise StorageError(f"cannot read {self._link.place}: {self._writer.trouble}") from None
         return await self._readers.read(sql, args)
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Read]:
+        """Reads of one moment, on a connection of their own. They may take as long as they need."""
+        connection = await self._link.connect("primary")
+
+        async def read(sql: str, args: Sequence[Value]) -> list[Row]:
+            return [tuple(record) for record in await connection.fetch(sql, *args)]
+
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield read
+        except ERRORS as error:
+            raise StorageError(f"cannot read {self._link.place}: {reason(error)}") from error
+        finally:
+            await close_gently(connection)
+
     async def write(
         self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
     ) -> list[Row]:
@@ -107,6 +129,10 @@ class PostgresDatabase:
             raise StorageError(f"cannot migrate {self._link.place}: {reason(error)}") from error
         finally:
             await close_gently(connection)
+
+    async def flaws(self) -> list[str]:
+        """What the server knows to be broken: pages whose checksum was wrong, indexes that were not built."""
+        return [f"{what}: {which}" for what, which in await self.read(_FLAWS)]
 
     async def close(self) -> None:
         """Commit what was handed over, then close. Nothing is taken from then on."""

@@ -268,7 +268,7 @@ def statement(shape: Shape, forms: Mapping[str, Form | None]) -> str:
     there is no such mark, and the numbers of the writes whose guard met a row.
     """
     guard = next((sql for sql, is_guard in shape if is_guard), None)
-    ctes = [f"marked as ({_MARK})"]
+    deciding, others = [f"marked as ({_MARK})"], list[str]()  # a part can name only those before it
     taken = 2
     for index, (sql, is_guard) in enumerate(shape):
         form = forms[sql]
@@ -276,9 +276,12 @@ def statement(shape: Shape, forms: Mapping[str, Form | None]) -> str:
             raise ValueError(sql)
         source = _source(form, taken)
         taken += len(form.types) + 1
-        ctes += _guard(form, source) if is_guard else [_part(form, source, index, guard is not None)]
+        if is_guard:
+            deciding += _guard(form, source)
+        else:
+            others.append(_part(form, source, index, guard is not None))
     won = "array(select _w from won)" if guard is not None else "array[]::bigint[]"
-    parts = ",\n".join(ctes)
+    parts = ",\n".join([*deciding, *others])
     return f"with {parts}\nselect (select number from marked), {won}"  # noqa: S608 (made of the store's texts)
 
 

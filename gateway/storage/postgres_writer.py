@@ -41,6 +41,7 @@ from gateway.storage.postgres_link import (
 from gateway.storage.postgres_transaction import Result, Session
 
 BATCH_MAX: Final = 512  # writes in one transaction: bounds how long the first of them waits
+BATCH_CHARS: Final = 50_000_000  # of text in it: images come as text, and an array holds 1 GB at most
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 BATCH_SECONDS: Final = 10.0  # a batch without an answer for so long has lost its connection
 FATE_SECONDS: Final = 15.0  # for how long the fate of a COMMIT is asked for before its writers are told
@@ -188,7 +189,7 @@ class Writer:
         session = self._session
         if session is None:
             return
-        self._batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_MAX))]
+        self._take()
         # Not the client's timeout, with which the server is asked to cancel: a COMMIT that is cancelled while
         # it waits for a standby is done all the same, and a standby that lacks it may take over.
         watchdog = asyncio.get_running_loop().call_later(BATCH_SECONDS, session.connection.terminate)
@@ -205,6 +206,14 @@ class Writer:
             self._settle(results)
         finally:
             watchdog.cancel()
+
+    def _take(self) -> None:
+        """Move what waits into the batch, up to its bounds; a write that is larger than these goes alone."""
+        chars = 0
+        while self._jobs and len(self._batch) < BATCH_MAX and chars < BATCH_CHARS:
+            job = self._jobs.popleft()
+            self._batch.append(job)
+            chars += sum(len(value) for step in job.steps for value in step.args if isinstance(value, str))
 
     async def _tried(self, session: Session) -> list[Result]:
         """What the batch brought to each, once that is final. Raises when the connection is of no use."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.core.render_times import TimesRow
 from gateway.storage.db import Database, GuardFailed, NoRoom, Step
 
 _NOW: Final = "extract(epoch from clock_timestamp())::double precision"
@@ -56,15 +57,6 @@ class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     version: str
     following: Mapping[str, int]
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """What a render time depends on; `duration` in seconds of the video asked for."""
-
-    provider: str
-    offering: str
-    duration: int
-    audio: bool
 
 
 class Outlived(GuardFailed):
@@ -137,17 +129,16 @@ class Replicas:
             for name, place, role, version, following in rows
         ]
 
-    async def render_times(self) -> dict[Kind, dict[int, float]]:
+    async def render_times(self) -> list[TimesRow]:
         """How many renders of each kind fell into each bin."""
-        found: dict[Kind, dict[int, float]] = {}
-        for provider, offering, duration, audio, bin_, count in await self._database.read(RENDER_TIMES_GET):
-            kind = Kind(str(provider), str(offering), int(duration or 0), bool(audio))
-            found.setdefault(kind, {})[int(bin_ or 0)] = float(count or 0)
-        return found
+        rows = await self._database.read(RENDER_TIMES_GET)
+        names = TimesRow.__struct_fields__
+        return [msgspec.convert(dict(zip(names, row, strict=True)), TimesRow) for row in rows]
 
-    async def render_times_add(self, kind: Kind, counts: Iterable[tuple[int, float]], *, fade: bool) -> None:
-        """Add to the bins of a kind; `fade`: halve what was there before, so that the recent counts more."""
-        key = (kind.provider, kind.offering, kind.duration, int(kind.audio))
-        steps = [Step(RENDER_TIMES_FADE, key)] if fade else []
-        steps += [Step(RENDER_TIME_ADD, (*key, bin_, count)) for bin_, count in counts]
-        await self._database.write(steps)
+    async def render_times_add(self, rows: Iterable[TimesRow]) -> None:
+        """Add to the bins."""
+        await self._database.write([Step(RENDER_TIME_ADD, msgspec.structs.astuple(row)) for row in rows])
+
+    async def render_times_fade(self, kinds: Iterable[tuple[str, str, int, int]]) -> None:
+        """Halve the bins of kinds (provider, offering, duration, audio), so that the recent counts more."""
+        await self._database.write([Step(RENDER_TIMES_FADE, kind) for kind in kinds])

@@ -201,6 +201,21 @@ def test_a_life_is_told_in_json_lines(served: Served) -> None:
     assert {line.get("provider") for line in changes[1:]} == {"highway"}
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain", "plain"), ("\u00fcber", "\u00fcber"), ("\u2028\x9b[2J", "\u2028\x9b[2J"),
+        ("\ud800", "\ud800"), (2**70, 2**70), (Path("a"), repr(Path("a"))),
+    ],
+)  # fmt: skip
+def test_a_line_is_ascii_whatever_is_in_it(served: Served, given: object, shown: object) -> None:
+    served.gateway.telemetry.log.info("odd", given=given)
+    line = served.log.getvalue().splitlines()[-1]
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["given"] == shown
+
+
 def test_the_process_writes_json_lines_and_nothing_else(tmp_path: Path) -> None:
     port, key = free_port(), "canary-of-the-environment"
     text = f"""

@@ -34,6 +34,7 @@ from tests.bench.processes import Server, await_true
 from tests.bench.stage import Gateway, Stage
 
 _LAG: Final = "reelgate_poll_lag_seconds"
+BEYOND: Final = 9_999.0  # JSON knows no infinity
 _FLAT_OUT: Final = ('poll_min = "10ms"', 'poll_max = "10ms"')
 
 
@@ -104,10 +105,12 @@ def _follow(stage: Stage, crowd: Crowd) -> Sample:
         sample |= {MEMORY: memory_mib, PEAK: server.peak_mib(), BYTES: each}
     if crowd.turns is None:
         return sample
-    widest = told.widest_seconds if told.distinct >= count else float("inf")
+    # One that was not asked at all was left alone for at least the whole time.
+    widest = max(told.widest_seconds, 0.0 if told.distinct >= count else seconds)
     allowed = count / mean_seconds * min(60.0, seconds)
     return sample | {
-        "mean interval s": mean_seconds, "widest gap s": widest, WIDEST: widest / mean_seconds,
+        "not asked": count - told.distinct, "mean interval s": mean_seconds, "widest gap s": widest,
+        WIDEST: widest / mean_seconds,
         BUDGET: told.busiest_minute / allowed,
     }
 
@@ -133,12 +136,16 @@ def _watch(gateway: Gateway, server: Server, seconds: float) -> Sample:
 
 
 def lag_p99(before: dict[str, float], after: dict[str, float]) -> float:
-    """The upper end, in seconds, of the histogram's bucket that 99 % of the polls between fall into."""
+    """The upper end, in seconds, of the histogram's bucket that 99 % of the polls between fall into.
+
+    BEYOND for the last, which has no end, and of no polls at all.
+    """
     wanted = 0.99 * (after[f"{_LAG}_count"] - before[f"{_LAG}_count"])
     for name, value in after.items():
         if name.startswith(f"{_LAG}_bucket") and value - before[name] >= wanted:
-            return float(name.split('"')[1])
-    return float("nan")
+            end = name.split('"')[1]
+            return BEYOND if end == "+Inf" else float(end)
+    return BEYOND
 
 
 def restarting(stage: Stage) -> list[Case]:
@@ -181,10 +188,10 @@ INFLIGHT: Final = Group(
     name="inflight", title="In flight", open=in_flight, rounds=1, is_warmed=False,
     note="""Tasks of one caller, filled in as rendering for 100 s, a vendor that never finishes; the
 default `poll_min` and `poll_max`. Lag: the upper end of the histogram's bucket that holds 99 % of the
-polls. Bytes: resident memory less that of the same gateway without a task, by task. Under the budget: the
-vendor's own clock; the widest gap is the longest that any task was left unasked, the mean interval that
-of a perfectly even turn, the busiest minute the most polls in any 60 s (in a shorter run: that share of a
-minute).""",
+polls, 9999 where that is the last, which has none. Bytes: resident memory less that of the same gateway
+without a task, by task. Under the budget: the vendor's own clock; the widest gap is the longest that any
+task was left unasked, the mean interval that of a perfectly even turn, the busiest minute the most polls
+in any 60 s (in a shorter run: that share of a minute).""",
 )
 RESTART: Final = Group(
     name="restart", title="Restart", open=restarting, rounds=3, is_warmed=False,

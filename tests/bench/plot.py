@@ -14,6 +14,8 @@ from xml.sax.saxutils import escape
 
 import msgspec
 
+from tests.bench.cases import form_of
+
 _WIDTH: Final = 860
 _LABELS: Final = 300  # where the bars begin
 _BARS: Final = 440  # the longest of them
@@ -21,8 +23,8 @@ _ROW: Final = 24
 _TITLE: Final = 34
 _GAP: Final = 18
 _LOGARITHMIC_OVER: Final = 20.0
-_OURS: Final = ("reelgate", "create", "status read", "restart", "accept")
-_COLOURS: Final = {True: "#2f6f9f", False: "#b0b7bd"}
+_OTHERS: Final = ("bare", "nginx", "LiteLLM")  # how rows begin that are not ours
+_COLOURS: Final = {False: "#2f6f9f", True: "#b0b7bd"}
 
 
 class Panel(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ def svg(panels: Sequence[Panel], groups: Mapping[str, Mapping[str, Mapping[str, 
             for name, row in groups.get(panel.group, {}).items() if row.get(panel.column)
         ]
         if bars:
-            parts += _drawn(panel.title, bars, top)
+            parts += _drawn(panel, bars, top)
             top += _TITLE + _ROW * len(bars) + _GAP
     body = "\n".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}"
@@ -61,7 +63,7 @@ def svg(panels: Sequence[Panel], groups: Mapping[str, Mapping[str, Mapping[str, 
 """
 
 
-def _drawn(title: str, bars: Sequence[_Bar], top: int) -> list[str]:
+def _drawn(panel: Panel, bars: Sequence[_Bar], top: int) -> list[str]:
     middles = [bar.middle for bar in bars]
     low, high = min(middles), max(bar.high for bar in bars)
     is_log = low > 0 and max(middles) / low > _LOGARITHMIC_OVER
@@ -73,16 +75,16 @@ def _drawn(title: str, bars: Sequence[_Bar], top: int) -> list[str]:
         return _BARS * value / high if high else 0.0
 
     scale = " (logarithmic)" if is_log else ""
-    found = [f'<text x="12" y="{top + 16}" font-weight="bold">{escape(title)}{scale}</text>']
+    found = [f'<text x="12" y="{top + 16}" font-weight="bold">{escape(panel.title)}{scale}</text>']
     for number, bar in enumerate(bars):
         y = top + _TITLE + number * _ROW
-        colour = _COLOURS[bar.label.startswith(_OURS)]
+        colour = _COLOURS[bar.label.startswith(_OTHERS)]
         wide = max(1.0, length(bar.middle))
         least, most = _LABELS + length(bar.low), _LABELS + length(bar.high)
         found += [
             f'<text x="{_LABELS - 8}" y="{y + 9}" text-anchor="end">{escape(bar.label)}</text>',
             f'<rect x="{_LABELS}" y="{y - 3}" width="{wide:.1f}" height="15" fill="{colour}"/>',
             f'<line x1="{least:.1f}" x2="{most:.1f}" y1="{y + 4.5}" y2="{y + 4.5}" stroke="#1c2126"/>',
-            f'<text x="{most + 8:.1f}" y="{y + 9}">{bar.middle:,.4g}</text>',
+            f'<text x="{most + 8:.1f}" y="{y + 9}">{bar.middle:{form_of(panel.column)}}</text>',
         ]
     return found

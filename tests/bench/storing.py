@@ -92,7 +92,9 @@ PAGES: Final = {
     "page in the middle": "limit=20&after={middle}",
     "page by a common status": "limit=20&status=completed",
     "page by a rare status": "limit=20&status=failed",
+    "page by a status of none": "limit=20&status=cancelled",
     "page by a label": "limit=20&metadata[shelf]=top",
+    "page by a label of none": "limit=20&metadata[shelf]=cellar",
     "page by provider and time": "limit=20&provider=highway&created_before={then}",
 }
 MANY: Final = "1,000,000 rows"

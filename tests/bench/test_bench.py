@@ -49,7 +49,7 @@ def test_a_plot_is_well_formed_and_shows_every_row_that_was_measured() -> None:
     panels = (Panel("p99", "list", P99), Panel("nothing", "absent", P99))
     tree = ET.fromstring(svg(panels, rows))  # noqa: S314 (our own text)
     texts = [element.text for element in tree.iter() if element.tag.endswith("text")]
-    assert texts == ["p99 (logarithmic)", "few & <far>", "2", "many", "90"]
+    assert texts == ["p99 (logarithmic)", "few & <far>", "2.00", "many", "90.00"]
 
 
 def test_lag_is_the_end_of_the_bucket_that_holds_99_of_100() -> None:

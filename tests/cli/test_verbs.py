@@ -73,11 +73,13 @@ def test_check_says_what_is_configured_and_no_secret(good: Path) -> None:
     assert json.loads(reelgate("check", str(good), "--json").stdout)["ok"] is True
 
 
-def test_check_refuses_what_serve_would_refuse(tmp_path: Path) -> None:
+def test_check_takes_postgresql_and_keeps_its_password(tmp_path: Path) -> None:
     file = tmp_path / "postgres.toml"
-    file.write_text(f'[store]\nurl = "postgresql://u@h/d"\n{GOOD}', "utf-8")
+    file.write_text(f'[store]\nurl = "postgresql://u:sesame@h:5433/d"\n{GOOD}', "utf-8")
     result = reelgate("check", str(file))
-    assert (result.exit_code, "SQLite only" in result.stderr) == (1, True)
+    assert result.exit_code == 0
+    assert "h:5433/d" in result.stdout
+    assert "sesame" not in result.output + reelgate("check", str(file), "--json").output
 
 
 def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:

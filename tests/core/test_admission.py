@@ -1,17 +1,18 @@
-"""The gate of one provider: its cap, its rate, its closing times, and how long it is left alone.
+"""The gate of one provider: its cap, its rate, its closing times, how long it is left alone; and a pace.
 
 Not held here: the order among waiting tasks (`tests/engine`).
 """
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.admission import WINDOW_SECONDS, Gate, Rate, pause_seconds
+from gateway.core.admission import WINDOW_SECONDS, Gate, Pace, Rate, pause_seconds
 from tests.core.made import NOW
 
 
@@ -256,3 +257,73 @@ def test_what_an_earlier_process_took_still_counts() -> None:
     rate = Rate(3)
     rate.remember([NOW - 10, NOW - 200, NOW - 20, NOW - 30])
     assert rate.free_at(NOW) == NOW - 30 + WINDOW_SECONDS
+
+
+# --- the pace -----------------------------------------------------------------------------------------
+
+def taken_in_turn(pace: Pace, since: float, count: int) -> list[float]:
+    """When so many turns are taken by somebody who always wants one."""
+    now, taken = since, []
+    for _ in range(count):
+        now = pace.free_at(now)
+        assert pace.take(now)
+        taken.append(now)
+    return taken
+
+
+@pytest.mark.parametrize("per_minute", [1, 2, 7, 59, 60, 61, 600, 6_000])
+def test_a_pace_is_even_and_uses_what_it_may(per_minute: int) -> None:
+    taken = taken_in_turn(Pace(per_minute), NOW, 3 * per_minute)
+    burst = max(1, per_minute // 60)
+    assert taken[burst - 1] - NOW < 0.001, "a second's worth may go at once"
+    gaps = [later - earlier for earlier, later in zip(taken[burst:], taken[burst + 1:], strict=False)]
+    assert max(gaps, default=1) <= 1.01 * min(gaps, default=1)
+    assert (taken[-1] - NOW) / 60 <= 3.1, "a fiftieth and the margin of a minute are lost"
+
+
+@given(st.integers(1, 200), st.lists(st.floats(0, 90), max_size=40))
+def test_no_sixty_seconds_hold_more_than_the_pace(per_minute: int, gaps: list[float]) -> None:
+    pace, now = Pace(per_minute), NOW
+    taken: list[float] = []
+    for gap in gaps:
+        now += gap
+        while pace.free_at(now) == now:
+            assert pace.take(now)
+            taken.append(now)
+        assert not pace.take(now)
+    for earlier, later in zip(taken, taken[per_minute:], strict=False):
+        assert later >= earlier + 60
+
+
+def test_a_pace_that_is_used_late_catches_up_by_a_second_at_most() -> None:
+    pace = Pace(600)
+    assert all(pace.take(NOW + number / 10) for number in range(5))
+    assert sum(pace.take(NOW + 3_600) for _ in range(100)) == 10
+
+
+def test_without_a_limit_there_is_always_a_turn() -> None:
+    pace = Pace(None)
+    assert all(pace.take(NOW) for _ in range(1_000))
+    assert (pace.free_at(NOW), pace.book(NOW), pace.per_second) == (NOW, NOW, math.inf)
+
+
+def test_less_than_one_a_minute_is_one_in_so_many_minutes() -> None:
+    taken = taken_in_turn(Pace(0.25), NOW, 4)
+    assert [round((at - NOW) / 60) for at in taken] == [0, 4, 8, 12]
+
+
+def test_a_booked_turn_is_the_next_one_and_one_that_is_spent_makes_others_wait() -> None:
+    pace = Pace(60)
+    assert [round(pace.book(NOW) - NOW, 2) for _ in range(3)] == [0, 1, 2]
+    pace.spend(NOW)
+    assert round(pace.free_at(NOW) - NOW, 2) == 4.01
+    assert not pace.take(NOW + 3)
+
+
+def test_a_pace_follows_a_reload() -> None:
+    pace = Pace(60)
+    taken_in_turn(pace, NOW, 5)
+    pace.per_minute = 6_000
+    assert pace.take(NOW + 5)
+    pace.per_minute = None
+    assert pace.take(NOW)

@@ -1,6 +1,6 @@
 """When a vendor is asked again: the bounds hold whatever is known, and the reason is told.
 
-Not held here: a vendor's budget of polls (`test_admission`), what the polls say (`tests/engine`).
+Not held here: what is learned of render times (`test_render_times`), a vendor's budget (`tests/engine`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.pacing import Bounds, PollPlan, next_look, next_poll, no_sooner, poll_again
+from gateway.core.render_times import RenderTimes
 from tests.core.made import NOW
 
 BOUNDS = Bounds(2, 30)
@@ -24,54 +25,91 @@ class Even(random.Random):
         return (a + b) / 2
 
 
-def delay(age: float, eta_seconds: float | None = None) -> tuple[float, str]:
-    """The pause and its reason without jitter."""
-    plan = next_poll(NOW + age, NOW, BOUNDS, Even(), eta_seconds=eta_seconds)
-    return round(plan.at - NOW - age, 3), plan.why
+def delay(age: float, eta_seconds: float | None = None, bounds: Bounds = BOUNDS) -> tuple[float, str]:
+    """The pause and its reason without jitter, where nothing is known."""
+    plan = next_poll(NOW + age, NOW, bounds, Even(), eta_seconds=eta_seconds)
+    return round(plan.at - NOW - age, 2), plan.why
 
 
-@pytest.mark.parametrize(
-    ("age", "expected"),
-    [(0, (2, "first")), (5, (2, "schedule")), (20, (3, "schedule")), (100, (15, "schedule")),
-     (1e6, (30, "schedule"))],
-)
-def test_the_pause_is_a_share_of_the_age_of_the_render(age: float, expected: tuple[float, str]) -> None:
-    assert delay(age) == expected
+@pytest.mark.parametrize("age", [0, 5, 20, 100, 1_100])
+def test_where_nothing_is_known_the_pause_is_ten_seconds(age: float) -> None:
+    assert delay(age) == (10, "prior")
+
+
+def test_a_very_old_render_is_asked_for_ever_less_up_to_poll_max() -> None:
+    pauses = [delay(age)[0] for age in (1_300, 1_800, 2_400, 3_000)]
+    assert pauses == sorted(pauses)
+    assert (12 < pauses[1] < 18, 18 < pauses[2] < 25) == (True, True)
+    assert delay(7_200) == delay(1e6) == (30, "poll_max")
 
 
 @pytest.mark.parametrize(
     ("eta_seconds", "expected"),
-    [(5, (5, "eta")), (15, (15, "schedule")), (500, (15, "schedule")), (0, (15, "schedule")),
-     (-9, (15, "schedule")), (0.5, (2, "schedule")), (float("nan"), (15, "schedule")),
-     (float("inf"), (15, "schedule"))],
+    [(5, (5, "eta")), (10.1, (10, "prior")), (500, (10, "prior")), (0, (10, "prior")), (-9, (10, "prior")),
+     (0.5, (2, "poll_min")), (float("nan"), (10, "prior")), (float("inf"), (10, "prior"))],
 )
 def test_the_vendors_guess_counts_if_it_is_sooner(eta_seconds: float, expected: tuple[float, str]) -> None:
     assert delay(100, eta_seconds) == expected
 
 
-def test_a_clock_that_went_back_makes_a_young_render() -> None:
-    assert delay(-3600) == (2, "first")
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [(Bounds(20, 30), (20, "poll_min")), (Bounds(2, 6), (6, "poll_max")), (Bounds(60, 60), (60, "poll_min"))],
+)
+def test_the_bounds_win(bounds: Bounds, expected: tuple[float, str]) -> None:
+    assert delay(100, None, bounds) == expected
 
+
+def test_a_clock_that_went_back_makes_a_young_render() -> None:
+    assert delay(-3600) == (10, "prior")
+
+
+# --- where a budget is short --------------------------------------------------------------------------
+
+def test_a_short_budget_stretches_every_pause_and_remembers_what_was_wished() -> None:
+    plan = next_poll(NOW + 100, NOW, Bounds(2, 75, 5.0), Even())
+    assert (round(plan.at - NOW - 100, 2), plan.why, round(plan.wished_seconds or 0, 2)) == (50, "budget", 10)
+    assert delay(100, 4, Bounds(2, 75, 5.0)) == (20, "eta"), "the vendor's guess too"
+    assert delay(100, None, Bounds(2, 40, 5.0)) == (40, "poll_max")
+
+
+def test_a_stretched_pause_ends_where_so_many_polls_would_have_been() -> None:
+    times = RenderTimes()
+    for _ in range(100):
+        times.add(100.0)
+    alone = next_poll(NOW + 85, NOW, Bounds(0.01, 900), Even(), times=times)
+    short = next_poll(NOW + 85, NOW, Bounds(0.01, 900, 4.0), Even(), times=times)
+    assert (alone.why, short.why) == ("learned", "budget")
+    assert alone.at < short.at < NOW + 85 + 3 * (alone.at - NOW - 85), "polls stand close around the end"
+
+
+# --- always -------------------------------------------------------------------------------------------
 
 _ends = st.floats(0.01, 3600)
-_bounds = st.tuples(_ends, _ends).map(lambda pair: Bounds(min(pair), max(pair)))
+_bounds = st.tuples(_ends, _ends, st.floats(1, 100)).map(
+    lambda drawn: Bounds(min(drawn[:2]), max(drawn[:2]), drawn[2])
+)
 _seeds = st.integers(0, 2**31)
+_seen = st.lists(st.floats(0, 1e6), max_size=60)
 
 
-@given(st.floats(-1e6, 1e6), _bounds, _seeds, st.none() | st.floats())
+@given(st.floats(-1e6, 1e6), _bounds, _seeds, st.none() | st.floats(), _seen)
 def test_no_poll_is_sooner_than_poll_min_or_later_than_poll_max(
-    age: float, bounds: Bounds, seed: int, eta_seconds: float | None
+    age: float, bounds: Bounds, seed: int, eta_seconds: float | None, seen: list[float]
 ) -> None:
-    plan = next_poll(age, 0.0, bounds, random.Random(seed), eta_seconds=eta_seconds)
-    slack = 1e-6
-    assert bounds.min_seconds * 0.9 - slack <= plan.at - age <= bounds.max_seconds * 1.1 + slack
+    times = RenderTimes()
+    for seconds in seen:
+        times.add(seconds)
+    plan = next_poll(age, 0.0, bounds, random.Random(seed), times=times, eta_seconds=eta_seconds)
+    assert bounds.min_seconds - 1e-6 <= plan.at - age <= bounds.max_seconds + 1e-6
+    assert (plan.wished_seconds or 0) * bounds.stretch <= bounds.max_seconds * 1.000001
 
 
 def test_the_jitter_is_a_tenth_to_both_sides() -> None:
     chance = random.Random(5)
     delays = [next_poll(NOW + 100, NOW, BOUNDS, chance).at - NOW - 100 for _ in range(500)]
-    assert 13.5 <= min(delays) < 13.6
-    assert 16.4 < max(delays) <= 16.5
+    assert 9 <= min(delays) < 9.1
+    assert 10.9 < max(delays) <= 11.01
 
 
 @given(_bounds, _seeds, st.integers(1, 1000), st.none() | st.floats(allow_nan=False))

@@ -51,8 +51,9 @@ async def caller(world: World, order: Order) -> None:
 async def _orders(world: World, order: Order) -> str | None:
     """Order it; who has a key asks until there is an answer, who has none asks once."""
     pause, longest = AGAIN_SECONDS
+    chance = world.chance(f"caller of order {order.number}")
     for _ in range(TRIES if order.key is not None else 1):
-        process = world.process
+        process = world.reached(chance)
         if process is not None:
             try:
                 video_id = await _asks(world, process, order)
@@ -136,7 +137,7 @@ def _give_back(engine: Engine, video_id: str, added: asyncio.Future[Idempotency 
 
 async def _acts(world: World, order: Order, act: Act, video_id: str) -> None:
     """Do it once; whether it succeeds or not, nobody repeats it."""
-    process = world.process
+    process = world.reached(world.chance(f"{act.verb} of order {order.number}"))
     if process is None:
         return
     try:

@@ -122,7 +122,8 @@ def _ended(case: Case) -> Iterator[Problem]:
     """Every task is terminal, and by its deadline: in the gateway's own time, but for troubles."""
     task, history = case.task, case.history
     if task.state not in TERMINAL:
-        yield f"lost: {case.name} is still {task.state}"
+        if not history.is_shared:  # by its owner's clock it may have time: `replica_checks`
+            yield f"lost: {case.name} is still {task.state}"
         return
     slack = SLACK_SECONDS + history.trouble_seconds + history.jump_seconds + history.disk_trouble_seconds
     if task.completed_at is None or task.completed_at > task.deadline_at + slack:
@@ -133,7 +134,9 @@ def _ended(case: Case) -> Iterator[Problem]:
 def _caused(case: Case) -> Iterator[Problem]:
     """Every end has a cause that somebody outside saw."""
     task, known = case.task, case.known
-    has_died = any(life.end not in ("alive", "is over") for life in case.history.lives)
+    has_died = case.history.outlived > 0 or any(
+        life.end not in ("alive", "is over") for life in case.history.lives
+    )
     refusals = {one.refusal for one in case.sent}
     causes = {
         "completed": any(one.told_done_at is not None for one in known),
@@ -190,6 +193,8 @@ def _is_excused(history: History, at: float, by: int) -> bool:
     """Whether the process that heard something may have died before it was stored."""
     margin = SAVED_SECONDS + history.disk_trouble_seconds + history.trouble_seconds
     life = next((life for life in history.lives if life.number == by), None)
+    if life is not None and any(start <= at + margin and at <= end for start, end in life.troubles):
+        return True
     if life is None or life.end in ("alive", "is over"):
         return False
     return life.ended_at is not None and life.ended_at <= at + margin
@@ -298,6 +303,7 @@ def _ending(history: History) -> Iterator[Problem]:
 def _polls(history: History) -> Iterator[Problem]:
     """No job is asked for more often than poll_min allows; a new process, or a jump, may ask at once."""
     extra = 3 + len(history.lives) + (2 if history.jump_seconds or history.trouble_seconds else 0)
+    extra += 5 * history.outlived  # who does not know yet that others have taken over asks, too
     for one in history.submissions:
         if len(one.polls) < 2:
             continue
@@ -313,6 +319,8 @@ def _rates(history: History) -> Iterator[Problem]:
     """No more submits in a minute than the provider takes, as it counts; a slow disk may hold two back."""
     if history.disk_trouble_seconds or history.jump_seconds or history.trouble_seconds:
         return
+    if history.is_shared:
+        return  # watched as it happens, over all of them: `promises`
     for name, most in history.limits.items():
         by_process: dict[int, list[float]] = {}
         for one in history.submissions:

@@ -44,7 +44,7 @@ class Disk:
 
     async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """All rows of one statement."""
-        await self._process.may_go_on()
+        self._process.must_live()
         self._breaks("read", self._plan.fails / 2)
         return await self._real.read(sql, args)
 
@@ -60,7 +60,7 @@ class Disk:
         self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
     ) -> list[Row]:
         """One atomic write; what was handed over goes on when its caller is cancelled, as in the driver."""
-        await self._process.crosses("write begins")
+        self._process.crosses("write begins")
         self._breaks("write", self._plan.fails)
         now, most = self._world.time(), self._plan.slow_seconds
         before = after = 0.0
@@ -83,7 +83,7 @@ class Disk:
         if self._process.is_outlived and not outlived:
             raise StorageError("the connection was lost while the process stood still")
         rows = await self._real.write(steps)
-        await self._process.crosses("write is done")
+        self._process.crosses("write is done")
         await self._until(ends_at)
         if self._plan.lies and self._chance.random() < self._plan.lies:
             self._count("write is done and denied")
@@ -96,7 +96,7 @@ class Disk:
         now = self._world.time()
         if at > now:
             await asyncio.sleep(at - now)
-            await self._process.may_go_on()
+            self._process.must_live()
 
     async def migrate(self, folder: Path = MIGRATIONS) -> int:
         """The world has done that."""

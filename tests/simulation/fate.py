@@ -35,7 +35,7 @@ async def _happens(world: World, happening: Happening) -> None:
     if process is None:
         return
     if happening.kind == "stop":
-        world.process = None
+        world.gone(process)
         world.say("fate", f"{process.name} is asked to stop")
         await process.stop()
         process.kill("stopped")

@@ -66,12 +66,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Life(msgspec.Struct, kw_only=True):
-    """One process: from when to when (virtual seconds), and how it ended."""
+    """One process: from when to when (virtual seconds), and how it ended.
+
+    `troubles`: when it stood still or was cut off.
+    """
 
     number: int
     born_at: float
     ended_at: float | None = None
     end: str = "alive"
+    troubles: list[tuple[float, float]] = []
 
 
 class Ending(msgspec.Struct, kw_only=True):
@@ -90,7 +94,8 @@ class History(msgspec.Struct, kw_only=True):
     """Everything. `trouble_seconds`: how long in all nothing could be done in time (down, paused, no disk).
 
     `notes` are breaches that were seen on the way, each with its class. `disk_trouble_seconds`: how long a
-    save may take.
+    save may take. With replicas: how often one was declared dead and lived (`outlived`), how long it took to
+    take over from one that was killed.
     """
 
     wall_start: float = 1_800_000_000.0
@@ -106,6 +111,9 @@ class History(msgspec.Struct, kw_only=True):
     disk_trouble_seconds: float = 0.0
     notes: list[str] = []
     is_calm: bool = False
+    is_shared: bool = False
+    outlived: int = 0
+    takeover_seconds: list[float] = []
     has_queue_limit: bool = False
     poll_min: dict[str, float] = {}
     poll_max: dict[str, float] = {}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from gateway.core.facts import Abandoned, Adopted, Fact, ResubmitAllowed
 from gateway.core.health import HoldAction
 from gateway.core.states import Task
-from gateway.storage.db import Duplicate, StorageError
-from gateway.storage.rows import Hold, task_of
-from gateway.storage.store import TASK_GET
+from gateway.core.tasks import apply
+from gateway.storage.db import Duplicate, GuardFailed, StorageError
+from gateway.storage.rows import Hold
 from providers.spec import MakesRefs, Submitted
 from tests.simulation.plan import Command
 from tests.simulation.process import ConnectionLost, Process
@@ -35,7 +35,7 @@ async def operator(world: World) -> None:
 
 async def _does(world: World, command: Command) -> bool:
     """Whether it was answered."""
-    process = world.process
+    process = world.reached(world.chance(f"operator at {world.time()}"))
     if process is None:
         return False
     try:
@@ -57,10 +57,13 @@ async def _holds(process: Process, command: Command) -> None:
         await process.store.hold_put(
             Hold(provider=command.provider, action=action, by=WHO, at=process.now())
         )
-        provider.health.hold = action
+        process.fleet.hold(command.provider, action)
+        if process.world.server is not None:
+            process.world.server.promises.ordered(command.provider)
     else:
         await process.store.hold_delete(command.provider)
-        provider.health.resume()
+        provider.gate.resume()
+        process.fleet.hold(command.provider, None)
     process.engine.look()
     process.world.say("operator", f"{command.verb} {command.provider}")
 
@@ -72,15 +75,26 @@ async def _resolves(world: World, process: Process, command: Command) -> None:
     )
     if not rows:
         return
-    task = task_of(world.rows(TASK_GET, str(rows[0][0]))[0])
-    fact = _fact(world, process, command, task)
-    if fact is None:
-        return
-    world.say("operator", f"{command.verb} {task.id[-6:]}")
+    video_id = str(rows[0][0])
+    world.say("operator", f"{command.verb} {video_id[-6:]}")
     try:
-        await process.request(process.engine.save(task, fact))
+        await process.request(_decides(world, process, command, video_id))
     except Duplicate:
         world.say("operator", "is told that the job belongs to another video")
+
+
+async def _decides(world: World, process: Process, command: Command, video_id: str) -> None:
+    """Save the decision; what changed meanwhile is looked at again, as long as there is one to make."""
+    while True:
+        task = await process.store.task_get(video_id)
+        fact = None if task is None else _fact(world, process, command, task)
+        if task is None or fact is None or task.state != "submission_unknown":
+            return
+        try:
+            await process.store.task_save(apply(task, fact, process.now()))
+        except GuardFailed:
+            continue
+        return
 
 
 def _fact(world: World, process: Process, command: Command, task: Task) -> Fact | None:

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from gateway.engine.replica import ReplicaRole
 from providers.spec import Charged
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ ProviderName: TypeAlias = Literal["highway", "myrouter", "unified"]
 Policy: TypeAlias = Literal["hold", "fail", "resubmit"]
 Strategy: TypeAlias = Literal["priority", "weighted", "cheapest", "fastest"]
 HappeningKind: TypeAlias = Literal["kill", "stop", "pause", "zombie", "wall"]
+PerilKind: TypeAlias = Literal["kill", "stop", "freeze", "cut_off", "cut_vendors", "clock"]
 OutageKind: TypeAlias = Literal["refused", "silent", "unavailable", "auth", "credit"]
 Verb: TypeAlias = Literal["cancel", "detach", "delete", "resend"]
 OperatorVerb: TypeAlias = Literal["pause", "resume", "drain", "adopt", "fail", "resubmit"]
@@ -148,8 +150,44 @@ class DiskPlan(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.slow or self.fails or self.lies or self.outages)
 
 
+class Peril(msgspec.Struct, frozen=True):
+    """Something that befalls one of several replicas, at `slot`; `seconds`: how long, or how far off.
+
+    `is_silent`: whoever is cut off hears nothing, not even a refusal.
+    """
+
+    kind: PerilKind
+    at: float
+    seconds: float
+    slot: int
+    is_silent: bool
+
+
+class ReplicaPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several processes on one database: `skew_seconds` is how far its wall clock is off."""
+
+    role: ReplicaRole
+    place: str
+    skew_seconds: float
+
+
+class SharedPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is besides where several replicas share a database.
+
+    `freeze_points`: at which crossings a process stands still, and for how long. `news_lost`: the share 0..1.
+    """
+
+    replicas: tuple[ReplicaPlan, ...]
+    perils: tuple[Peril, ...]
+    freeze_points: tuple[tuple[int, float], ...]
+    news_lost: float
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole scenario of `seed`. `crash_points` are counts of crossings at which the process dies."""
+    """The whole scenario of `seed`. `crash_points` are counts of crossings at which the process dies.
+
+    `shared`: several replicas serve at once; None: one process, then the next.
+    """
 
     seed: int
     families: tuple[str, ...]
@@ -162,6 +200,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     crash_points: tuple[int, ...]
     commands: tuple[Command, ...]
     disk: DiskPlan
+    shared: SharedPlan | None = None
 
     @property
     def is_calm(self) -> bool:

@@ -16,15 +16,19 @@ import msgspec
 from gateway.core import tasks
 from gateway.core.admission import Gate
 from gateway.core.facts import Accepted, Fact, NotSent, SubmitUnknown
+from gateway.core.lease import Lease
 from gateway.core.pacing import PollPlan
 from gateway.core.states import Change, Task
 from gateway.core.tasks import IllegalTransition
-from gateway.engine import loop, poll, submit, takeover
+from gateway.engine import entering, loop, poll, submit, takeover
+from gateway.engine import replica as replica_life
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
+from gateway.engine.replica import Replica
 from gateway.engine.steps import STEPS
+from gateway.storage import replicas
 from gateway.storage import store as statements
-from gateway.storage.db import Duplicate, GuardFailed, StorageError
+from gateway.storage.db import Duplicate, GuardFailed, Step, StorageError
 from gateway.storage.replicas import Room
 from gateway.storage.store import Store
 from providers.spec import Failed, VendorError
@@ -142,6 +146,70 @@ def _nobody_asks() -> Patch:
     return patch.object(loop, "next_poll", wrong)
 
 
+def _lease_never_ends() -> Patch:
+    """A replica takes itself for alive however long nobody has noted a beat of it."""
+    return patch.object(Lease, "is_held", True)
+
+
+def _claim_is_no_version() -> Patch:
+    """Who takes over leaves the version as it was: the one before can still save."""
+    return patch.object(statements, "TASKS_CLAIM", statements.TASKS_CLAIM.replace(", version = version + 1", ""))
+
+
+def _caps_are_of_a_process() -> Patch:
+    """Each replica counts its own jobs alone against what the provider takes."""
+
+    def wrong(engine: Engine, name: str) -> Room | None:
+        return None
+
+    return _Both(patch.object(entering, "room_at", wrong), patch.object(submit, "room_at", wrong))
+
+
+def _old_name_is_kept() -> Patch:
+    """A replica that was declared dead declares itself alive, and goes on with what it knows."""
+    revived = f"{replicas.REPLICA_BEAT.split(' where ', 1)[0]}, ended_at = null where id = $1"
+
+    async def wrong(replica: Replica) -> None:
+        engine = replica._engine  # noqa: SLF001 - what is to be broken
+        begun = engine.lease.begun()
+        step = Step(revived, (engine.replica, "{}"))
+        await engine.insist("", lambda: engine.store._database.write((step,)))  # noqa: SLF001
+        engine.lease.confirmed(begun)
+
+    return patch.object(Replica, "_rejoin", wrong)
+
+
+def _missed_news_are_not_looked_up() -> Patch:
+    """That something may have been missed is taken for nothing new, and nobody looks by himself."""
+    real = Replica._heard  # noqa: SLF001 - what is to be broken
+
+    def wrong(replica: Replica, text: str | None) -> None:
+        if text is not None:
+            real(replica, text)
+
+    return _Both(patch.object(Replica, "_heard", wrong), patch.object(replica_life, "MISSED_SECONDS", 1e9))
+
+
+class _Both:
+    """Two patches that belong together."""
+
+    def __init__(self, *patches: Patch) -> None:
+        self._patches = patches
+
+    def start(self) -> None:
+        """For good."""
+        for one in self._patches:
+            one.start()
+
+    def __enter__(self) -> None:
+        for one in self._patches:
+            one.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for one in reversed(self._patches):
+            one.__exit__(*error)
+
+
 def _due() -> dict[str, Callable[[Engine, Task], Awaitable[None]]]:
     table: Mapping[str, Callable[[Engine, Task], Awaitable[None]]] = STEPS.due
     assert isinstance(table, dict)
@@ -160,6 +228,11 @@ PLANTED: Final[Mapping[str, Callable[[], Patch]]] = {
     "could not ask taken for failed": _could_not_ask_is_failed,
     "nobody asks": _nobody_asks,
     "idempotency key not unique": _key_is_not_unique,
+    "lease never ends": _lease_never_ends,
+    "claim leaves the version": _claim_is_no_version,
+    "caps counted per process": _caps_are_of_a_process,
+    "name kept after death": _old_name_is_kept,
+    "missed news not looked up": _missed_news_are_not_looked_up,
 }
 
 

@@ -12,6 +12,7 @@ import contextvars
 from collections.abc import Coroutine
 from decimal import Decimal
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ from gateway.core.lease import Lease
 from gateway.core.states import Event, Task
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
-from gateway.engine.replica import Identity, follow
+from gateway.engine.replica import Identity, ReplicaRole, follow
 from gateway.engine.steps import STEPS
 from gateway.engine.watch import Outside
 from gateway.settings import Price, ProviderSettings, Settings, parse
@@ -31,8 +32,10 @@ from gateway.telemetry import Telemetry
 from providers import adapters
 from providers.http import Account, Clocks, Limits, VendorHTTP
 from tests.simulation.disk import Disk
+from tests.simulation.frost import OWNER, Turn
 from tests.simulation.history import Life
 from tests.simulation.plan import CENTS_PER_SECOND, Plan, VendorPlan
+from tests.simulation.shared_database import Link
 from tests.simulation.wire import Wire
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DRAIN_SECONDS: Final = 20.0  # as in gateway.app
+GOODBYE_SECONDS: Final = 3.0
 CONFIGURATION: Final = """
 [providers.highway]
 adapter = "highwayapi"
@@ -55,7 +59,6 @@ base_url = "https://api.aihubmax.com"
 api_key = { env = "KEY" }
 """
 ALONE: Final = Identity("all", "", "0", lambda: "unused")
-OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("OWNER", default=None)
 
 
 class ConnectionLost(Exception):
@@ -65,38 +68,44 @@ class ConnectionLost(Exception):
 class Clock:
     """As `gateway.app.SteadyClock`: follows the machine's clock forward, never back."""
 
-    def __init__(self, world: World) -> None:
-        self._world, self._offset = world, 0.0
+    def __init__(self, process: Process) -> None:
+        self._process, self._offset = process, 0.0
 
     def __call__(self) -> float:
         """Now."""
-        elapsed = self._world.loop.skew
-        self._offset = max(self._offset, self._world.wall() - elapsed)
+        elapsed = self._process.world.loop.skew
+        self._offset = max(self._offset, self._process.wall() - elapsed)
         return elapsed + self._offset
 
 
 class Process:
-    """One life of the gateway.
+    """One life of the gateway, at its slot among those that serve at once.
 
     `is_outlived`: it stood still, and another one has taken over from it.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world, self.number = world, len(world.processes)
+    def __init__(self, world: World, slot: int) -> None:
+        self.world, self.number, self.slot = world, len(world.processes), slot
         self.name = f"gateway-{self.number}"
-        self.is_dead = self.is_outlived = False
+        self.is_dead = self.is_outlived = self.is_frozen = False
+        self.asleep: list[Turn] = []  # what waits while it is frozen
         self.tasks: list[asyncio.Task[Any]] = []
         self.life = Life(number=self.number, born_at=world.time())
-        self.now, self.chance = Clock(world), world.chance(self.name)
+        self.identity, self.skew_seconds = self._identity()
+        self.is_stopping = False
+        self.cut_from_vendors_until = -1.0
+        self.now, self.chance = Clock(self), world.chance(self.name)
+        started_at = world.time()
+        # Seconds since something or other, as machines count them; they pass while it stands still, too.
+        self.lease = Lease(lambda: 77.0 + world.time() - started_at, is_shared=world.server is not None)
         self._following: asyncio.Task[None] | None = None
-        self._requests: set[asyncio.Task[Any]] = set()
-        self._thawed = asyncio.Event()
-        self._thawed.set()
-        self._context = contextvars.copy_context()
-        self._context.run(OWNER.set, self)
+        self._gone: asyncio.Future[None] = world.loop.create_future()  # its callers need not wait
+        self.context = contextvars.copy_context()
+        self.context.run(OWNER.set, self)
         telemetry = _telemetry()
         telemetry.log = Log(self)
-        self.store, self.fleet = Store(Disk(self)), Fleet(self.chance)
+        self.link = None if world.server is None else Link(self, world.server)
+        self.store, self.fleet = Store(self.link or Disk(self)), Fleet(self.chance)
         self.store.listen(self._saved)
         settings = settings_of(world.plan)
         wire = Wire(self)
@@ -104,9 +113,8 @@ class Process:
         self.fleet.use(settings, [
             self._provider(entry, plans[name], wire, telemetry) for name, entry in settings.providers.items()
         ])
-        self.engine = Engine(
-            self.store, self.fleet, telemetry, Outside(self.now, self.chance, self.name, Lease(self.now)), STEPS
-        )
+        outside = Outside(self.now, self.chance, self.name, self.lease, follows=self.role != "api")
+        self.engine = Engine(self.store, self.fleet, telemetry, outside, STEPS)
         world.processes.append(self)
         world.history.lives.append(self.life)
 
@@ -116,10 +124,43 @@ class Process:
         account = Account(base_url=entry.base_url, api_key="secret", auth_scheme=entry.adapter.auth_scheme)
         door = VendorHTTP(
             account, fresh=wire, pooled=wire, observe=partial(telemetry.vendor_called, plan.name),
-            limits=Limits(submit_seconds=entry.submit_timeout),
-            clocks=Clocks(monotonic=self.world.time, wall=self.world.wall),
+            limits=Limits(submit_seconds=entry.submit_timeout, may_send=lambda: self.lease.is_held),
+            clocks=Clocks(monotonic=self.world.time, wall=self.wall),
         )
         return make_provider(entry, entry.adapter.build(door))
+
+    def _identity(self) -> tuple[Identity, float]:
+        """Who it is among others, and how far its clock is off."""
+        shared = self.world.plan.shared
+        if shared is None:
+            return ALONE, 0.0
+        plan, names = shared.replicas[self.slot], count(1)
+
+        def new_name() -> str:
+            self.world.history.outlived += 1
+            return f"{self.name}.{next(names)}"
+
+        return Identity(plan.role, plan.place, "0", new_name), plan.skew_seconds
+
+    @property
+    def role(self) -> ReplicaRole:
+        """What it does."""
+        return self.identity.role
+
+    def wall(self) -> float:
+        """What its machine's clock shows."""
+        return self.world.wall() + self.skew_seconds
+
+    def is_disturbed(self, seconds: float) -> None:
+        """For so long from now it cannot do what it should."""
+        now = self.world.time()
+        self.life.troubles.append((now, now + seconds))
+
+    def undisturbed_since(self) -> float:
+        """Since when it could do what it should; now while it cannot."""
+        ends = [end for _, end in self.life.troubles]
+        ends += [end for start, end in self.world.plan.disk.outages if start <= self.world.time()]
+        return max((*ends, self.life.born_at))
 
     @property
     def has_claimed(self) -> bool:
@@ -131,7 +172,7 @@ class Process:
     def start(self) -> None:
         """Take over what is unfinished, and run."""
         self.world.say(self.name, "starts")
-        self._following = self.spawn(follow(self.engine, ALONE))
+        self._following = self.spawn(follow(self.engine, self.identity))
         self._following.add_done_callback(self._ended)
 
     def _ended(self, following: asyncio.Task[None]) -> None:
@@ -142,7 +183,7 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something inside this process, to die with it."""
-        return self._context.run(self.world.loop.create_task, work)
+        return self.context.run(self.world.loop.create_task, work)
 
     async def request(self, work: Coroutine[Any, Any, T]) -> T:
         """Have this process do something for a caller. Raises ConnectionLost when it is gone, or dies."""
@@ -150,10 +191,9 @@ class Process:
             work.close()
             raise ConnectionLost
         task = self.spawn(work)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
-        await asyncio.wait([task])
-        if task.cancelled():
+        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # seen, whoever waits
+        await asyncio.wait([task, self._gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() or task.cancelled():
             raise ConnectionLost
         return task.result()
 
@@ -165,52 +205,80 @@ class Process:
         if self.life.ended_at is None:
             self.life.ended_at, self.life.end = self.world.time(), how
         self.world.say(self.name, how)
+        if self.world.server is not None:
+            self.world.server.promises.has_died(self)
         for task in self.tasks:
             task.cancel()
-        if self.world.process is self:
-            self.world.process = None
+        self._leaves()
+        self.thaw()
+
+    def _leaves(self) -> None:
+        """Nobody reaches it any more."""
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self.world.gone(self)
 
     async def stop(self) -> None:
         """As on SIGTERM: let submits under way end, for as long as an orchestrator waits; then it is gone."""
+        self.is_stopping = True
         stopping = self.spawn(self.engine.stop())
         await asyncio.wait([stopping], timeout=DRAIN_SECONDS)
         if self._following is not None:
             self._following.cancel()
+            if self.link is not None:  # it says goodbye
+                await asyncio.wait([self._following], timeout=GOODBYE_SECONDS)
+
+    def stand_still(self, seconds: float) -> None:
+        """Nothing of it runs for a while; its callers wait."""
+        if not self.is_frozen and not self.is_dead:
+            self.world.say(self.name, f"stands still for {seconds:.1f} s")
+            self.is_disturbed(seconds)
+            self.is_frozen = True
+            self.world.later(seconds, self.thaw)
 
     def freeze(self) -> None:
         """Stand still, and be taken for dead: its callers are gone."""
-        self._thawed.clear()
-        self.is_outlived = True
-        for request in sorted(self._requests, key=self.tasks.index):
-            request.cancel()
+        self.is_frozen = self.is_outlived = True
         self.life.ended_at, self.life.end = self.world.time(), "frozen"
         self.world.say(self.name, "stands still")
-        self.world.process = None
+        self._leaves()
 
     def thaw(self) -> None:
         """Go on, with whatever is remembered."""
+        if not self.is_frozen:
+            return
         self.world.say(self.name, "goes on")
-        self._thawed.set()
+        self.is_frozen = False
+        asleep, self.asleep = self.asleep, []
+        for turn in asleep:
+            self.world.loop.call_soon(turn.goes_on, context=turn.context)
 
     # --- its ways into the world --------------------------------------------------------------------
 
-    async def may_go_on(self) -> None:
-        """Return at once for who lives, later for who stands still. Raises CancelledError for the dead."""
-        if not self._thawed.is_set():
-            await self._thawed.wait()
+    def must_live(self) -> None:
+        """Raises CancelledError for the dead."""
         if self.is_dead:
             raise asyncio.CancelledError
 
-    async def crosses(self, what: str) -> None:
-        """A point where it may be planned to die."""
-        await self.may_go_on()
+    def crosses(self, what: str) -> None:
+        """A point where it may be planned to die. Raises CancelledError then."""
+        self.must_live()
         world = self.world
         world.crossings += 1
         if world.crash_points and world.crossings >= world.crash_points[0]:
             world.crash_points.pop(0)
             self.kill(f"dies where {what}")
-            world.loop.call_later(2.0, world.boot)
+            world.later(2.0, world.boot, self.slot)
             raise asyncio.CancelledError
+
+    async def crosses_or_stays(self, what: str) -> None:
+        """As `crosses`, where it may be planned to stand still, too."""
+        self.crosses(what)
+        points = self.world.freeze_points
+        if points and self.world.crossings >= points[0][0]:
+            self.stand_still(points.pop(0)[1])
+            await asyncio.sleep(0)  # which it does not get to do before it goes on
+            self.must_live()
 
     def _saved(self, task: Task, events: tuple[Event, ...]) -> None:
         for event in events:

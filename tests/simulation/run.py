@@ -17,14 +17,17 @@ from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from tests.simulation.callers import caller
 from tests.simulation.checker import Verdict, judge
 from tests.simulation.fate import fate
+from tests.simulation.frost import OWNER, FrostLoop
 from tests.simulation.history import History
 from tests.simulation.operators import operator
-from tests.simulation.plan import Plan, make_plan
-from tests.simulation.process import OWNER, Process
+from tests.simulation.perils import perils
+from tests.simulation.plan import Plan
+from tests.simulation.process import Process
+from tests.simulation.replica_checks import at_rest
+from tests.simulation.shared_plan import plan_of
 from tests.simulation.tongues import UNIFIED, V3
 from tests.simulation.vendor import Vendor
 from tests.simulation.world import World
-from tests.virtual import VirtualLoop
 
 HOSTS: Final = {
     "highway": "api.highwayapi.ai", "myrouter": "api.myrouter.ai", "unified": "api.aihubmax.com",
@@ -32,6 +35,9 @@ HOSTS: Final = {
 LOOK_SECONDS: Final = (30.0, 1800.0)  # between two looks whether all is over: the first, and at most
 ON_ITS_WAY_SECONDS: Final = 180.0  # for answers, and for writes that were handed over
 GRACE_SECONDS: Final = 3 * 3600.0  # after the last deadline: late answers, clocks that were set back
+SHARED_LOOK_SECONDS: Final = 3.0
+SHARED_GRACE_SECONDS: Final = 60.0
+REST_SECONDS: Final = 12.0  # enough for a takeover, and for a look at all that may have been missed
 LATE_SECONDS: Final = 26 * 3600.0  # for what is still looked up after its task has ended
 
 
@@ -46,12 +52,12 @@ class Outcome(msgspec.Struct):
 
 def run_seed(seed: int) -> Outcome:
     """Run the scenario of `seed`."""
-    return run_plan(make_plan(seed))
+    return run_plan(plan_of(seed))
 
 
 def run_plan(plan: Plan) -> Outcome:
     """Run a scenario."""
-    loop = VirtualLoop()
+    loop = FrostLoop()
     loop.set_task_factory(_make_task)  # type: ignore[arg-type]  # its type is an asyncio secret
     try:
         world = World(plan, _database(), loop, Process)
@@ -92,11 +98,16 @@ async def _everything(world: World) -> None:
     for plan in world.plan.vendors:
         tongue = UNIFIED if plan.name == "unified" else V3
         world.vendors[HOSTS[plan.name]] = Vendor(world, plan, tongue)
-    world.boot()
+    shared = world.plan.shared
+    for slot in range(1 if shared is None else len(shared.replicas)):
+        world.boot(slot)
     actors = [asyncio.create_task(caller(world, order)) for order in world.plan.orders]
-    actors += [asyncio.create_task(fate(world)), asyncio.create_task(operator(world))]
+    actors += [asyncio.create_task(actor(world)) for actor in (fate, operator, perils)]
     await asyncio.gather(*actors)
-    await _until_all_is_over(world)
+    if shared is None:
+        await _until_all_is_over(world)
+    else:
+        await _until_all_rest(world)
     await _end(world)
 
 
@@ -107,6 +118,25 @@ async def _until_all_is_over(world: World) -> None:
                  last + GRACE_SECONDS + world.history.trouble_seconds + world.history.jump_seconds)
     await asyncio.sleep(ON_ITS_WAY_SECONDS)
     await _until(world, lambda process: not process.engine.tasks, world.time() + LATE_SECONDS)
+
+
+async def _until_all_rest(world: World) -> None:
+    """Let time pass until every video has ended, or long enough; then without faults, until all know it.
+
+    What is still looked up after its end stays so: here nobody beats for a day.
+    """
+    last = max((order.at + order.deadline for order in world.plan.orders), default=0.0)
+    latest = last + SHARED_GRACE_SECONDS + world.history.trouble_seconds
+    while world.time() < latest and world.unfinished():
+        await asyncio.sleep(SHARED_LOOK_SECONDS)
+    outages = [end for _, end in world.plan.disk.outages]
+    ends = [end for life in world.history.lives for _, end in life.troubles]
+    await asyncio.sleep(max(0.0, max((*outages, *ends), default=0.0) - world.time()))
+    world.has_faults, world.news_lost = False, 0.0
+    world.crash_points.clear()
+    world.freeze_points.clear()
+    await asyncio.sleep(REST_SECONDS)
+    world.history.notes += at_rest(world)
 
 
 async def _until(world: World, is_over: Callable[[Process], bool], latest: float) -> None:
@@ -122,7 +152,9 @@ async def _end(world: World) -> None:
     history, process = world.history, world.process
     world.is_over = True
     ending = history.ending
-    if process is not None:
+    if world.server is not None:
+        await _all_stop(world)
+    elif process is not None:
         ending.followed = [task_id[-6:] for task_id in process.engine.tasks]
         for name, provider in process.fleet.providers.items():
             ending.in_flight[name] = provider.gate.in_flight
@@ -140,6 +172,15 @@ async def _end(world: World) -> None:
     _sum_up(world)
 
 
+async def _all_stop(world: World) -> None:
+    """Replicas end together, as on SIGTERM."""
+    stopping = [process for _, process in sorted(world.serving.items())]
+    await asyncio.gather(*(process.stop() for process in stopping))
+    await asyncio.sleep(1)
+    for process in stopping:
+        world.history.ending.leaked += _left_over(process)
+
+
 def _left_over(process: Process) -> list[str]:
     """What still runs there, by name."""
     return [getattr(task.get_coro(), "__qualname__", "?") for task in process.tasks if not task.done()]
@@ -148,6 +189,10 @@ def _left_over(process: Process) -> list[str]:
 def _sum_up(world: World) -> None:
     history, plan = world.history, world.plan
     history.seconds = world.time()
+    history.is_shared = plan.shared is not None
+    if plan.shared is not None:
+        skews = [one.skew_seconds for one in plan.shared.replicas]
+        history.jump_seconds += max(skews) - min(skews)
     history.crashes = sum(life.end not in ("is over", "alive", "stopped") for life in history.lives)
     disk = plan.disk
     if not disk.is_calm:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 # How a call ends for the gateway: an answer, or a failure of the transport.
-End: TypeAlias = Literal["answer", "refused", "connect_timeout", "silent", "reset", "cut", "slow"]
+End: TypeAlias = Literal["answer", "refused", "connect_timeout", "silent", "reset", "cut", "slow", "slow_connect"]
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -64,6 +64,7 @@ SUBMITS: Final = {
     "odd_id": Row(True, word="odd_id"),
     "second_hand_id": Row(True, word="second_hand_id"),
     "slow": Row(True, "slow"),
+    "slow_connect": Row(True, "slow_connect"),
 }
 POLLS: Final = {
     "fine": Row(False),
@@ -93,6 +94,8 @@ REFUSALS: Final = frozenset(
     {"throttled", "bad_key", "no_credit", "forbidden", "invalid", "bad_content", "gone"}
 )
 _SLOW_SECONDS: Final = (10.0, 70.0)
+_SLOW_CONNECT_SECONDS: Final = (1.0, 9.5)
+_ANSWERED: Final = ("answer", "slow", "slow_connect")
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -137,6 +140,10 @@ class Vendor:
             self._count(kind)
         return kind, SUBMITS[kind]
 
+    def connects_late(self) -> float:
+        """For how many seconds its door stays shut although somebody is behind it."""
+        return self._chance.uniform(*_SLOW_CONNECT_SECONDS)
+
     def submit(self, submission: Submission, kind: str, row: Row) -> Reply:
         """A create call has arrived: do the work or not, charge or not, and answer somehow."""
         if row.works:
@@ -147,13 +154,13 @@ class Vendor:
         said = self._answer_submit(submission, row)
 
         def on_delivered(process: int) -> None:
-            if row.word == "ok" and row.end in ("answer", "slow"):
+            if row.word == "ok" and row.end in _ANSWERED:
                 submission.told_at, submission.told_by = self.world.time(), process
             elif row.word in REFUSALS:
                 submission.refusal = row.word
             submission.is_unclear = submission.told_at is None and submission.refusal is None
 
-        end = "answer" if row.end == "slow" else row.end
+        end = "answer" if row.end in _ANSWERED else row.end
         return Reply(end=end, delay=delay, said=said, on_delivered=on_delivered)
 
     def _accept(self, submission: Submission) -> None:

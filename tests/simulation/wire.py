@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from tests.simulation.history import Submission
-from tests.simulation.vendor import Reply, Row, Vendor
+from tests.simulation.vendor import SUBMITS, Reply, Row, Vendor
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -44,7 +44,7 @@ class Wire(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send it to the vendor of that host, wait for what comes back."""
-        await self._process.may_go_on()
+        self._process.must_live()
         vendor = self._world.vendors[request.url.host]
         if request.method == "POST":
             reply = await self._submit(vendor, request)
@@ -78,16 +78,26 @@ class Wire(httpx.AsyncBaseTransport):
             sent_by=process.number, is_unclear=True,
         )
         world.history.submissions.append(submission)
+        if self._is_cut():
+            kind, row = "cut off", SUBMITS["connect_timeout"]
         if row.end in ("refused", "connect_timeout"):
             await asyncio.sleep(_CONNECT_SECONDS if row.end == "connect_timeout" else vendor.plan.latency / 2)
-            await process.may_go_on()
+            process.must_live()
             submission.refusal, submission.is_unclear = row.end, False
             return Reply(end=row.end, delay=0.0)
-        await asyncio.sleep(vendor.plan.latency / 2)
-        await process.crosses(f"{name} request leaves")
+        await process.crosses_or_stays(f"{name} is connected to")
+        connect_seconds = vendor.plan.latency / 2
+        await asyncio.sleep(connect_seconds + (vendor.connects_late() if row.end == "slow_connect" else 0.0))
+        await process.crosses_or_stays(f"{name} request leaves")
+        if self._is_cut() or not request.extensions["may_send"]():
+            submission.refusal, submission.is_unclear = "withheld", False
+            return Reply(end="refused", delay=0.0)
         # From here on it is out: nothing that happens to the process can take it back.
         submission.at, submission.has_left = world.time(), True
-        self._check_limit(vendor)
+        if world.server is None:
+            self._check_limit(vendor)
+        else:
+            world.server.promises.leaves(process, name, order)
         return await self._answer(_Call(vendor, submission, kind, row))
 
     async def _answer(self, call: _Call) -> Reply:
@@ -101,15 +111,15 @@ class Wire(httpx.AsyncBaseTransport):
             took = f"{call.submission.vendor_task_id} for {call.submission.cents} cents"
             world.say(name, f"order {order}: " + (took if call.submission.cents else "takes nothing"))
             if reply.end != "silent":
-                world.loop.call_later(reply.delay, deliver, reply)
+                world.later(reply.delay, deliver, reply)
 
         def deliver(reply: Reply) -> None:
-            if not answered.done() and not process.is_dead:
+            if not answered.done() and not process.is_dead and not self._is_cut():
                 answered.set_result(reply)
 
-        world.loop.call_later(call.vendor.plan.latency, arrives)
+        world.later(call.vendor.plan.latency, arrives)
         reply = await answered
-        await process.crosses(f"{name} answer arrives")
+        process.crosses(f"{name} answer arrives")
         return reply
 
     async def _poll(self, vendor: Vendor, request: httpx.Request) -> Reply:
@@ -119,11 +129,15 @@ class Wire(httpx.AsyncBaseTransport):
         kind, reply = vendor.poll(task_id)
         if kind != "fine":
             self._world.say(vendor.plan.name, f"is asked for {task_id}: {kind}")
-        if reply.end == "silent":
-            await self._world.loop.create_future()
         await asyncio.sleep(reply.delay)
-        await self._process.may_go_on()
+        if reply.end == "silent" or self._is_cut():
+            await self._world.loop.create_future()
+        self._process.must_live()
         return reply
+
+    def _is_cut(self) -> bool:
+        """Whether this process, alone, cannot reach any vendor."""
+        return self._world.time() < self._process.cut_from_vendors_until
 
     def _check_limit(self, vendor: Vendor) -> None:
         """Never more jobs at once, by the gateway's own rows, than the provider is said to take."""

@@ -6,6 +6,7 @@ Not held here: what anybody does.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,9 +17,10 @@ from gateway.storage.db import Row, Value
 from gateway.storage.rows import event_of, task_of
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import EVENTS_GET, REQUEST_GET, TASK_GET
+from tests.simulation.frost import FrostLoop
 from tests.simulation.history import History, Seen
 from tests.simulation.plan import Plan, stream
-from tests.virtual import VirtualLoop
+from tests.simulation.shared_database import Server
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -28,24 +30,32 @@ START = 1_800_000_000.0
 
 
 class World:
-    """One run. `database` survives every process; `process` is the one that callers reach, if any."""
+    """One run. `database` survives every process; `server` is what replicas reach it through.
+
+    `has_faults`: until it is to be seen whether all comes to rest.
+    """
 
     def __init__(
-        self, plan: Plan, database: SqliteDatabase, loop: VirtualLoop,
-        make_process: Callable[[World], Process],
+        self, plan: Plan, database: SqliteDatabase, loop: FrostLoop,
+        make_process: Callable[[World, int], Process],
     ) -> None:
         self.plan, self.database, self.loop = plan, database, loop
         self.make_process = make_process
         self.history = History(is_calm=plan.is_calm)
         self.trace: list[str] = []
         self.vendors: dict[str, Vendor] = {}
-        self.process: Process | None = None
+        self.serving: dict[int, Process] = {}  # by slot; without replicas there is one
         self.processes: list[Process] = []
         self.wall_offset = 0.0
         self.is_over = False
+        self.has_faults = True
+        self.news_lost = 0.0 if plan.shared is None else plan.shared.news_lost
         self.crossings = 0
         self.crash_points = list(plan.crash_points)
+        self.freeze_points = [] if plan.shared is None else list(plan.shared.freeze_points)
         self.changed = asyncio.Event()
+        self._outside = contextvars.copy_context()
+        self.server = None if plan.shared is None else Server(self)
 
     def chance(self, name: str) -> random.Random:
         """A generator for one actor."""
@@ -55,6 +65,10 @@ class World:
         """Virtual seconds since the start."""
         return self.loop.skew
 
+    def later(self, seconds: float, callback: Callable[..., object], *args: object) -> None:
+        """Do something by a timer of the world, which no process's fate touches."""
+        self.loop.call_later(seconds, callback, *args, context=self._outside)
+
     def wall(self) -> float:
         """What the machine's clock shows: Unix seconds, and it may jump."""
         return START + self.loop.skew + self.wall_offset
@@ -63,11 +77,30 @@ class World:
         """One line of the trace."""
         self.trace.append(f"{self.loop.skew:.3f} {actor} {what}")
 
-    def boot(self) -> None:
-        """Start a process, unless one serves already."""
-        if self.process is None and not self.is_over:
-            self.process = self.make_process(self)
-            self.process.start()
+    @property
+    def process(self) -> Process | None:
+        """The one that serves, where there is one at a time."""
+        return self.serving.get(0)
+
+    def reached(self, chance: random.Random) -> Process | None:
+        """Whom a request reaches: any that serves."""
+        slots = sorted(slot for slot, process in self.serving.items() if not process.is_frozen)
+        return self.serving[chance.choice(slots)] if len(slots) > 1 else self.serving.get(*slots or (0,))
+
+    def boot(self, slot: int = 0) -> None:
+        """Start a process, unless one serves there already."""
+        if slot not in self.serving and not self.is_over:
+            self.serving[slot] = self.make_process(self, slot)
+            self.serving[slot].start()
+
+    def gone(self, process: Process) -> None:
+        """It serves no more."""
+        if self.serving.get(process.slot) is process:
+            del self.serving[process.slot]
+
+    def server_now(self) -> float:
+        """What the server's clock shows; the world's where there is none."""
+        return self.wall() if self.server is None else self.server.now()
 
     def jobs_in_flight(self, provider: str) -> int:
         """How many stored videos have, or may have, a job at this provider."""

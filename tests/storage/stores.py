@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
 
 from gateway.core.states import Task, accepted_event
 from gateway.storage.db import Database
@@ -15,6 +19,10 @@ from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from gateway.storage.store import Store
 from tests import postgres
 from tests.core.made import make_task
+
+# A connection to PostgreSQL that has nothing to do with the driver; and two replicas' drivers.
+Admin: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Two: TypeAlias = tuple[PostgresDatabase, PostgresDatabase]
 
 TABLES = ("videos", "video_requests", "video_inputs", "video_labels", "events", "idempotency_keys")
 
@@ -97,3 +105,15 @@ async def sizes(database: Database) -> dict[str, int]:
     """How many rows each table has."""
     counted = [(await database.read(f"select count(*) from {table}"))[0][0] for table in TABLES]  # noqa: S608
     return {table: int(count or 0) for table, count in zip(TABLES, counted, strict=True)}
+
+
+async def stored(admin: Admin) -> set[str]:
+    """The videos, as somebody else sees them."""
+    return {str(row[0]) for row in await admin.fetch("select id from videos")}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until it is so."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 (it is whatever a test looks at, and sets no event)
+            await asyncio.sleep(0)

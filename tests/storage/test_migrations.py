@@ -1,37 +1,50 @@
 """How the schema comes to be: in order, once, whole or not at all, and never backwards.
 
-Not held here: two processes that do so at once (`test_processes.py`).
+Not held here: two processes that do so at once (`test_processes.py`, `test_postgres.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import pytest
 
 from gateway.core.facts import Candidate
 from gateway.core.states import Change, Task
-from gateway.storage import sqlite
-from gateway.storage.db import Migration, SchemaTooNew, Step, StorageError, migrations, pending
+from gateway.storage.db import (
+    Database,
+    Migration,
+    SchemaTooNew,
+    Step,
+    StorageError,
+    migrations,
+    pending,
+)
+from gateway.storage.postgres import PostgresDatabase
+from gateway.storage.postgres_batch import MARKS
 from gateway.storage.rows import Asked, Filters, Video
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
+from tests import postgres
 from tests.storage.stores import ids
 
 pytestmark = pytest.mark.anyio
 
-FIRST = Migration(1, "0001_first", "create table a (x bigint);\n")
-SECOND = Migration(2, "0002_second", """-- a; b
+Known: TypeAlias = Callable[..., Path]
+
+FIRST = "create table a (x bigint);\n"
+SECOND = """-- a; b
 create table b (x text default ';');
 insert into a values (1);
-""")
-BROKEN = Migration(3, "0003_broken", """create table c (x bigint);
+"""
+BROKEN = """create table c (x bigint);
 insert into a values (2);
 insert into no values (1);
-""")
+"""
+THIRD = "alter table schema_version add column runs_from bigint;\n"
 
 
 # What version 0.1.0 wrote: rows, word for word, so that they stay what they are.
@@ -65,36 +78,45 @@ RENDERING = Task(
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "reelgate.db"
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database, without any schema."""
+    if request.param == "sqlite":
+        opened: Database = SqliteDatabase(tmp_path / "reelgate.db")
+        yield opened
+        await opened.close()
+        return
+    async with postgres.database(is_empty=True) as url:
+        opened = PostgresDatabase(url)
+        yield opened
+        await opened.close()
 
 
 @pytest.fixture
-async def database(path: Path) -> AsyncIterator[SqliteDatabase]:
-    opened = SqliteDatabase(path)
-    yield opened
-    await opened.close()
+def known(tmp_path: Path) -> Known:
+    """A folder with these migrations, in order."""
+
+    def write(*texts: str) -> Path:
+        folder = tmp_path / "migrations"
+        folder.mkdir(exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
+        for number, text in enumerate(texts, 1):
+            (folder / f"{number:04}_step.sql").write_text(text)
+        return folder
+
+    return write
 
 
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> list[Migration]:
-    """The migrations that the program knows."""
-    some = [FIRST]
-    monkeypatch.setattr(sqlite, "migrations", lambda: some)
-    return some
+async def tables(database: Database) -> list[str]:
+    """The tables of the schema; the driver's own are not part of it."""
+    sql = "select name from sqlite_master where type = 'table'"
+    if database.is_shared:
+        sql = "select tablename::text from pg_tables where schemaname = 'public'"
+    return sorted(str(name) for (name,) in await database.read(sql) if name != MARKS)
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-async def tables(database: SqliteDatabase) -> list[str]:
-    rows = await database.read("select name from sqlite_master where type = 'table' order by name")
-    return [str(row[0]) for row in rows]
-
-
-async def test_the_real_ones_run_once(database: SqliteDatabase) -> None:
+async def test_the_real_ones_run_once(database: Database) -> None:
     assert await database.migrate() == len(migrations())
     before = await tables(database)
     assert await database.migrate() == 0
@@ -103,57 +125,57 @@ async def test_the_real_ones_run_once(database: SqliteDatabase) -> None:
     assert applied == [(migration.number, migration.name) for migration in migrations()]
 
 
-async def test_only_what_is_missing_is_run(database: SqliteDatabase, known: list[Migration]) -> None:
-    assert await database.migrate() == 1
-    known.append(SECOND)
-    assert await database.migrate() == 1
+async def test_only_what_is_missing_is_run(database: Database, known: Known) -> None:
+    assert await database.migrate(known(FIRST)) == 1
+    assert await database.migrate(known(FIRST, SECOND)) == 1
     assert await tables(database) == ["a", "b", "schema_version"]
     assert await database.read("select x from a") == [(1,)]
 
 
-async def test_one_that_fails_leaves_nothing_behind(database: SqliteDatabase, known: list[Migration]) -> None:
-    known += [SECOND, BROKEN]
+async def test_one_that_fails_leaves_nothing_behind(database: Database, known: Known) -> None:
     for _ in range(2):
-        with pytest.raises(StorageError, match=r"cannot migrate .*reelgate\.db: no such table: no"):
-            await database.migrate()
+        with pytest.raises(StorageError, match=r"cannot migrate .*: (no such table: no|relation \"no\")"):
+            await database.migrate(known(FIRST, SECOND, BROKEN))
         assert await tables(database) == ["a", "b", "schema_version"]
         assert await database.read("select x from a") == [(1,)]
         assert await database.read("select max(number) from schema_version") == [(2,)]
     await database.write((Step("insert into a values (7)", ()),))  # no transaction was left open
-    known[2] = Migration(3, "0003_mended", "create table c (x bigint)")
-    assert await database.migrate() == 1
+    assert await database.migrate(known(FIRST, SECOND, THIRD + "create table c (x bigint)")) == 1
 
 
-async def test_a_last_statement_needs_no_semicolon(database: SqliteDatabase, known: list[Migration]) -> None:
-    known.append(Migration(2, "0002_open", "insert into a values (1);\ninsert into a values (2)"))
-    await database.migrate()
+async def test_a_last_statement_needs_no_semicolon(database: Database, known: Known) -> None:
+    await database.migrate(known(FIRST, "insert into a values (1);\ninsert into a values (2)"))
     assert await database.read("select x from a") == [(1,), (2,)]
 
 
-async def test_a_newer_schema_is_refused_and_not_touched(
-    database: SqliteDatabase, path: Path, known: list[Migration]
-) -> None:
-    known.append(SECOND)
-    await database.migrate()
-    await database.close()
-    before = digest(path)
-    known.pop()
-    older = SqliteDatabase(path)
-    with pytest.raises(SchemaTooNew, match="has schema version 2, this program knows 1: start the newer"):
-        await older.migrate()
-    await older.close()
-    assert digest(path) == before
+async def test_a_newer_schema_is_refused_and_not_touched(database: Database, known: Known) -> None:
+    await database.migrate(known(FIRST, SECOND, THIRD))
+    before = await tables(database)
+    for texts in ((FIRST,), (FIRST, SECOND)):
+        with pytest.raises(SchemaTooNew, match=rf"has schema version 3, this program knows {len(texts)}"):
+            await database.migrate(known(*texts))
+    assert await tables(database) == before
+    assert await database.read("select count(*), max(number) from schema_version") == [(3, 3)]
 
 
-async def test_what_the_first_schema_holds_is_taken_along(
-    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+async def test_a_newer_schema_that_only_adds_is_shared_with_the_program_before(
+    database: Database, known: Known
 ) -> None:
-    everything = migrations()
-    monkeypatch.setattr(sqlite, "migrations", lambda: everything[:1])
-    assert await database.migrate() == 1
+    adds = "-- runs-from: 2\n" + THIRD
+    assert await database.migrate(known(FIRST, SECOND, adds)) == 3
+    assert await database.migrate(known(FIRST, SECOND)) == 0
+    with pytest.raises(SchemaTooNew, match="at least 2 is needed"):
+        await database.migrate(known(FIRST))
+    assert await database.migrate(known(FIRST, SECOND, adds, "create table c (x bigint)")) == 1
+    with pytest.raises(SchemaTooNew, match="at least 4 is needed"):  # the fourth does not say that it may
+        await database.migrate(known(FIRST, SECOND, adds))
+
+
+async def test_what_the_first_schema_holds_is_taken_along(database: Database, known: Known) -> None:
+    everything = [migration.sql for migration in migrations()]
+    assert await database.migrate(known(everything[0])) == 1
     await database.write([Step(sql, ()) for sql in WRITTEN_BY_1])
-    monkeypatch.setattr(sqlite, "migrations", lambda: everything)
-    assert await database.migrate() == len(everything) - 1
+    assert await database.migrate(known(*everything)) == len(everything) - 1
     store = Store(database)
     assert await store.video_get("video_1", "key_1") == Video(RENDERING, '{"prompt":"a fox"}', {"team": "x"})
     assert await store.asked_get("video_1") == Asked(
@@ -164,18 +186,19 @@ async def test_what_the_first_schema_holds_is_taken_along(
     assert ended is not None
     assert (ended.state, ended.reruns, ended.late_until) == ("failed", 0, None)
     assert await ids(store, Filters(metadata={"team": "x"})) == ["video_1"]
-    assert await store.tasks_claim("mine", 10)
-    (mine,) = await store.tasks_owned("mine", (0.0, ""), 10)  # not the one that has ended
+    (mine,) = await store.tasks_claim("mine", "dead", 10)  # not the one that has ended
     saved = await store.task_save(Change(mine, msgspec.structs.replace(mine, late_until=5.0), ()))
     assert await store.task_get("video_1") == saved
 
 
 def test_pending() -> None:
-    assert list(pending(0, [FIRST, SECOND])) == [FIRST, SECOND]
-    assert list(pending(1, [FIRST, SECOND])) == [SECOND]
-    assert list(pending(2, [FIRST, SECOND])) == []
+    both = [Migration(1, "0001_first", FIRST, 1), Migration(2, "0002_second", SECOND, 2)]
+    assert list(pending(0, 0, both)) == both
+    assert list(pending(1, 0, both)) == both[1:]
+    assert list(pending(2, 0, both)) == []
+    assert list(pending(3, 2, both)) == []
     with pytest.raises(SchemaTooNew):
-        pending(3, [FIRST, SECOND])
+        pending(3, 3, both)
 
 
 @pytest.mark.parametrize(

@@ -117,15 +117,19 @@ async def test_what_was_sent_since_a_moment_is_told_also_of_what_came_back(store
     assert await store.submitted_since(NOW + 4) == []
 
 
-async def plan(database: Database, statement: str, *args: str | int | float) -> list[str]:
-    """How SQLite goes about a statement; PostgreSQL is asked in `test_postgres_server.py`."""
-    if database.is_shared:
-        pytest.skip("has another word for it")
-    return [str(row[3]) for row in await database.read(f"explain query plan {statement}", args)]
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+    """For how it goes about a statement; PostgreSQL is asked in `test_postgres_server.py`."""
+    async with opened("sqlite-file", tmp_path) as one:
+        yield one
 
 
-async def test_history_does_not_slow_down_the_look_at_the_last_minute(database: Database) -> None:
-    lines = await plan(database, SUBMITTED_SINCE, NOW)
+async def plan(sqlite: Database, statement: str, *args: str | float) -> list[str]:
+    return [str(row[3]) for row in await sqlite.read(f"explain query plan {statement}", args)]
+
+
+async def test_history_does_not_slow_down_the_look_at_the_last_minute(sqlite: Database) -> None:
+    lines = await plan(sqlite, SUBMITTED_SINCE, NOW)
     assert any("events_of_submissions" in line for line in lines), lines
     assert not [line for line in lines if line.startswith("SCAN") or "TEMP B-TREE" in line]
 
@@ -134,8 +138,8 @@ async def test_history_does_not_slow_down_the_look_at_the_last_minute(database: 
     ("statement", "args"), [(TASKS_CLAIM, ("mine", "dead", 5)), (VERSIONS, ("mine", "", 5))]
 )
 async def test_history_slows_nobody_down(
-    database: Database, statement: str, args: tuple[str | int | float, ...]
+    sqlite: Database, statement: str, args: tuple[str | int | float, ...]
 ) -> None:
-    lines = await plan(database, statement, *args)
+    lines = await plan(sqlite, statement, *args)
     assert any("videos_by_replica" in line for line in lines), lines
     assert not [line for line in lines if line == "SCAN videos"]
