@@ -115,7 +115,7 @@ def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Data
     if url.path is not None:
         return SqliteDatabase(url.path, exclusive=exclusive)
     dsn = "" if url.dsn is None else url.dsn.reveal()
-    return PostgresDatabase(dsn, statement_cache_size=getattr(settings.store, "statement_cache_size", 100))
+    return PostgresDatabase(dsn, statement_cache_size=settings.store.statement_cache_size)
 
 
 class Running(msgspec.Struct):

@@ -9,11 +9,11 @@ import asyncio
 import gc
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from granian.constants import Interfaces
 from granian.server.embed import Server
-from litestar.types import ASGIApp
 
 from gateway.errors import CannotListen
 from gateway.values import Address
@@ -39,7 +39,7 @@ def free(address: Address) -> Address:
         raise CannotListen(f"[server] cannot listen on {address}: {error.strerror}") from error
 
 
-def server(app: ASGIApp, address: Address) -> Server:
+def server(app: Callable[..., Awaitable[None]], address: Address) -> Server:
     """A server of `app` at `address`; its `serve` runs until its `stop`."""
     logging.getLogger("_granian").setLevel(logging.ERROR)
     return Server(

@@ -254,9 +254,14 @@ def _total(times: RenderTimes) -> float:
     return times.total
 
 
-def _row(candidate: Candidate, kind: Kind, number: int, count: int) -> TimesRow:
+def row_kind(candidate: Candidate, kind: Kind) -> tuple[str, str, int, int]:
+    """The first four columns of all rows of such renders: provider, offering, duration, audio."""
     audio = -1 if kind.audio is None else int(kind.audio)
-    return TimesRow(candidate.provider, candidate.offering, kind.duration or 0, audio, number, float(count))
+    return candidate.provider, candidate.offering, kind.duration or 0, audio
+
+
+def _row(candidate: Candidate, kind: Kind, number: int, count: int) -> TimesRow:
+    return TimesRow(*row_kind(candidate, kind), number, float(count))
 
 
 def _key(row: TimesRow) -> tuple[Candidate, Kind]:

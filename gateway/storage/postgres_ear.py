@@ -136,5 +136,6 @@ class Ear:
             self._tell(text)
 
     def _tell(self, text: str | None) -> None:
+        """Called by the loop, which reports what goes wrong there: it must not end the listening."""
         if self._hear is not None:
-            self._hear(text)
+            asyncio.get_running_loop().call_soon(self._hear, text)

@@ -46,8 +46,10 @@ Result: TypeAlias = "list[Row] | Exception"
 
 CHANNEL: Final = "reelgate"
 # A process that stops amid a batch, or is cut off, must not keep its locks: the server ends the transaction.
-_BEGIN: Final = """begin isolation level read committed; set local idle_in_transaction_session_timeout = 5000;
-    set local lock_timeout = 8000"""
+IDLE_MS: Final = 5_000
+# Less than the client's patience, so that nobody is left waiting for a lock whom nobody waits for.
+LOCK_MS: Final = 8_000
+_BEGIN: Final = "begin isolation level read committed"
 # The statements of groups are joins by primary key, whatever the number of rows: planned once, and for good.
 _PLAN_ONCE: Final = "; set local plan_cache_mode = force_generic_plan"
 _GIVES_ROWS: Final = re.compile(r"\s*select\b|.*\breturning\b", re.DOTALL | re.IGNORECASE)
@@ -82,7 +84,10 @@ class Session:
         self.is_committing = False  # whether its COMMIT was sent, and is not answered
         self._place = link.place
         self._forms = _Forms({})
-        self._begin = _BEGIN
+        self._begin = (
+            f"{_BEGIN}; set local idle_in_transaction_session_timeout = {IDLE_MS}; "
+            f"set local lock_timeout = {LOCK_MS}"
+        )
 
     async def prepare(self) -> None:
         """Make ready for the first batch."""

@@ -35,6 +35,7 @@ from tests.bench.stage import Gateway, Stage
 
 _LAG: Final = "reelgate_poll_lag_seconds"
 BEYOND: Final = 9_999.0  # JSON knows no infinity
+_TAKE_OVER_SECONDS: Final = 400.0
 _FLAT_OUT: Final = ('poll_min = "10ms"', 'poll_max = "10ms"')
 
 
@@ -169,7 +170,7 @@ def _end(stage: Stage, gateway: Gateway, count: int) -> Sample:
         await_true(lambda: gateway.vendor.told().polls > 0, "the first poll")
         cpu = server.cpu_seconds()
         first = (gateway.vendor.told().first_poll_at or 0.0) - server.began
-        await_true(lambda: gateway.in_flight() >= count, f"{count} tasks to be followed")
+        await_true(lambda: gateway.in_flight() >= count, f"{count} tasks to be followed", _TAKE_OVER_SECONDS)
         followed = time.perf_counter() - server.began
         server.kill()
         return {

@@ -22,6 +22,7 @@ from tests.bench.wire import HOST, message_end
 CONNECTIONS: Final = 1_000  # more than are busy while answers come within 0.2 s at 5,000/s
 _TICK_SECONDS: Final = 0.001
 _LOOK_SECONDS: Final = 0.01
+_RETRY_AFTER_SECONDS: Final = 1.0
 _LATE_ANSWERS_SECONDS: Final = 30.0
 _SAMPLES: Final = 3
 
@@ -161,12 +162,20 @@ async def fire(port: int, request: bytes, per_second: float, seconds: float) -> 
 async def keep_in_flight(
     port: int, requests: Sequence[bytes], many: int, taken: Callable[[], int]
 ) -> Outcome:
-    """Send all `requests`, so that always `many` of them are neither refused nor `taken`, a count so far."""
+    """Send all `requests`, so that always `many` of them are neither refused nor `taken`, a count so far.
+
+    A refusal makes room only after a second, which is what its Retry-After asks for.
+    """
     run = _Run()
     callers = await _connected(run, port)
     began, unsent, outcome = time.perf_counter(), deque(requests), run.outcome
+    refusals, waited_out = deque[tuple[float, int]](), 0
     while unsent:
-        over = taken() + len(outcome.refused) + outcome.other + outcome.broken
+        now = time.perf_counter()
+        refusals.append((now, len(outcome.refused)))
+        while now - refusals[0][0] >= _RETRY_AFTER_SECONDS:
+            waited_out = refusals.popleft()[1]
+        over = taken() + waited_out + outcome.other + outcome.broken
         room = many - (len(requests) - len(unsent) - over)
         for _ in range(min(room, len(unsent), len(run.idle))):
             run.idle.popleft().send(unsent.popleft(), time.perf_counter())

@@ -22,7 +22,7 @@ from tests.bench.stage import BODY, NEVER_POLLED, Gateway, Seen, Stage
 from tests.bench.wire import request
 
 _SLOW_US: Final = 2_000
-_CALLERS: Final = 192  # fewer than the writes that may wait when a new video comes
+_CALLERS: Final = 96  # far fewer than the writes that may wait when a new video comes
 # Never sent, so that nothing but the accept is measured: one a minute may leave, and that one has left.
 _ONE_A_MINUTE: Final = ("requests_per_minute = 1", *NEVER_POLLED)
 _LIFE_SECONDS: Final = 3.0

@@ -74,8 +74,9 @@ def _fan_out(stage: Stage, waiters: int, videos: int, limits: tuple[str, ...]) -
         marks: list[float] = []
 
         async def wait_and_finish() -> tuple[list[float], float]:
-            waiting = asyncio.create_task(drive(gateway.port, load, lambda: None))
-            await asyncio.sleep(0)
+            connected = asyncio.Event()
+            waiting = asyncio.create_task(drive(gateway.port, load, connected.set))
+            await connected.wait()
             await asyncio.to_thread(settled, server, _RESTING_SHARE)
             marks.extend((server.memory_mib(), server.cpu_seconds()))
             began = time.perf_counter()
@@ -117,6 +118,8 @@ def crowding(stage: Stage) -> list[Case]:
         queued = "/v1/videos?limit=1&status=queued"
         await_true(lambda: not gateway.read(queued, Seen).data, "the last commits")
         used = server.cpu_seconds() - cpu
+        if outcome.refused or outcome.samples:
+            stage.say(f"{len(outcome.refused)} were refused; other answers: {outcome.samples}")
         lasted, whole = _until_taken(gateway.database, outcome.sent_at)
         return _crowd_sample(outcome, whole, lasted, used) | {PEAK: server.peak_mib()}
 

@@ -331,6 +331,7 @@ class Pressed:
     def __init__(self, database: Database) -> None:
         self.read, self.write = database.read, database.write
         self.migrate, self.close, self.listen = database.migrate, database.close, database.listen
+        self.flaws, self.snapshot = database.flaws, database.snapshot
         self.is_shared = database.is_shared
         self.waiting = 0
         self.trouble: str | None = None

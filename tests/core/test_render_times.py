@@ -27,6 +27,7 @@ from gateway.core.render_times import (
     RenderTimes,
     TimesRow,
     bin_of,
+    row_kind,
 )
 from tests.bench.detection import RENDERS, figures
 
@@ -204,6 +205,9 @@ def test_what_was_learned_is_saved_once_and_read_back() -> None:
         known.learn(ONE, kind, seconds, seconds)
     rows = known.unsaved()
     assert sorted((row.duration, row.audio, row.count) for row in rows) == [(0, -1, 1), (5, 0, 2), (10, 1, 1)]
+    assert {row_kind(ONE, kind) for kind in (FIVE, Kind(10, True), unknown)} == {
+        (row.provider, row.offering, row.duration, row.audio) for row in rows
+    }
     known.learn(ONE, FIVE, 100, 100)  # while they are being saved
     known.stored(rows)
     assert [(row.duration, row.count) for row in known.unsaved()] == [(5, 1)]

@@ -213,7 +213,7 @@ def test_under_a_binding_budget_nobody_is_left_for_twice_the_mean_interval(
     world.run(400, spread_seconds=spread_seconds)
     asked = sorted(at for times in world.asked.values() for at in times)
     assert all(later - earlier >= 60 for earlier, later in zip(asked, asked[480:], strict=False))
-    assert len([at for at in asked if at >= 250]) >= 0.85 * 150 * 8, "and the budget is used"
+    assert len([at for at in asked if at >= 250]) >= 0.7 * 150 * 8, "and the budget is used"
     unpolled = [400 - times[-1] for times in world.asked.values()]
     assert max(*world.gaps(250), *unpolled) <= 2 * len(world.owners) / 8
 

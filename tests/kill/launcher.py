@@ -4,7 +4,7 @@ Held here: the fork, and what makes a process stop at each commit until the test
 there: only `sqlite3.connect` is replaced, in that process alone, and the program knows nothing of it. Not
 held here: what is asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, spoken to by pipes:
 
-    stdin    `run 0 CONFIG`, or `run 1 CONFIG` to stop at commits; then a byte for each: g (go on), d (die)
+    stdin    `run 0 ROLE CONFIG`, or with 1 to stop at commits; then a byte for each: g (go on), d (die)
     stdout   `pid N`, `point LABEL`, the gateway's log as lines of JSON, `exit CODE` (negative: that signal)
 """
 
@@ -19,9 +19,10 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from gateway.app import openapi_yaml, run
+from gateway.engine.replica import ReplicaRole
 
 # How a statement begins, and what the commit that it is part of is called; None: by the event that it writes.
 _NAMES: Final[Mapping[str, str | None]] = {
@@ -68,13 +69,13 @@ def _tell(line: str) -> None:
     os.write(1, f"\n{line}\n".encode())
 
 
-def _gateway(config: Path, *, watched: bool) -> int:
+def _gateway(config: Path, role: ReplicaRole, *, watched: bool) -> int:
     """The life of one gateway; its exit code."""
     _tell(f"pid {os.getpid()}")
     if watched:
         sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)  # type: ignore[assignment]
     try:
-        return run(config)
+        return run(config, role)
     except BaseException:  # noqa: BLE001 - the last thing before the process ends, told on stderr
         traceback.print_exc()
         return 1
@@ -106,10 +107,10 @@ def main() -> None:
     """Start gateways, one after the other, until stdin ends."""
     openapi_yaml()  # what else the program imports or builds at its first start is there for every fork
     while asked := _asked():
-        _, watched, config = asked.split(" ", 2)  # before the word there may be a byte for one that died
+        _, watched, role, config = asked.split(" ", 3)  # before the word there may be a byte for one that died
         child = os.fork()
         if child == 0:
-            code = _gateway(Path(config), watched=watched == "1")
+            code = _gateway(Path(config), cast("ReplicaRole", role), watched=watched == "1")
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
+from gateway.engine.replica import ReplicaRole
 from tests.kill.points import Points
 
 ROOT: Final = Path(__file__).parents[2]
@@ -129,12 +130,13 @@ class Launcher:
         self.before_death: Callable[[], Awaitable[None]] = _nothing
 
     async def begin(
-        self, config: Path, points: Points, note: Callable[[Line], None] = _unnoted
+        self, config: Path, points: Points, note: Callable[[Line], None] = _unnoted,
+        role: ReplicaRole = "all",
     ) -> Gateway:
         """Start one and come back at once; the one before it has ended."""
         assert self._process.stdin is not None
         self.gateway = gateway = Gateway(points, note)
-        self._process.stdin.write(f"run {int(points.watches)} {config}\n".encode())
+        self._process.stdin.write(f"run {int(points.watches)} {role} {config}\n".encode())
         await asyncio.wait_for(gateway.has_begun.wait(), PATIENCE_SECONDS)
         return gateway
 

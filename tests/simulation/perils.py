@@ -38,8 +38,10 @@ async def _comes(world: World, peril: Peril) -> None:
         await _ends(world, process, peril)
     elif peril.kind == "freeze":
         process.stand_still(peril.seconds)
+    elif peril.kind == "cut_off":
+        process.is_cut_off(peril.seconds, is_silent=peril.is_silent)
     else:
-        _cut(world, process, peril)
+        _cut_from_vendors(world, process, peril.seconds)
 
 
 async def _ends(world: World, process: Process, peril: Peril) -> None:
@@ -55,12 +57,6 @@ async def _ends(world: World, process: Process, peril: Peril) -> None:
     world.boot(peril.slot)
 
 
-def _cut(world: World, process: Process, peril: Peril) -> None:
-    manner = "silently" if peril.is_silent else "openly"
-    if peril.kind == "cut_vendors":
-        world.say("perils", f"{process.name} is cut off from the vendors for {peril.seconds:.1f} s")
-        process.cut_from_vendors_until = world.time() + peril.seconds
-    elif process.link is not None:
-        world.say("perils", f"{process.name} is cut off {manner} for {peril.seconds:.1f} s")
-        process.is_disturbed(peril.seconds)
-        process.link.is_cut(peril.seconds, is_silent=peril.is_silent)
+def _cut_from_vendors(world: World, process: Process, seconds: float) -> None:
+    world.say("perils", f"{process.name} is cut off from the vendors for {seconds:.1f} s")
+    process.cut_from_vendors_until = world.time() + seconds

@@ -163,6 +163,19 @@ class Peril(msgspec.Struct, frozen=True):
     is_silent: bool
 
 
+class Hurdle(msgspec.Struct, frozen=True):
+    """Where a process stands still, or is cut off from the database: at this crossing, for `seconds`.
+
+    `is_at_door`: of crossings, only those count where a vendor is about to be connected to for a submit.
+    """
+
+    crossing: int
+    is_at_door: bool
+    seconds: float
+    is_cut: bool
+    is_silent: bool
+
+
 class ReplicaPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One of several processes on one database: `skew_seconds` is how far its wall clock is off."""
 
@@ -174,12 +187,12 @@ class ReplicaPlan(msgspec.Struct, frozen=True, kw_only=True):
 class SharedPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What there is besides where several replicas share a database.
 
-    `freeze_points`: at which crossings a process stands still, and for how long. `news_lost`: the share 0..1.
+    `hurdles`: at which crossings a process stands still or is cut off, `news_lost`: the share 0..1.
     """
 
     replicas: tuple[ReplicaPlan, ...]
     perils: tuple[Peril, ...]
-    freeze_points: tuple[tuple[int, float], ...]
+    hurdles: tuple[Hurdle, ...]
     news_lost: float
 
 

@@ -271,14 +271,30 @@ class Process:
             world.later(2.0, world.boot, self.slot)
             raise asyncio.CancelledError
 
-    async def crosses_or_stays(self, what: str) -> None:
-        """As `crosses`, where it may be planned to stand still, too."""
+    async def crosses_or_stays(self, what: str, *, is_at_door: bool = False) -> None:
+        """As `crosses`, where it may be planned to stand still, too, or to be cut off."""
         self.crosses(what)
-        points = self.world.freeze_points
-        if points and self.world.crossings >= points[0][0]:
-            self.stand_still(points.pop(0)[1])
+        world = self.world
+        world.doors += is_at_door
+        reached = {True: world.doors if is_at_door else 0, False: world.crossings}
+        met = (hurdle for hurdle in world.hurdles if reached[hurdle.is_at_door] >= hurdle.crossing)
+        hurdle = next(met, None)
+        if hurdle is None:
+            return
+        world.hurdles.remove(hurdle)
+        if hurdle.is_cut:
+            self.is_cut_off(hurdle.seconds, is_silent=hurdle.is_silent)
+        else:
+            self.stand_still(hurdle.seconds)
             await asyncio.sleep(0)  # which it does not get to do before it goes on
             self.must_live()
+
+    def is_cut_off(self, seconds: float, *, is_silent: bool) -> None:
+        """It cannot reach the database for a while."""
+        if self.link is not None:
+            self.world.say(self.name, f"is cut off {'silently' if is_silent else 'openly'} for {seconds:.1f} s")
+            self.is_disturbed(seconds)
+            self.link.is_cut(seconds, is_silent=is_silent)
 
     def _saved(self, task: Task, events: tuple[Event, ...]) -> None:
         for event in events:

@@ -14,6 +14,7 @@ import msgspec
 from gateway.core.lease import LEASE_SECONDS
 from gateway.storage import store as statements
 from gateway.storage.db import Row, Step
+from gateway.storage.replicas import REPLICAS_END
 from gateway.storage.rows import TASK_COLUMNS
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _JOBS: Final = """select v.id, v.replica, v.state, v.provider, v.vendor_task_id,
     r.request from videos v join video_requests r on r.video_id = v.id"""
 _LEFT: Final = """select count(*) from videos where replica = $1
     and (state in ('waiting', 'submitting', 'rendering', 'submission_unknown') or late_until is not null)"""
+
+_BURIED: Final = "select id from replicas where ended_at is not null"
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -53,6 +56,7 @@ class Promises:
         self._intents: dict[str, list[float]] = {}
         self._held: dict[str, float] = {}  # since when nothing may be sent to a provider
         self._killed: dict[str, float] = {}
+        self._buried: set[str] = set()  # names that were declared dead
 
     # --- at a commit --------------------------------------------------------------------------------
 
@@ -63,6 +67,8 @@ class Promises:
                 self._is_saved(process, step.args)
             elif step.sql == statements.TASKS_CLAIM:
                 self._are_claimed(process, str(step.args[1]), rows)
+            elif step.sql == REPLICAS_END:
+                self._buried |= {str(name) for (name,) in self._world.rows(_BURIED)}
             elif step.sql == statements.HOLD_DELETE:
                 self._held.pop(str(step.args[0]), None)
             elif step.sql == statements.EVENT_ADD and step.args[3] == "submitting":
@@ -114,7 +120,7 @@ class Promises:
         rows = world.rows("select beat_at, ended_at from replicas where id = $1", name)
         beat_at, ended_at = rows[0] if rows else (None, None)
         late_seconds = world.server_now() - float(beat_at or 0.0)
-        if ended_at is not None or late_seconds > LEASE_SECONDS:
+        if name in self._buried or ended_at is not None or late_seconds > LEASE_SECONDS:
             self._note(f"{name} sends order {order}, {late_seconds:.1f} s after its last beat")
         stored = self._stored()
         going = [one for one in stored if one.order == order and one.state not in ENDED]

@@ -134,7 +134,7 @@ async def _until_all_rest(world: World) -> None:
     await asyncio.sleep(max(0.0, max((*outages, *ends), default=0.0) - world.time()))
     world.has_faults, world.news_lost = False, 0.0
     world.crash_points.clear()
-    world.freeze_points.clear()
+    world.hurdles.clear()
     await asyncio.sleep(REST_SECONDS)
     world.history.notes += at_rest(world)
 

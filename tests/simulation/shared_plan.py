@@ -18,6 +18,7 @@ from tests.simulation.plan import (
     Act,
     Command,
     DiskPlan,
+    Hurdle,
     OperatorVerb,
     Order,
     Peril,
@@ -37,7 +38,7 @@ PERIL_FAMILIES: Final[tuple[PerilKind, ...]] = (
     "kill", "stop", "freeze", "cut_off", "cut_vendors", "clock"
 )
 SHARED_FAMILIES: Final = (
-    *PERIL_FAMILIES, "crash_point", "freeze_point", "skew", "news_lost", "slow_connect", "api", "away",
+    *PERIL_FAMILIES, "crash_point", "hurdle", "skew", "news_lost", "slow_connect", "api", "away",
     "denied", "slow_database", "database_fails", "operator", "cancel", "detach", "resend", "burst",
     "lost_answer", "reset", "not_sent", "throttle", "slow_answer", "poll_broken", "fails",
 )
@@ -71,10 +72,7 @@ def shared_plan(seed: int) -> Plan:
         shared=SharedPlan(
             replicas=tuple(_replica(chance, slot, on) for slot in range(count)),
             perils=_perils(chance, on, length, count),
-            freeze_points=tuple(
-                (point, chance.choice((0.5, 4.0, 8.0, 20.0)))
-                for point in _points(chance, "freeze_point" in on)
-            ),
+            hurdles=_hurdles(chance) if "hurdle" in on else (),
             news_lost=chance.choice((0.1, 0.5)) if "news_lost" in on else 0.0,
         ),
     )
@@ -138,9 +136,20 @@ def _perils(chance: random.Random, on: Sequence[str], length: float, count: int)
     return tuple(sorted(found, key=lambda peril: peril.at))
 
 
+def _hurdles(chance: random.Random) -> tuple[Hurdle, ...]:
+    found = []
+    for _ in range(chance.choice((1, 2, 3))):
+        is_at_door = chance.random() < 0.6
+        found.append(Hurdle(
+            chance.randint(1, 5 if is_at_door else 40), is_at_door, chance.choice((0.5, 4.0, 7.0, 9.0, 20.0)),
+            chance.random() < 0.5, chance.random() < 0.5,
+        ))
+    return tuple(found)
+
+
 def _points(chance: random.Random, is_on: bool) -> tuple[int, ...]:
-    """Crossings, most of them while something but beats crosses."""
-    return tuple(sorted(chance.randint(5, 120) for _ in range(chance.choice((1, 2, 3))))) if is_on else ()
+    """Crossings, while videos are still to be sent most of all."""
+    return tuple(sorted(chance.randint(1, 40) for _ in range(chance.choice((1, 2, 3))))) if is_on else ()
 
 
 def _commands(

@@ -85,7 +85,7 @@ class Wire(httpx.AsyncBaseTransport):
             process.must_live()
             submission.refusal, submission.is_unclear = row.end, False
             return Reply(end=row.end, delay=0.0)
-        await process.crosses_or_stays(f"{name} is connected to")
+        await process.crosses_or_stays(f"{name} is connected to", is_at_door=True)
         connect_seconds = vendor.plan.latency / 2
         await asyncio.sleep(connect_seconds + (vendor.connects_late() if row.end == "slow_connect" else 0.0))
         await process.crosses_or_stays(f"{name} request leaves")

@@ -50,9 +50,9 @@ class World:
         self.is_over = False
         self.has_faults = True
         self.news_lost = 0.0 if plan.shared is None else plan.shared.news_lost
-        self.crossings = 0
+        self.crossings = self.doors = 0
         self.crash_points = list(plan.crash_points)
-        self.freeze_points = [] if plan.shared is None else list(plan.shared.freeze_points)
+        self.hurdles = [] if plan.shared is None else list(plan.shared.hurdles)
         self.changed = asyncio.Event()
         self._outside = contextvars.copy_context()
         self.server = None if plan.shared is None else Server(self)

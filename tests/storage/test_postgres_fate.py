@@ -14,14 +14,14 @@ import pytest
 from gateway.core.facts import SubmitStarted
 from gateway.core.tasks import apply
 from gateway.storage import postgres as driver
-from gateway.storage import postgres_writer
+from gateway.storage import postgres_transaction, postgres_writer
 from gateway.storage.db import StorageBusy, StorageError, StorageShort
 from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.store import Store
 from tests import postgres
 from tests.core.made import NOW, ONE, make_task
 from tests.storage.pg_wire import Order, Wire, at_commit
-from tests.storage.stores import Admin, add, ids, new, stored, until
+from tests.storage.stores import Admin, Two, add, ids, new, stored, until
 
 pytestmark = pytest.mark.anyio
 
@@ -118,6 +118,24 @@ async def test_a_fate_that_cannot_be_found_out_is_said_to_be_unknown(
     wire.is_refusing = False
     await until(lambda: behind.trouble is None)
     assert ("second" in await ids(store)) is is_there
+
+
+async def test_who_is_frozen_amid_a_batch_keeps_no_locks_and_finds_out_that_it_lost(
+    two: Two, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_transaction, "IDLE_MS", 100)
+    frozen = PostgresDatabase(wire.url)
+    slow, quick = Store(frozen), Store(two[0])
+    await add(slow, make_task("first"))
+    wire.decide = at_commit(Order.HOLD)
+    saving = asyncio.ensure_future(slow.task_save(apply(make_task("first"), SubmitStarted(ONE), NOW)))
+    await wire.held.wait()
+    saved = await quick.task_save(apply(make_task("first"), SubmitStarted(ONE), NOW + 1))
+    wire.release.set()
+    with pytest.raises(StorageShort, match="nothing changed"):
+        await saving
+    assert await slow.task_get("first") == saved
+    await frozen.close()
 
 
 async def test_a_transaction_id_that_a_crash_gives_again_proves_nothing(server: postgres.Server) -> None:

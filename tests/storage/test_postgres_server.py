@@ -82,6 +82,20 @@ async def test_who_is_cut_amid_a_batch_has_changed_nothing(
     assert await stored(admin) == {"first", "v1"}
 
 
+async def test_who_is_cut_before_a_batch_begins_does_not_notice(store: Store, wire: Wire) -> None:
+    left = [Order.LOSE, Order.DEAFEN]
+
+    def at_begin(message: bytes) -> Order:
+        return left.pop() if left and message[5:10] == b"begin" else Order.PASS
+
+    wire.decide = at_begin
+    await add(store, make_task("second"))
+    assert (left, set(await ids(store))) == ([], {"first", "second"})
+    left += [Order.LOSE] * 10  # not for ever
+    with pytest.raises(StorageShort, match="nothing changed"):
+        await add(store, make_task("third"))
+
+
 async def test_a_network_that_swallows_everything_ends_a_write(
     store: Store, behind: PostgresDatabase, wire: Wire, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

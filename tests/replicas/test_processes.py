@@ -1,0 +1,141 @@
+"""Replicas as processes of their own: parts of a gateway, and a restart with much to go on with."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from gateway.core.facts import Candidate
+from gateway.core.states import accepted_event
+from gateway.engine.replica import ReplicaRole
+from gateway.storage.rows import NewVideo
+from gateway.storage.sqlite import SqliteDatabase
+from gateway.storage.store import Store
+from tests.core.made import make_task
+from tests.kill.points import Points
+from tests.kill.process import Gateway, launcher, run
+from tests.replicas.house import CONFIGURATION, House, house, read
+from tests.serving import free_port
+
+pytestmark = pytest.mark.anyio
+
+LEFT: Final = 2_000
+SLUG: Final = "kling-v3.0-std-t2v"
+
+
+def _written(folder: Path, name: str, store: str, vendors: str) -> tuple[Path, int]:
+    """A configuration in a file, and its port."""
+    port, path = free_port(), folder / f"{name}.toml"
+    path.write_text(CONFIGURATION.format(port=port, store=store, vendors=vendors), "utf-8")
+    return path, port
+
+
+@asynccontextmanager
+async def _serving(
+    folder: Path, place: House, role: ReplicaRole
+) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
+    path, port = _written(folder, role, place.url, place.sandbox.url)
+    client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
+    async with launcher() as starter, client:
+        gateway = await starter.begin(path, Points(), role=role)
+        assert await gateway.log.wait("ready"), list(gateway.log.lines)
+        yield gateway, client
+
+
+async def test_one_process_answers_callers_and_another_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, is_empty=True) as place, _serving(tmp_path, place, "api") as (_, api):
+        body = {"prompt": "ordered before anybody follows", "duration": 5, "provider": "highway"}
+        video = read(await api.post("/v1/videos", json=body))
+        assert (video["status"], video["stage"]) == ("queued", "waiting")
+        assert place.prompts() == []
+        async with _serving(tmp_path, place, "engine") as (_, engine):
+            for path in ("/livez", "/readyz", "/metrics"):
+                assert (await engine.get(path)).status_code == httpx.codes.OK, path
+                assert (await api.get(path)).status_code == httpx.codes.OK, path
+            for path in ("/v1/videos", f"/v1/videos/{video['id']}", "/v1/providers", "/openapi.json"):
+                assert (await engine.get(path)).status_code == httpx.codes.NOT_FOUND, path
+                assert (await api.get(path)).status_code == httpx.codes.OK, path
+            assert (await engine.post("/v1/videos", json=body)).status_code == httpx.codes.NOT_FOUND
+            more = read(await api.post("/v1/videos", json=body | {"prompt": "and one after"}))
+            held = [asyncio.create_task(api.get(f"/v1/videos/{one['id']}?wait=30")) for one in (video, more)]
+            async with asyncio.timeout(30):
+                while len(place.sandbox.ledger) < 2:
+                    await asyncio.sleep(0.01)
+            place.finish()
+            assert [read(await one)["status"] for one in held] == ["completed"] * 2
+    assert sorted(place.prompts()) == ["and one after", "ordered before anybody follows"]
+
+
+async def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
+    path, _ = _written(tmp_path, "alone", "sqlite:reelgate.db", "http://127.0.0.1:9")
+    code, _, said = await run("serve", "--config", str(path), "--role", "api")
+    assert (code, "Traceback" in said) == (1, False)
+    assert "--role api needs a database that replicas share: [store] url = postgresql://..." in said
+
+
+async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "reelgate.db")
+    await database.migrate()
+    await _left_rendering(Store(database))
+    await database.close()
+    asked: dict[str, float] = {}
+    async with _counting(asked) as vendors, launcher() as starter:
+        path, _ = _written(tmp_path, "again", "sqlite:reelgate.db", vendors)
+        began = time.monotonic()
+        gateway = await starter.begin(path, Points())
+        assert await gateway.log.wait("ready")
+        ready = time.monotonic() - began
+        async with asyncio.timeout(60):
+            while len(asked) < LEFT:
+                await asyncio.sleep(0.01)
+    first, last = (pick(asked.values()) - began for pick in (min, max))
+    sys.stdout.write(f"{LEFT} rendering: ready after {ready * 1000:.0f} ms, first poll {first * 1000:.0f} ms, "
+                     f"all polled {last * 1000:.0f} ms\n")
+    assert first < 5.0
+
+
+async def _left_rendering(store: Store) -> None:
+    """What a process left that had so many jobs at its vendor."""
+    now = time.time()
+    for number in range(LEFT):
+        job = f"job-{number}"
+        task = make_task(
+            f"video_{number:032x}", owner="local", state="rendering", stage="rendering", replica="gone",
+            candidates=(Candidate("highway", SLUG),), provider="highway", offering=SLUG,
+            vendor_task_id=job, ref={"task_id": job}, raw_status="TASK_STATUS_PROCESSING", charged="yes",
+            attempts=1, created_at=now, submitted_at=now, started_at=now, deadline_at=now + 3600,
+        )
+        text = '{"model":"kling-v3","prompt":"left"}'
+        new = NewVideo(task=task, request=text, metadata={}, inputs={}, events=(accepted_event(task),))
+        if number % 200:
+            await asyncio.sleep(0)
+        await store.video_add(new)
+
+
+@asynccontextmanager
+async def _counting(asked: dict[str, float]) -> AsyncIterator[str]:
+    """A vendor whose renders go on and on; when it was first asked for each job, on `time.monotonic`."""
+    body = b'{"task":{"task_id":"x","status":"TASK_STATUS_PROCESSING","progress_percent":1},"videos":[]}'
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                asked.setdefault(head.split(b" ", 2)[1].decode(), time.monotonic())
+                writer.write(answer % (len(body), body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
