@@ -135,16 +135,19 @@ async def _store(gateway: Gateway, new: NewVideo, key: Idempotency | None) -> Id
     """Store a video; who holds its key if another does. It goes on when the caller has gone."""
     adding = asyncio.ensure_future(gateway.store.video_add(new, key))
     if new.task.id in gateway.engine.tickets:
-        adding.add_done_callback(partial(_give_back, gateway.engine, new.task.id))
+        adding.add_done_callback(partial(_give_back, gateway.engine, new))
     return await asyncio.shield(adding)
 
 
-def _give_back(engine: Engine, video_id: str, added: asyncio.Future[Idempotency | None]) -> None:
-    """A video that was not stored needs no place at a gate. Where nobody can say, the engine asks."""
+def _give_back(engine: Engine, new: NewVideo, added: asyncio.Future[Idempotency | None]) -> None:
+    """A video that was not stored needs no place at a gate. Where nobody can say, the engine finds out."""
     error = added.exception()
-    is_stored = error is None and added.result() is None
-    if not is_stored and (error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy)):
-        engine.give_back(video_id)
+    if error is None and added.result() is None:
+        return
+    if error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy):
+        engine.give_back(new.task.id)
+    else:
+        engine.find_out(new.task, new.events)
 
 
 async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:

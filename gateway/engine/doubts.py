@@ -28,9 +28,10 @@ class Doubts:
     ) -> None:
         self._store, self._known, self._insist, self._absent = store, known, insist, absent
         self.looks: dict[str, asyncio.Task[None]] = {}
-        store.doubt(self._doubted)
+        store.doubt(self.doubted)
 
-    def _doubted(self, task: Task, events: tuple[Event, ...]) -> None:
+    def doubted(self, task: Task, events: tuple[Event, ...]) -> None:
+        """Whether `task` was stored, with these events, is to be found out."""
         if task.id not in self.looks:
             self.looks[task.id] = looking = asyncio.create_task(self._look(task.id, events))
             looking.add_done_callback(lambda _: self.looks.pop(task.id))

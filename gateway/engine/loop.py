@@ -66,6 +66,7 @@ class Engine:
         self._submits: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._doubts = Doubts(store, self.tasks, self.insist, self.give_back)
+        self.find_out = self._doubts.doubted
         store.listen(self.saved)
 
     # --- its life -----------------------------------------------------------------------------------

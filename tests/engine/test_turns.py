@@ -232,7 +232,7 @@ def test_intervals_stretch_and_the_line_stays_short() -> None:
     assert 4.0 <= bounds.stretch <= 6.5
     assert bounds.max_seconds == pytest.approx(PATIENCE * 50, rel=0.1)
     assert world.turns.wait_seconds("nobody", 400.0, world.chance) == 0.0
-    assert len(world.turns._waiting) < 40, "a tenth of all"  # noqa: SLF001 - what the line keeps is its business
+    assert len(world.turns._waiting) < 40, "a tenth of all"  # noqa: SLF001 - a line has no public length
 
 
 def test_a_budget_that_is_enough_changes_nothing() -> None:

@@ -25,11 +25,11 @@ from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import Settings, parse
 from providers import adapters
 from tests import postgres
+from tests.kill.process import KEY
 from tests.serving import StillClock, free_port
 
 Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
 
-KEY: Final = "vendor-key-canary"
 RENDER_SECONDS: Final = 100.0
 PATIENCE_SECONDS: Final = 30.0  # only a broken gateway takes that long
 LOOK_SECONDS: Final = 0.01
