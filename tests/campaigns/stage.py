@@ -35,6 +35,7 @@ from tests.kill.process import KEY, ROOT, Gateway, Launcher, Line, begin_typed, 
 END_WITHIN_SECONDS: Final = 90.0  # for the last video, once nobody orders any more
 READY_WITHIN_SECONDS: Final = 30.0
 SUBMIT_TIMEOUT_SECONDS: Final = 1.0
+ASKS: Final = "asks.jsonl"  # in a campaign's folder: every call that the vendors saw
 UNKNOWN_TIMEOUT_SECONDS: Final = 1.0
 # What a gateway may never have to say, whatever is done to it.
 ALARMS: Final = frozenset({"invariant_violation", "step_failed", "request_failed", "storage_failed"})
@@ -221,7 +222,7 @@ async def staged(plan: Plan, render_seconds: float = 0.4) -> AsyncIterator[Stage
         # Bound but never listened on: nobody else gets the port, and every gateway of this stage may bind it.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind((HOST, 0))
-        async with _vendors(settings) as vendor_url, launcher(said) as starter:
+        async with vendors(settings, plan.folder / ASKS) as vendor_url, launcher(said) as starter:
             stage = Stage(plan, reserved.getsockname()[1], vendor_url, starter, Logs(log, said))
             _configure(stage)
             try:
@@ -241,10 +242,10 @@ def _configure(stage: Stage) -> None:
 
 
 @asynccontextmanager
-async def _vendors(settings: SandboxSettings) -> AsyncIterator[str]:
-    """The simulators' process; its URL."""
+async def vendors(settings: SandboxSettings, asks: Path) -> AsyncIterator[str]:
+    """The simulators' process; its URL. Every call is noted in the file `asks`."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.campaigns.vendor", msgspec.json.encode(settings).decode(),
+        sys.executable, "-m", "tests.campaigns.vendor", msgspec.json.encode(settings).decode(), str(asks),
         stdin=PIPE, stdout=PIPE, cwd=ROOT, env=os.environ,
     )
     assert process.stdin is not None

@@ -28,6 +28,7 @@ from tests.serving import free_port
 pytestmark = pytest.mark.anyio
 
 LEFT: Final = 2_000
+AT_ONCE: Final = 200
 SLUG: Final = "kling-v3.0-std-t2v"
 
 
@@ -107,7 +108,8 @@ async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: P
 async def _left_rendering(store: Store) -> None:
     """What a process left that had so many jobs at its vendor."""
     now = time.time()
-    for number in range(LEFT):
+
+    def left(number: int) -> NewVideo:
         job = f"job-{number}"
         task = make_task(
             f"video_{number:032x}", owner="local", state="rendering", stage="rendering", replica="gone",
@@ -116,10 +118,11 @@ async def _left_rendering(store: Store) -> None:
             attempts=1, created_at=now, submitted_at=now, started_at=now, deadline_at=now + 3600,
         )
         text = '{"model":"kling-v3","prompt":"left"}'
-        new = NewVideo(task=task, request=text, metadata={}, inputs={}, events=(accepted_event(task),))
-        if number % 200:
-            await asyncio.sleep(0)
-        await store.video_add(new)
+        return NewVideo(task=task, request=text, metadata={}, inputs={}, events=(accepted_event(task),))
+
+    for first in range(0, LEFT, AT_ONCE):
+        batch = range(first, first + AT_ONCE)
+        await asyncio.gather(*(store.video_add(left(number)) for number in batch))
 
 
 @asynccontextmanager

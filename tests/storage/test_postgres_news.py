@@ -89,6 +89,7 @@ async def test_who_hears_nothing_says_so_although_the_connection_stands(
     """As behind a pooler: LISTEN is taken, and nothing arrives."""
     monkeypatch.setattr(postgres_ear, "PROBE_SECONDS", 0.05)
     monkeypatch.setattr(postgres_ear, "CHANNEL", "elsewhere")
+    monkeypatch.setattr(postgres_ear, "DEAF_PROBES", 1_000)  # it is not a new connection that says so
     ear = Heard()
     behind.listen(ear)
     await until(lambda: ear.count(None) >= 5)
