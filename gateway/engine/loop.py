@@ -17,8 +17,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.core.admission import pause_seconds
-from gateway.core.facts import Accepted, Adopted, Candidate, Fact, Polled
-from gateway.core.pacing import next_look, next_poll
+from gateway.core.facts import Accepted, Adopted, Fact, Polled
+from gateway.core.pacing import next_look
 from gateway.core.states import UNOWNED, Change, Event, Task, with_event
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.doubts import Doubts
@@ -78,13 +78,17 @@ class Engine:
             self._wake.clear()
             self._admit()
             while len(self._others) < POLLS_MAX and (task := self._next_due()) is not None:
-                is_parked = self.watches[task.id].is_parked
-                step = self._steps.end if is_parked else self._steps.due[task.state]
-                self._begin(self._others, task.id, partial(step, self, task))
+                if not self._lines_up(task):
+                    self._begin_due(task)
+            for task_id in self.fleet.turns(self.now(), POLLS_MAX - len(self._others)):
+                watch = self.watches.get(task_id)
+                if watch is not None and not watch.is_busy and not watch.is_parked:
+                    self._begin_due(self.tasks[task_id])  # a busy one keeps its turn for later
             probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
             next_at = self._timers[0][0] if self._timers and has_room else now + _IDLE_SECONDS
+            next_at = min(next_at, self.fleet.turns_at(now)) if has_room else next_at
             try:
                 async with asyncio.timeout(max(0.0, min(next_at, self.line.gates_at, probes_at) - now)):
                     await self._wake.wait()
@@ -145,6 +149,21 @@ class Engine:
                 probing.add_done_callback(self._others.discard)
             next_at = min(next_at, provider.health.probe_at())
         return next_at
+
+    def _begin_due(self, task: Task) -> None:
+        """Begin the step of a task whose time has come."""
+        step = self._steps.end if self.watches[task.id].is_parked else self._steps.due[task.state]
+        self._begin(self._others, task.id, partial(step, self, task))
+
+    def _lines_up(self, task: Task) -> bool:
+        """Whether a due task only waits for its turn to be asked for, until its deadline at most."""
+        watch, now = self.watches[task.id], self.now()
+        if task.state != "rendering" or watch.is_parked or now >= task.deadline_at:
+            return False
+        if not self.fleet.line_up(task, watch.polled_at, now):
+            return False
+        self.due_at(task.id, task.deadline_at)
+        return True
 
     def _begin(
         self, group: set[asyncio.Task[None]], task_id: str, step: Callable[[], Awaitable[None]]
@@ -265,9 +284,11 @@ class Engine:
     def seconds_to_next(self, task: Task) -> float:
         """How long until something may have changed for a caller: until the next poll, 1 to 60 seconds."""
         watch = self.watches.get(task.id)
-        if task.state != "rendering" or watch is None or watch.due is None:
+        if task.state != "rendering" or watch is None or watch.plan is None:
             return 1.0
-        return min(60.0, max(1.0, watch.due - self.now()))
+        now = self.now()
+        planned = min(watch.plan.at, task.deadline_at) - now
+        return min(60.0, max(1.0, planned, self.fleet.wait_seconds(task, now)))
 
     # --- saving -------------------------------------------------------------------------------------
 
@@ -325,20 +346,18 @@ class Engine:
     def _with_plan(self, change: Change, fact: Fact) -> Change:
         """Plan the next poll of a rendering task; the plan is written only if a change is written anyway."""
         task, watch = change.task, self.watches.get(change.task.id)
-        provider = self.fleet.providers.get(task.provider or "")
-        if task.state != "rendering" or not isinstance(fact, Accepted | Adopted | Polled):
-            return change
-        if provider is None or watch is None:
+        if task.state != "rendering" or not isinstance(fact, Accepted | Adopted | Polled) or watch is None:
             return change
         eta = task.estimate_seconds
         if isinstance(fact, Polled):
             eta = fact.progress.eta_seconds if isinstance(fact.progress, Pending) else None
-        accepted_at = task.started_at or self.now()
-        watch.plan = next_poll(self.now(), accepted_at, provider.bounds, self.chance, eta_seconds=eta)
-        watch.failures = 0
+        plan = self.fleet.plan(task, self.now(), eta)
+        if plan is None:
+            return change
+        watch.plan, watch.failures = plan, 0
         if not change.is_saved:
             return change
-        return with_event(change, "next_poll", {"at": round(watch.plan.at, 3), "why": watch.plan.why})
+        return with_event(change, "next_poll", {"at": round(plan.at, 3), "why": plan.why})
 
     def _unsaved(self, task: Task) -> Task:
         """Nothing to write: the task goes on as it is, at its next planned time."""
@@ -379,7 +398,7 @@ class Engine:
         if provider is None:
             return
         if job is before and not after.is_in_flight:
-            provider.gate.leave()
+            provider.left(job)
             if self.peers and provider.gate.max_in_flight is not None:
                 provider.gate.crowded(self.now(), self.chance)
         elif job is after and after.is_in_flight and after.id in self.entering:
@@ -387,9 +406,6 @@ class Engine:
             provider.gate.started()
         elif job is after and after.is_in_flight:
             provider.gate.in_flight += 1
-        if after.state == "completed" and after.started_at is not None and after.completed_at is not None:
-            candidate = Candidate(provider.name, after.offering or "")
-            self.fleet.learn(candidate, after.completed_at - after.started_at)
 
     def _forget(self, task_id: str) -> None:
         task = self.tasks.pop(task_id, None)
@@ -397,7 +413,7 @@ class Engine:
         self.line.remove(task_id)
         provider = None if task is None else self.fleet.providers.get(task.provider or "")
         if task is not None and task.is_in_flight and provider is not None:
-            provider.gate.leave()
+            provider.left(task)
         self._wake.set()
 
     def _park(self, task_id: str, message: str) -> None:

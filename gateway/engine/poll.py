@@ -18,12 +18,13 @@ from gateway.engine.watch import Watch
 from providers.spec import Failed, Progress, Succeeded, VendorError
 
 _UNCONFIGURED_SECONDS = 60.0
-_CROWDED_SECONDS = (0.1, 0.5)
-ASKING_MAX = 100  # polls of one provider under way at once: a vendor that hangs leaves the others their share
 
 
 async def poll(engine: Engine, task: Task) -> None:
-    """Ask once for a task that a vendor has. Where its provider is no longer configured, it waits for it."""
+    """Ask once for a task that a vendor has, if it is its turn; else it joins the line.
+
+    Where its provider is no longer configured, it waits for it.
+    """
     now = engine.now()
     if now >= task.deadline_at:
         await engine.save(task, DeadlinePassed())
@@ -35,18 +36,11 @@ async def poll(engine: Engine, task: Task) -> None:
     if provider is None or task.ref is None:
         engine.due_at(task.id, min(task.deadline_at, now + _UNCONFIGURED_SECONDS))
         return
-    if watch.turn is None:
-        watch.turn = provider.polls.book(now)
-    if provider.asking >= ASKING_MAX:
-        crowd = max(1.0, provider.gate.in_flight / ASKING_MAX)  # or all of them would try all the time
-        watch.turn = max(watch.turn, now + crowd * engine.chance.uniform(*_CROWDED_SECONDS))
-    watch.turn = max(watch.turn, provider.health.poll_at(now, engine.chance))
-    if watch.turn > now:
-        engine.due_at(task.id, min(_ends_at(task, provider), watch.turn))
+    if not provider.polls.go(task.id):
+        engine.fleet.line_up(task, watch.polled_at, now)
+        engine.due_at(task.id, _ends_at(task, provider))
         return
-    watch.turn = None
     lag_seconds = now - (now if watch.plan is None else watch.plan.at)
-    provider.health.asked_at = now
     if not watch.failures:
         provider.health.retries.earn()
     provider.asking += 1
@@ -102,6 +96,8 @@ async def _answered(engine: Engine, task: Task, provider: Provider, progress: Pr
     watch.missing_since = None
     if isinstance(progress, Succeeded | Failed):
         engine.telemetry.detected(provider.name, now - (watch.polled_at or task.started_at or now))
+    if isinstance(progress, Succeeded) and progress.url is not None and watch.plan is not None:
+        engine.fleet.learn(task, watch.polled_at, now)  # not of one that was taken over: it may have waited
     watch.polled_at = now
     is_empty = isinstance(progress, Succeeded) and progress.url is None
     is_same = task.state == "rendering" and task.raw_status == progress.raw_status

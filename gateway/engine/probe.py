@@ -34,7 +34,7 @@ def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorEr
 async def probe(engine: Engine, provider: Provider) -> None:
     """Ask for a job. Of an adapter that cannot be asked without one, time alone must tell."""
     ref = provider.probe_ref()
-    provider.polls.take(engine.now())
+    provider.polls.pace.spend(engine.now())
     try:
         if ref is not None:
             await provider.adapter.poll(ref)

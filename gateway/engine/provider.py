@@ -1,4 +1,4 @@
-"""A configured provider at run time: its settings, its adapter, its gate and its budget of polls.
+"""A configured provider at run time: its settings, its adapter, its gate and the turns of its polls.
 
 Not held here: who may submit when (`gateway.core.admission`), what makes it healthy (`gateway.core.health`),
 HTTP (`providers.http`), what a provider offers (data).
@@ -13,15 +13,19 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.admission import Gate, Rate
+from gateway.core.admission import Gate, Pace, Rate
 from gateway.core.facts import Candidate
 from gateway.core.health import Health, HoldAction, ProviderState
-from gateway.core.pacing import Bounds
+from gateway.core.pacing import Bounds, PollPlan, next_poll
 from gateway.core.pricing import estimate
+from gateway.core.render_times import Kind, Learned
 from gateway.core.routing import Knowledge, Listing, Route, choose
+from gateway.core.states import Task
+from gateway.engine.turns import ASKING_MAX, Turns
 from gateway.settings import ProviderSettings, Settings
 from providers.spec import Adapter, Charged, MakesRefs, Offering, Ref, VideoRequest
 
+BEGUN_SECONDS: Final = 10.0  # of an answer that was long in coming nobody knows when the render began
 NO_JOB: Final = "reelgate-0"  # an id that no vendor gives: asking for it finds out whether anybody answers
 
 
@@ -34,7 +38,7 @@ class Provider(msgspec.Struct, kw_only=True):
     settings: ProviderSettings
     adapter: Adapter
     gate: Gate
-    polls: Rate
+    polls: Turns
     bounds: Bounds
     known: dict[str, Offering]
     asking: int = 0
@@ -58,7 +62,17 @@ class Provider(msgspec.Struct, kw_only=True):
     def share(self, part: float) -> None:
         """Use only this part of the budget of polls: the rest belongs to other replicas."""
         whole = self.settings.polls_per_minute
-        self.polls.per_minute = None if whole is None else max(1, int(whole * part))
+        self.polls.pace.per_minute = None if whole is None else max(1, int(whole * part))
+
+    def left(self, task: Task) -> None:
+        """A task has no job here any more."""
+        self.gate.leave()
+        self.polls.leave(task.id, task.owner)
+
+    @property
+    def asking_room(self) -> int:
+        """How many more polls may be under way at once."""
+        return ASKING_MAX - self.asking - self.polls.granted
 
     def probe_ref(self) -> Ref | None:
         """What a free call can ask for: its latest job and one that cannot exist, in turn. None: nothing.
@@ -93,8 +107,8 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
         gate.health.forgive()
     bounds = Bounds(settings.poll_min, settings.poll_max)
     known = {offering.slug: offering for offering in settings.adapter.offerings}
-    polls = Rate(settings.polls_per_minute) if before is None else before.polls
-    polls.per_minute = settings.polls_per_minute
+    polls = Turns(Pace(settings.polls_per_minute), gate.health) if before is None else before.polls
+    polls.pace.per_minute = settings.polls_per_minute
     is_same = before is not None and before.settings.adapter is settings.adapter
     return Provider(
         settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known,
@@ -107,7 +121,7 @@ class Fleet:
 
     def __init__(self, chance: random.Random) -> None:
         self.providers: dict[str, Provider] = {}
-        self.render_seconds: dict[Candidate, float] = {}
+        self.learned = Learned()
         self.listings: list[Listing] = []  # every enabled offering, in the providers' order of priority
         self.models: dict[str, list[Listing]] = {}  # what can be asked for, with the offerings that serve it
         self._holds: dict[str, HoldAction] = {}
@@ -158,8 +172,17 @@ class Fleet:
             return None if found is None else found[0]
 
         draining = frozenset(name for name, one in self.providers.items() if one.health.is_draining)
-        known = Knowledge(price, self.render_seconds, self._chance, draining)
-        return choose(request, self.listings, pins, self.settings.routing.strategy, known)
+        strategy = self.settings.routing.strategy
+        known = Knowledge(
+            price, self._render_seconds(request) if strategy == "fastest" else {}, self._chance, draining
+        )
+        return choose(request, self.listings, pins, strategy, known)
+
+    def _render_seconds(self, request: VideoRequest) -> dict[Candidate, float]:
+        kind = Kind(request.duration, request.audio)
+        candidates = (listing.candidate for listing in self.models.get(request.model, ()))
+        times = ((candidate, self.learned.seconds(candidate, kind)) for candidate in candidates)
+        return {candidate: seconds for candidate, seconds in times if seconds is not None}
 
     def gates(self) -> dict[str, Gate]:
         """Every provider's gate."""
@@ -171,7 +194,50 @@ class Fleet:
         offering = None if provider is None else provider.offering(candidate.offering)
         return None if provider is None or offering is None else (provider, offering)
 
-    def learn(self, candidate: Candidate, seconds: float) -> None:
-        """Remember how long a render took, the recent ones more."""
-        old = self.render_seconds.get(candidate, seconds)
-        self.render_seconds[candidate] = old + 0.2 * (seconds - old)
+    # --- polls --------------------------------------------------------------------------------------
+
+    def plan(self, task: Task, now: float, eta_seconds: float | None) -> PollPlan | None:
+        """When a rendering task is to be asked for next; None when its provider is no longer configured."""
+        provider = self.providers.get(task.provider or "")
+        if provider is None:
+            return None
+        bounds = provider.polls.bounds(task.owner, provider.bounds, now)
+        times = self.learned.times(task.tried, Kind(task.duration, task.audio))
+        plan = next_poll(
+            now, task.started_at or now, bounds, self._chance, times=times, eta_seconds=eta_seconds
+        )
+        if plan.wished_seconds is not None:
+            provider.polls.wish(task.id, task.owner, plan.wished_seconds)
+        return plan
+
+    def learn(self, task: Task, polled_at: float | None, now: float) -> None:
+        """A render has ended between the last poll that found it unfinished, if there was one, and now."""
+        began = task.started_at
+        if began is not None and task.submitted_at is not None and began - task.submitted_at <= BEGUN_SECONDS:
+            at_least = (polled_at or began) - began
+            self.learned.learn(task.tried, Kind(task.duration, task.audio), at_least, now - began)
+
+    def line_up(self, task: Task, polled_at: float | None, now: float) -> bool:
+        """Let a task wait for its turn to be asked for; False for one that nobody can be asked for."""
+        provider = self.providers.get(task.provider or "")
+        if provider is None or task.ref is None:
+            return False
+        provider.polls.line_up(task.id, task.owner, polled_at or task.started_at or now, now)
+        return True
+
+    def wait_seconds(self, task: Task, now: float) -> float:
+        """How long a task may still wait for its turn to be asked for; 0 when it is not due."""
+        provider = self.providers.get(task.provider or "")
+        return 0.0 if provider is None else provider.polls.wait_seconds(task.id, now, self._chance)
+
+    def turns(self, now: float, room: int) -> list[str]:
+        """At most `room` tasks whose turn to be asked for it is now."""
+        going: list[str] = []
+        for provider in self.providers.values():
+            going += provider.polls.ready(now, min(room - len(going), provider.asking_room), self._chance)
+        return going
+
+    def turns_at(self, now: float) -> float:
+        """When the next turn may come by itself, without a poll that ends."""
+        free = (one for one in self.providers.values() if one.asking_room > 0)
+        return min((one.polls.free_at(now, self._chance) for one in free), default=float("inf"))

@@ -42,7 +42,8 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
     elif not has_no_id:
         await poll(engine, task)  # the vendor gave an id once: it may remember it again
     elif provider is not None and isinstance(provider.adapter, FindsSubmission):
-        hint = await _look_up(engine, task, provider.adapter, ends_at - now)
+        turn_at = provider.polls.pace.book(now)  # before all that is only asked for
+        hint = await _look_up(engine, task, provider.adapter, (turn_at - now, ends_at - now))
         watch = engine.watches.get(task.id, Watch())
         watch.failures += 1
         again = poll_again(engine.now(), watch.failures, hint, provider.bounds, engine.chance)
@@ -53,11 +54,12 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
 
 
 async def _look_up(
-    engine: Engine, task: Task, adapter: FindsSubmission, within_seconds: float
+    engine: Engine, task: Task, adapter: FindsSubmission, between_seconds: tuple[float, float]
 ) -> float | None:
     """Ask the vendor for the job by our reference; its hint when to ask again. "None" proves nothing."""
     try:
-        async with asyncio.timeout(within_seconds):
+        async with asyncio.timeout(between_seconds[1]):
+            await asyncio.sleep(between_seconds[0])
             found = await adapter.find_submission(reference_of(task))
         if found is not None:
             await engine.save(task, Adopted(found, "the vendor, asked by our reference"))

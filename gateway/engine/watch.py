@@ -41,7 +41,6 @@ class Watch(msgspec.Struct):
     failures: int = 0
     missing_since: float | None = None
     not_before: float = 0.0
-    turn: float | None = None
 
 
 class Ticket(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -79,6 +80,8 @@ def main() -> None:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if chosen.quick:
         chosen.rounds, chosen.scale = 1, _QUICK
+    # Ended from outside it takes its servers and folders with it, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sections, failed = {} if chosen.quick else stored(), list[str]()
     for name in chosen.groups or GROUPS:
         if name == "overload":

@@ -239,7 +239,7 @@ def test_a_key_that_polls_of_two_tasks_find_refused_keeps_submissions_away_until
             for name in names:
                 await one.until(lambda task: task.state == "rendering", name)
             vendor.denies = VendorError("auth", "unknown", "no such key", status=401)
-            await asyncio.sleep(10)
+            await asyncio.sleep(15)
             assert one.state() == "paused"
             await one.create("later")
             await asyncio.sleep(5)

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.core.facts import SubmitStarted
 from gateway.core.tasks import apply
+from gateway.storage import postgres as driver
 from gateway.storage import postgres_link, postgres_writer
 from gateway.storage.db import StorageError, StorageShort
 from gateway.storage.postgres import PostgresDatabase
@@ -103,7 +104,8 @@ async def test_a_network_that_swallows_everything_ends_a_write(
     monkeypatch.setattr(postgres_link, "CONNECT_SECONDS", 0.2)
     wire.decide = lambda message: Order.PASS if message[:1] != b"Q" else hole(wire)
     with pytest.raises(StorageShort, match=r"nothing changed|cannot use|cannot reach"):
-        await add(store, make_task("second"))
+        async with asyncio.timeout(10):
+            await add(store, make_task("second"))
     wire.may_pass.set()
     wire.decide = lambda _message: Order.PASS
     wire.cut()
@@ -115,6 +117,21 @@ def hole(wire: Wire) -> Order:
     """From this message on nothing comes back."""
     wire.may_pass.clear()
     return Order.PASS
+
+
+async def test_a_network_that_swallows_everything_ends_a_read(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "READ_SECONDS", 0.2)
+    database = PostgresDatabase(wire.url)
+    await database.read("select 1")
+    wire.may_pass.clear()
+    with pytest.raises(StorageError, match="no answer in time"):
+        async with asyncio.timeout(10):
+            await database.read("select 1")
+    wire.may_pass.set()
+    assert await database.read("select 1") == [(1,)]
+    await database.close()
 
 
 async def test_a_read_survives_a_cut(store: Store, wire: Wire, admin: Admin) -> None:
