@@ -26,6 +26,8 @@ Why: TypeAlias = Literal[
 ]
 
 JITTER: Final = 0.1
+# Nothing known: what fails fails early, and a short render is short. Costs two polls of some twenty.
+EARLY_SECONDS: Final = 3.5
 # How long "no such task" is waited out before it is believed, and how long "done" without a link.
 GRACE_SECONDS: Final = 120.0
 OUTPUT_GRACE_SECONDS: Final = 60.0
@@ -61,6 +63,8 @@ def next_poll(
     low, high, stretch = bounds.min_seconds, bounds.max_seconds, bounds.stretch
     pause = times.until(age, stretch)
     why: Why = "budget" if stretch > 1.0 else "learned" if times.total else "prior"
+    if why == "prior" and age < EARLY_SECONDS:
+        pause = low
     if eta_seconds is not None and 0 < eta_seconds * stretch < pause:
         pause, why = eta_seconds * stretch, "eta"
     if pause <= low:

@@ -157,23 +157,34 @@ class _Readers:
         self._is_closed = False
 
     async def read(self, sql: str, args: Sequence[Value]) -> list[Row]:
-        """All rows; once more on a fresh connection when a used one was lost. Raises StorageError."""
-        async with self._places:
-            if self._is_closed:
-                raise StorageError(f"cannot read {self._link.place}: it is closed")
-            try:
-                if self._idle:
-                    connection = self._idle.pop()
-                    try:
-                        return await self._read_on(connection, sql, args)
-                    except ERRORS as error:
-                        if not (is_lost(error) or connection.is_closed()) or isinstance(error, TimeoutError):
-                            raise
-                        self._drop_idle()  # what cut one has most likely cut them all
-                connection = await self._link.connect("primary", command_seconds=READ_SECONDS)
-                return await self._read_on(connection, sql, args)
-            except ERRORS as error:
-                raise StorageError(f"cannot read {self._link.place}: {reason(error)}") from error
+        """All rows; once more on a fresh connection when the first was lost. Raises StorageError."""
+        try:
+            if self._places.locked():  # not for ever: what fills the places may never be answered
+                async with asyncio.timeout(READ_SECONDS):
+                    await self._places.acquire()
+            else:
+                await self._places.acquire()
+        except TimeoutError:
+            raise StorageError(f"cannot read {self._link.place}: too many reads wait already") from None
+        try:
+            return await self._read(sql, args)
+        except ERRORS as error:
+            raise StorageError(f"cannot read {self._link.place}: {reason(error)}") from error
+        finally:
+            self._places.release()
+
+    async def _read(self, sql: str, args: Sequence[Value]) -> list[Row]:
+        if self._is_closed:
+            raise StorageError(f"cannot read {self._link.place}: it is closed")
+        connection = self._idle.pop() if self._idle else await self._connected()
+        try:
+            return await self._read_on(connection, sql, args)
+        except ERRORS as error:
+            is_cut = is_lost(error) or connection.is_closed()
+            if not is_cut or isinstance(error, TimeoutError):
+                raise
+        self._drop_idle()  # what cut one has most likely cut them all
+        return await self._read_on(await self._connected(), sql, args)
 
     async def close(self) -> None:
         """Close every connection. What is being read goes on; nothing else is read."""
@@ -197,6 +208,9 @@ class _Readers:
                 self._idle.append(connection)
             else:
                 connection.terminate()
+
+    async def _connected(self) -> Connection:
+        return await self._link.connect("primary", command_seconds=READ_SECONDS)
 
     def _drop_idle(self) -> None:
         while self._idle:

@@ -282,7 +282,7 @@ def statement(shape: Shape, forms: Mapping[str, Form | None]) -> str:
             others.append(_part(form, source, index, guard is not None))
     won = "array(select _w from won)" if guard is not None else "array[]::bigint[]"
     parts = ",\n".join([*deciding, *others])
-    return f"with {parts}\nselect (select number from marked), {won}"  # noqa: S608 (made of the store's texts)
+    return f"with {parts}\nselect (select number from marked), {won}"  # noqa: S608 (the store's texts)
 
 
 def arrays(group: Group) -> list[Array]:

@@ -142,7 +142,8 @@ class Session:
 
     async def _start(self, *, is_marked: bool) -> None:
         """Begin; the batch's number goes along where no statement of a group brings it."""
-        mark = f"update {MARKS} set number = {self.number}, at = {NOW} where writer = '{self.mark}'"  # noqa: S608
+        mark = f"""update {MARKS} set number = {self.number}, at = {NOW}
+            where writer = '{self.mark}'"""  # noqa: S608 (a number, and hexadecimal digits)
         done = await self.connection.execute(self._begin + (f"; {mark}" if is_marked else _PLAN_ONCE))
         self.has_begun = True
         if is_marked and done != "UPDATE 1":

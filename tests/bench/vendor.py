@@ -144,8 +144,8 @@ class Vendor:
 
     def _video(self, video_id: bytes, status: bytes) -> bytes:
         return (
-            b'{"id":"%s","object":"video","model":"sora-2","status":"%s","progress":0,"created_at":1795247503,'
-            b'"size":"1280x720","seconds":"8"}' % (video_id, status)
+            b'{"id":"%s","object":"video","model":"sora-2","status":"%s","progress":0,'
+            b'"created_at":1795247503,"size":"1280x720","seconds":"8"}' % (video_id, status)
         )
 
 

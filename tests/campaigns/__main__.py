@@ -1,4 +1,4 @@
-"""`make kills`, `make restarts`, `make soak`: a campaign by hand, in any size.
+"""`make kills`, `make restarts`, `make replicas`, `make soak`: a campaign by hand, in any size.
 
 Progress on stderr, the table on stdout; exit code 1 if a promise was broken. Not held here: any campaign.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.campaigns.kills import kills
+from tests.campaigns.replicas import replicas
 from tests.campaigns.report import Report
 from tests.campaigns.restarts import restarts
 from tests.campaigns.soak import soak
@@ -27,6 +28,8 @@ CAMPAIGNS: Final[Mapping[str, tuple[str, float, Callable[[Plan, float], Awaitabl
     "kills": ("kill -9 at random moments", 300, lambda plan, size: kills(plan, round(size))),
     "restarts": ("SIGTERM, and the next one", 100, lambda plan, size: restarts(plan, round(size))),
     "zombies": ("SIGSTOP and SIGCONT", 50, lambda plan, size: zombies(plan, round(size))),
+    "replicas": ("two and three replicas on PostgreSQL, through kills, pauses, cuts and restarts", 200,
+                 lambda plan, size: replicas(plan, round(size))),
     "soak": ("a long load with faults; the size is minutes", 10, soak),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -39,10 +40,13 @@ class Menu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Callers:
-    """A crowd that goes on ordering until it is closed, and then until each order has its answer."""
+    """A crowd that goes on ordering until it is closed, and then until each order has its answer.
 
-    def __init__(self, port: int, chance: random.Random, menu: Menu) -> None:
-        self._port, self._chance, self._menu = port, chance, menu
+    `door` says before each request which port it goes to.
+    """
+
+    def __init__(self, door: Callable[[], int], chance: random.Random, menu: Menu) -> None:
+        self._door, self._chance, self._menu = door, chance, menu
         self.orders: list[Order] = []
         self.statuses: Counter[int] = Counter()
         self.fates: Counter[str] = Counter()
@@ -53,7 +57,7 @@ class Callers:
         """Order with `count` callers at once until closed; every second one keeps its connection."""
         async with asyncio.TaskGroup() as group:
             for number in range(count):
-                group.create_task(self._live(Client(self._port, keeps=number % 2 == 0)))
+                group.create_task(self._live(Client(self._door(), keeps=number % 2 == 0)))
 
     def close(self) -> None:
         """Order nothing new."""
@@ -94,7 +98,7 @@ class Callers:
 
     async def _ordered(self, client: Client, order: Order, body: dict[str, object]) -> None:
         if self._chance.random() < self._menu.twice:
-            other = Client(self._port, keeps=False)
+            other = Client(self._door(), keeps=False)
             await asyncio.gather(
                 self.create(client, order, body, is_alone=False),
                 self.create(other, order, body, is_alone=False),
@@ -144,6 +148,7 @@ class Callers:
     ) -> Answer:
         """Send until there is an answer other than "later"."""
         while True:
+            client.turn_to(self._door())
             try:
                 answer = await client.call(method, path, body, headers)
             except Unanswered as failure:

@@ -105,6 +105,7 @@ class Stage:
         self.url = f"http://{HOST}:{port}"
         self.config = plan.folder / "reelgate.toml"
         self.chance = random.Random(plan.seed)
+        self.excused: frozenset[int] = frozenset()
         self.alarms: Counter[str] = Counter()
         self.absences: list[tuple[float, float]] = []
         self._away_since: float | None = None
@@ -156,7 +157,7 @@ class Stage:
     async def load(self, menu: Menu) -> AsyncIterator[Callers]:
         """Callers that order for as long as the context lasts, and then until each has its answer."""
         chance = random.Random(self.plan.seed + 1)
-        self.callers = Callers(self.port, chance, menu)
+        self.callers = Callers(lambda: self.port, chance, menu)
         running = asyncio.create_task(self.callers.run(self.plan.callers))
         try:
             yield self.callers

@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from tests.campaigns.kills import kills
+from tests.campaigns.replicas import SHORT, replicas
 from tests.campaigns.report import Report
 from tests.campaigns.restarts import restarts
 from tests.campaigns.soak import soak
@@ -22,6 +23,7 @@ SMALL: Final[dict[str, Callable[[Plan], Awaitable[Report]]]] = {
     "20 kills": lambda plan: kills(plan, 20, within_seconds=0.8),
     "5 restarts": lambda plan: restarts(plan, 5),
     "4 zombies": lambda plan: zombies(plan, 4),
+    "12 disturbances of replicas": lambda plan: replicas(plan, 12, SHORT),
     "a soak": lambda plan: soak(plan, 0.2),
 }
 

@@ -57,6 +57,12 @@ class Client:
         self._ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._http = h11.Connection(h11.CLIENT)
 
+    def turn_to(self, port: int) -> None:
+        """Ask there from now on; a kept connection to elsewhere is let go."""
+        if port != self._port:
+            self.close()
+            self._port = port
+
     async def call(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> Answer:
