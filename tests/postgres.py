@@ -36,7 +36,9 @@ import pytest
 from gateway.storage.postgres import PostgresDatabase
 
 ELSEWHERE: Final = "REELGATE_TEST_POSTGRES"
-_MISSING: Final = "no PostgreSQL for tests: run `make .venv/.dev`, or set REELGATE_TEST_POSTGRES=postgresql://..."
+_MISSING: Final = (
+    "no PostgreSQL for tests: run `make .venv/.dev`, or set REELGATE_TEST_POSTGRES=postgresql://..."
+)
 _START_SECONDS: Final = 20.0
 # What is in a test's database need not survive the machine. A crash of the server alone it does survive.
 _FAST: Final = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal",

@@ -5,7 +5,7 @@ What changes it is in `gateway.core.tasks`; what can happen to it in `gateway.co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -156,6 +156,22 @@ def with_event(change: Change, kind: str, detail: Detail) -> Change:
     seq = change.task.last_seq + 1
     event = replace(first, type=kind, detail=detail, seq=seq)
     return Change(change.before, replace(change.task, last_seq=seq), (*change.events, event))
+
+
+def is_minor(change: Change) -> bool:
+    """Whether it is but another word of the vendor's for the same: a line of the timeline, not worth a commit."""
+    before, after = change.before, change.task
+    is_a_word = [event.type for event in change.events] == ["vendor_status"]
+    return is_a_word and (before.state, before.progress) == (after.state, after.progress)
+
+
+def with_noted(change: Change, noted: Sequence[Event]) -> Change:
+    """`change` with the events that came before it and are not written yet."""
+    if not noted:
+        return change
+    events = (*noted, *change.events)
+    numbered = tuple(replace(event, seq=seq) for seq, event in enumerate(events, change.before.last_seq + 1))
+    return Change(change.before, replace(change.task, last_seq=numbered[-1].seq), numbered)
 
 
 def accepted_event(task: Task) -> Event:

@@ -72,8 +72,8 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
     ("rendering", DeadlinePassed): frozenset({"failed"}),
 }
 
-# Progress is written only when it moved this far: polls cost no writes, and a life stays below eight of them.
-PROGRESS_STEP: Final = 25
+# Progress is written only when it moved this far: polls cost no writes, and a life stays at eight rows.
+PROGRESS_STEP: Final = 50
 LATE_SECONDS: Final = 86_400.0  # how long a vendor is still asked for a job whose task has ended without it
 _ORDER: Final[Mapping[Status, int]] = {
     "queued": 0, "in_progress": 1, "completed": 2, "failed": 2, "cancelled": 2,

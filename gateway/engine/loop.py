@@ -19,7 +19,7 @@ import msgspec
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import Accepted, Adopted, Fact, Polled
 from gateway.core.pacing import next_look
-from gateway.core.states import UNOWNED, Change, Event, Task, with_event
+from gateway.core.states import UNOWNED, Change, Event, Task, is_minor, with_event, with_noted
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
@@ -36,6 +36,7 @@ POLLS_MAX: Final = 2_000  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
+NOTED_MAX: Final = 16  # words of a vendor for the same state, before they are written without another reason
 TICKET_SECONDS: Final = 0.01  # between looks whether what was being stored is, when the process ends
 _IDLE_SECONDS: Final = 3_600.0
 
@@ -309,6 +310,7 @@ class Engine:
                 return None
             if not change.is_saved:
                 return self._unsaved(change.task)
+            change = with_noted(change, self.watches.get(task.id, Watch()).noted)
             await self.lease.held()
             try:
                 if is_late or task.replica == self.replica:
@@ -355,6 +357,10 @@ class Engine:
         if plan is None:
             return change
         watch.plan, watch.failures = plan, 0
+        if is_minor(change) and self.tasks.get(task.id) is change.before and len(watch.noted) < NOTED_MAX:
+            watch.noted += change.events
+            self.tasks[task.id] = quiet = msgspec.structs.replace(task, last_seq=change.before.last_seq)
+            return Change(change.before, quiet, ())
         if not change.is_saved:
             return change
         return with_event(change, "next_poll", {"at": round(plan.at, 3), "why": plan.why})
@@ -371,6 +377,8 @@ class Engine:
             self._forget(task.id)
             return
         before = self.tasks.get(task.id)
+        if events and task.id in self.watches:
+            self.watches[task.id].noted = ()
         self.telemetry.task_changed(before, task, events)
         self._count(before, task)
         self.tasks[task.id] = task

@@ -14,7 +14,7 @@ import msgspec
 from gateway.core.facts import Candidate
 from gateway.core.lease import Lease
 from gateway.core.pacing import PollPlan
-from gateway.core.states import Task
+from gateway.core.states import Event, Task
 from gateway.engine.provider import Provider
 from providers.spec import VideoRequest
 
@@ -30,7 +30,7 @@ ProbeStep: TypeAlias = "Callable[[Engine, Provider], Coroutine[None, None, None]
 class Watch(msgspec.Struct):
     """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
 
-    `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
+    `noted` are events that go with the next save. `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
     """
 
     due: float | None = None
@@ -41,6 +41,7 @@ class Watch(msgspec.Struct):
     failures: int = 0
     missing_since: float | None = None
     not_before: float = 0.0
+    noted: tuple[Event, ...] = ()
 
 
 class Ticket(msgspec.Struct, frozen=True):

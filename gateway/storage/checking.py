@@ -19,7 +19,7 @@ RULES: Final = {
         """select id from videos where last_seq <> coalesce((
             select max(seq) from events e where e.video_id = videos.id), 0)""",
     "a gap in a timeline":
-        "select video_id from events group by video_id having count(*) <> max(seq)",
+        "select video_id from events group by video_id having sum(count) <> max(seq)",
     "an event of no video":
         """select distinct video_id from events where not exists (
             select 1 from videos v where v.id = video_id)""",

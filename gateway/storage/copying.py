@@ -38,7 +38,9 @@ TABLES: Final = (
     Table("video_requests", ("video_id",), ("request", "metadata", "pins")),
     Table("video_inputs", ("video_id", "field"), ("value",), page=4),  # each up to 14 MB
     Table("video_labels", ("owner", "name", "value", "video_id"), ()),
-    Table("events", ("video_id", "seq"), ("at", "type", "status", "stage", "provider", "offering", "detail")),
+    Table("events", ("video_id", "seq"), (
+        "at", "type", "status", "stage", "provider", "offering", "detail", "earlier", "count",
+    )),
     Table("idempotency_keys", ("owner", "name"), ("fingerprint", "video_id", "created_at")),
     Table("provider_holds", ("provider",), ("action", "by_whom", "at")),
     Table("render_times", ("provider", "offering", "duration", "audio", "bin"), ("count",)),

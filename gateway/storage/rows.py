@@ -34,6 +34,7 @@ _decode_candidates = lru_cache(CANDIDATES_MAX)(msgspec.json.Decoder(tuple[Candid
 _decode_ref = msgspec.json.Decoder(dict[str, str]).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_pins = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_events = msgspec.json.Decoder(tuple[Event, ...]).decode
 _decode_detail = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
 
 
@@ -164,21 +165,23 @@ def hold_of(row: Row) -> Hold:
     return msgspec.convert(dict(zip(Hold.__struct_fields__, row, strict=True)), Hold)
 
 
-def event_values(video_id: str, event: Event) -> tuple[Value, ...]:
-    """The row of an event, in the order of the table."""
+def events_values(video_id: str, events: Sequence[Event]) -> tuple[Value, ...]:
+    """The row of the events of one save, one at least: the last one's fields, and the others as JSON."""
+    *earlier, last = events
     return (
-        video_id, event.seq, event.at, event.type, event.status, event.stage, event.provider, event.offering,
-        _encode(event.detail).decode(),
+        video_id, last.seq, last.at, last.type, last.status, last.stage, last.provider, last.offering,
+        _encode(last.detail).decode(), _encode(earlier).decode(), len(events),
     )
 
 
-def event_of(row: Sequence[Value]) -> Event:
-    """The event of a row: seq, at, type, status, stage, provider, offering, detail."""
-    seq, at, kind, status, stage, provider, offering, detail = row
-    return msgspec.convert(
+def events_of(row: Sequence[Value]) -> list[Event]:
+    """The events of a row: seq, at, type, status, stage, provider, offering, detail, earlier."""
+    seq, at, kind, status, stage, provider, offering, detail, earlier = row
+    last = msgspec.convert(
         {
             "seq": seq, "at": at, "type": kind, "status": status, "stage": stage, "provider": provider,
             "offering": offering, "detail": _decode_detail(str(detail)),
         },
         Event,
     )
+    return [*_decode_events(str(earlier)), last]

@@ -37,8 +37,8 @@ from gateway.storage.rows import (
     Video,
     asked_of,
     asked_values,
-    event_of,
-    event_values,
+    events_of,
+    events_values,
     hold_of,
     task_of,
     task_values,
@@ -92,9 +92,11 @@ REQUEST_GET: Final = "select request, metadata, pins from video_requests where v
 INPUT_ADD: Final = "insert into video_inputs (video_id, field, value) values ($1, $2, $3)"
 INPUTS_GET: Final = "select field, value from video_inputs where video_id = $1"
 LABEL_ADD: Final = "insert into video_labels (owner, name, value, video_id) values ($1, $2, $3, $4)"
-EVENT_ADD: Final = """insert into events (video_id, seq, at, type, status, stage, provider, offering, detail)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
-EVENTS_GET: Final = """select e.seq, e.at, e.type, e.status, e.stage, e.provider, e.offering, e.detail
+EVENTS_ADD: Final = """insert into events
+    (video_id, seq, at, type, status, stage, provider, offering, detail, earlier, count)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
+EVENTS_GET: Final = """select e.seq, e.at, e.type, e.status, e.stage, e.provider, e.offering, e.detail,
+    e.earlier
     from events e join videos v on v.id = e.video_id where e.video_id = $1 and v.owner = $2 order by e.seq"""
 VIDEO_DELETE: Final = """delete from videos
     where id = $1 and owner = $2 and state in ('completed', 'failed', 'cancelled')"""
@@ -182,7 +184,7 @@ class Store:
             Step(REQUEST_ADD, asked_values(new)),
             *(Step(INPUT_ADD, (task.id, field, value)) for field, value in new.inputs.items()),
             *(Step(LABEL_ADD, (task.owner, name, value, task.id)) for name, value in new.metadata.items()),
-            *(Step(EVENT_ADD, event_values(task.id, event)) for event in new.events),
+            Step(EVENTS_ADD, events_values(task.id, new.events)),
         ]
         if key is not None:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
@@ -227,7 +229,8 @@ class Store:
 
     async def events_get(self, video_id: str, owner: str) -> list[Event]:
         """The caller's video's timeline, oldest first."""
-        return [event_of(row) for row in await self._database.read(EVENTS_GET, (video_id, owner))]
+        rows = await self._database.read(EVENTS_GET, (video_id, owner))
+        return [event for row in rows for event in events_of(row)]
 
     async def task_get(self, video_id: str) -> Task | None:
         """The hot row, for the engine."""
@@ -241,9 +244,10 @@ class Store:
         """
         before = change.before
         after = msgspec.structs.replace(change.task, version=before.version + 1)
-        events = (Step(EVENT_ADD, event_values(after.id, event)) for event in change.events)
         save = Step(VIDEO_SAVE, (*task_values(after), before.version), GuardFailed)
-        steps = (save, *events) if room is None else (*room.before(), save, *events, *room.after())
+        steps = [save, Step(EVENTS_ADD, events_values(after.id, change.events))] if change.events else [save]
+        if room is not None:
+            steps = [*room.before(), *steps, *room.after()]
         await self._write(steps, after, change.events)
         return after
 

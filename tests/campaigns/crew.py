@@ -1,8 +1,8 @@
 """The stage of the replicas' campaign: several gateways on one PostgreSQL, each behind a cable of its own.
 
-Every process gets a port of its own at the vendors, so that they know who asks. Held here: starting and ending
-processes and the database, who is disturbed just now, what there is to see at the end. Not held here: what is
-done to them, and when (`replicas`).
+Every process gets a port of its own at the vendors, so that they know who asks. Held here: starting and
+ending processes and the database, who is disturbed just now, what there is to see at the end. Not held here:
+what is done to them, and when (`replicas`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.campaigns.cable import Cable
 from tests.campaigns.callers import Callers, Menu
 from tests.campaigns.evidence import collect
 from tests.campaigns.history import Evidence, Verdict, check
-from tests.campaigns.ownership import Claim, Death, Limit, Sightings, Still
+from tests.campaigns.ownership import TAKEOVER_SECONDS, Claim, Death, Limit, Sightings, Still
 from tests.campaigns.stage import ASKS, END_WITHIN_SECONDS, Plan, vendors
 from tests.campaigns.vendor import read_asks
 from tests.kill.points import Points
@@ -37,6 +37,7 @@ from tests.postgres import Server
 from tests.serving import free_port
 
 SUBMIT_TIMEOUT_SECONDS: Final = 2.0
+CROWD: Final = 3  # times the callers of one gateway: some always wait for a replica that is cut off
 LIMITS: Final = (Limit("highwayapi", 6, 60), Limit("myrouter", 20, None), Limit("unified", 10, 240))
 # What a replica may never have to say. That the database fails it may: it does.
 ALARMS: Final = frozenset({"invariant_violation", "step_failed", "request_failed"})
@@ -191,7 +192,7 @@ class Crew:
     async def load(self, menu: Menu) -> AsyncIterator[Callers]:
         """Callers that order for as long as the context lasts, and then until each has its answer."""
         self.callers = Callers(self.door, random.Random(self.plan.seed + 1), menu)
-        running = asyncio.create_task(self.callers.run(self.plan.callers))
+        running = asyncio.create_task(self.callers.run(CROWD * self.plan.callers))
         try:
             yield self.callers
             self.callers.close()
@@ -217,11 +218,10 @@ class Crew:
         """When some of the videos may have had nobody: during a disturbance and until others took over."""
         merged: list[tuple[float, float]] = []
         for began, ended, _ in sorted(self.disturbances, key=lambda one: one[0]):
-            ended += 10.0
             if merged and began <= merged[-1][1]:
-                began, last = merged.pop()
-                ended = max(ended, last)
-            merged.append((began, ended))
+                merged[-1] = (merged[-1][0], max(merged[-1][1], ended + TAKEOVER_SECONDS))
+            else:
+                merged.append((began, ended + TAKEOVER_SECONDS))
         return merged
 
     async def _sightings(self, evidence: Evidence) -> Sightings:
@@ -246,7 +246,7 @@ class Crew:
 
     def _is_clear(self, port: int, at: float) -> bool:
         """Whether, for as long as a takeover may take, database and at least one other were left alone."""
-        until = at + 10.0
+        until = at + TAKEOVER_SECONDS
         if any(began < until and at < ended + 1.0 for began, ended in self.downs):
             return False
         troubled = {who for began, ended, who in self.disturbances

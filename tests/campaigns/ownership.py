@@ -139,7 +139,7 @@ def too_often(seen: Sightings) -> Iterator[str]:
 
 
 def tightest(seen: Sightings, limit: Limit) -> float | None:
-    """The shortest time in which the vendor got one submit more than a minute's worth; None: there is none."""
+    """The shortest time in which the vendor got more submits than a minute's worth; None: there is none."""
     intents = _intents(seen)
     times = [ask.at for ask in seen.asks if ask.kind == "submit" and ask.vendor == limit.vendor
              and not _stood_still(ask, intents.get(ask.what, ()), seen.stills)]

@@ -10,6 +10,7 @@ held here: what is asked (`tests.kill.process`). Run as `python -m tests.kill.la
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from typing import Final, cast
 
 from gateway.app import openapi_yaml, run
 from gateway.engine.replica import ReplicaRole
+from gateway.storage.db import StorageError
 
 # How a statement begins, and what the commit that it is part of is called; None: by the event that it writes.
 _NAMES: Final[Mapping[str, str | None]] = {
@@ -76,6 +78,9 @@ def _gateway(config: Path, role: ReplicaRole, *, watched: bool) -> int:
         sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)  # type: ignore[assignment]
     try:
         return run(config, role)
+    except StorageError as error:  # told as the command tells it
+        _tell(json.dumps({"event": "not_started", "error": str(error)}))
+        return 1
     except BaseException:  # noqa: BLE001 - the last thing before the process ends, told on stderr
         traceback.print_exc()
         return 1
@@ -107,7 +112,8 @@ def main() -> None:
     """Start gateways, one after the other, until stdin ends."""
     openapi_yaml()  # what else the program imports or builds at its first start is there for every fork
     while asked := _asked():
-        _, watched, role, config = asked.split(" ", 3)  # before the word there may be a byte for one that died
+        # Before the word there may be a byte for one that died.
+        _, watched, role, config = asked.split(" ", 3)
         child = os.fork()
         if child == 0:
             code = _gateway(Path(config), cast("ReplicaRole", role), watched=watched == "1")

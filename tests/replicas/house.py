@@ -94,9 +94,11 @@ class Replica:
     async def until(self, video_id: str, is_reached: Callable[[Json], bool]) -> Json:
         """The video once this replica tells it so."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not is_reached(video := await self.video(video_id)):
+            while True:
+                video = await self.video(video_id)
+                if is_reached(video):
+                    return video
                 await asyncio.sleep(LOOK_SECONDS)
-        return video
 
     async def provider(self, name: str) -> Json:
         """How this replica sees a provider."""

@@ -22,7 +22,7 @@ from gateway.storage.store import Store
 from tests.core.made import make_task
 from tests.kill.points import Points
 from tests.kill.process import Gateway, launcher, run
-from tests.replicas.house import CONFIGURATION, House, house, read
+from tests.replicas.house import CONFIGURATION, House, house, reached, read
 from tests.serving import free_port
 
 pytestmark = pytest.mark.anyio
@@ -67,9 +67,7 @@ async def test_one_process_answers_callers_and_another_follows(tmp_path: Path) -
             assert (await engine.post("/v1/videos", json=body)).status_code == httpx.codes.NOT_FOUND
             more = read(await api.post("/v1/videos", json=body | {"prompt": "and one after"}))
             held = [asyncio.create_task(api.get(f"/v1/videos/{one['id']}?wait=30")) for one in (video, more)]
-            async with asyncio.timeout(30):
-                while len(place.sandbox.ledger) < 2:
-                    await asyncio.sleep(0.01)
+            await reached(lambda: len(place.sandbox.ledger) == 2)
             place.finish()
             assert [read(await one)["status"] for one in held] == ["completed"] * 2
     assert sorted(place.prompts()) == ["and one after", "ordered before anybody follows"]
@@ -88,7 +86,8 @@ async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: P
     await _left_rendering(Store(database))
     await database.close()
     asked: dict[str, float] = {}
-    async with _counting(asked) as vendors, launcher() as starter:
+    has_all = asyncio.Event()
+    async with _counting(asked, has_all) as vendors, launcher() as starter:
         path, _ = _written(tmp_path, "again", "sqlite:reelgate.db", vendors)
         text = path.read_text("utf-8").replace('"10ms"', '"2s"').replace('"20ms"', '"30s"')  # as a user has it
         path.write_text(text, "utf-8")
@@ -97,11 +96,11 @@ async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: P
         assert await gateway.log.wait("ready")
         ready = time.monotonic() - began
         async with asyncio.timeout(60):
-            while len(asked) < LEFT:
-                await asyncio.sleep(0.01)
+            await has_all.wait()
     first, last = (pick(asked.values()) - began for pick in (min, max))
-    sys.stdout.write(f"{LEFT} rendering: ready after {ready * 1000:.0f} ms, first poll {first * 1000:.0f} ms, "
-                     f"all polled {last * 1000:.0f} ms\n")
+    told = {"ready": ready, "first poll": first, "all polled": last}
+    figures = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in told.items())
+    sys.stdout.write(f"{LEFT} rendering: {figures}\n")
     assert len(asked) == LEFT
 
 
@@ -126,9 +125,9 @@ async def _left_rendering(store: Store) -> None:
 
 
 @asynccontextmanager
-async def _counting(asked: dict[str, float]) -> AsyncIterator[str]:
+async def _counting(asked: dict[str, float], has_all: asyncio.Event) -> AsyncIterator[str]:
     """A vendor whose renders go on and on; when it was first asked for each job, on `time.monotonic`."""
-    text = '{{"task":{{"task_id":"{}","status":"TASK_STATUS_PROCESSING","progress_percent":1}},"videos":[]}}'
+    text = '{{"task":{{"task_id":"{}","status":"TASK_STATUS_PROCESSING"}},"videos":[]}}'
     head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,6 +135,8 @@ async def _counting(asked: dict[str, float]) -> AsyncIterator[str]:
             while request := await reader.readuntil(b"\r\n\r\n"):
                 job = request.split(b" ", 2)[1].decode().partition("task_id=")[2]
                 asked.setdefault(job, time.monotonic())
+                if len(asked) == LEFT:
+                    has_all.set()
                 body = text.format(job)
                 writer.write(head.format(len(body), body).encode())
         except (asyncio.IncompleteReadError, ConnectionError):

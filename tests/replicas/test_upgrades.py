@@ -105,7 +105,7 @@ async def test_an_older_program_refuses_a_newer_schema_and_says_why(
         "insert into schema_version (number, name, runs_from) values (99, 'to come', $1)", runs_from
     )
     await connection.close()
-    with pytest.raises(SchemaTooNew, match="schema version 99, this program knows 3.*start the newer"):
+    with pytest.raises(SchemaTooNew, match=r"schema version 99, this program knows 3.*start the newer"):
         async with running(place.settings()):
             pytest.fail("it came up")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from gateway.core.facts import Cancelled
-from gateway.core.states import Task, accepted_event
+from gateway.core.states import Event, Task, accepted_event
 from gateway.core.tasks import IllegalTransition, apply
 from gateway.engine.entering import at_once
 from gateway.engine.loop import Engine
@@ -107,7 +107,7 @@ async def create(process: Process, order: Order) -> str:
         duration=request.duration, audio=request.audio,
     )
     text, inputs = split_request(request)
-    events = (accepted_event(task),)
+    events: tuple[Event, ...] = (accepted_event(task),)
     intent = at_once(process.engine, task, request)
     if intent is not None:
         task, events = intent.task, (*events, *intent.events)

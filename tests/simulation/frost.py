@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from tests.virtual import VirtualLoop
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
+Ts = TypeVarTuple("Ts")
 OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("OWNER", default=None)
 
 
@@ -49,7 +50,8 @@ class FrostLoop(VirtualLoop):
     """Whatever is done in the context of a process (`OWNER`) waits while that process `is_frozen`."""
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts],
+        context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """As every loop has it."""
         owner = OWNER.get() if context is None else context.get(OWNER)
@@ -61,7 +63,7 @@ class FrostLoop(VirtualLoop):
         return turn.handle
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any,
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts],
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As every loop has it."""

@@ -55,7 +55,7 @@ class Promises:
         self._versions: dict[str, int] = {}
         self._intents: dict[str, list[float]] = {}
         self._held: dict[str, float] = {}  # since when nothing may be sent to a provider
-        self._killed: dict[str, float] = {}
+        self._inherited: dict[str, float] = {}  # when something of theirs was last taken over
         self._buried: set[str] = set()  # names that were declared dead
 
     # --- at a commit --------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class Promises:
                 self._buried |= {str(name) for (name,) in self._world.rows(_BURIED)}
             elif step.sql == statements.HOLD_DELETE:
                 self._held.pop(str(step.args[0]), None)
-            elif step.sql == statements.EVENT_ADD and step.args[3] == "submitting":
+            elif step.sql == statements.EVENTS_ADD and step.args[3] == "submitting":
                 self._is_intended(process, str(step.args[6]))
 
     def ordered(self, provider: str) -> None:
@@ -90,9 +90,7 @@ class Promises:
             self._is_saved(process, row)
         if rows:
             self._world.say(process.name, f"takes over {len(rows)} of {owner or 'nobody'}")
-            if owner in self._killed:
-                seconds = self._world.time() - self._killed[owner]
-                self._world.history.takeover_seconds.append(seconds)
+            self._inherited[owner] = self._world.time()
 
     def _is_intended(self, process: Process, provider: str) -> None:
         """The intent to send is what caps, rates and orders hold for, over all replicas."""
@@ -159,7 +157,6 @@ class Promises:
     def has_died(self, process: Process) -> None:
         """A process was killed: within ten seconds somebody else has what it owned, if anybody can."""
         name, world = process.engine.replica, self._world
-        self._killed[name] = world.time()
         world.later(TAKEOVER_SECONDS, self._is_inherited, name, world.time())
 
     def _is_inherited(self, name: str, died_at: float) -> None:
@@ -167,9 +164,12 @@ class Promises:
         able = [one.name for one in world.serving.values()
                 if one.role != "api" and not one.is_stopping and one.undisturbed_since() < died_at]
         left = int(world.rows(_LEFT, name)[0][0] or 0)
-        if able and left and not world.plan.disk.fails:
-            who = " and ".join(able)
-            self._note(f"{left} tasks of {name} are not taken over after 10 s, by {who}")
+        if not able or world.plan.disk.fails:
+            return
+        if name in self._inherited:
+            world.history.takeover_seconds.append(self._inherited[name] - died_at)
+        if left:
+            self._note(f"{left} tasks of {name} are not taken over after 10 s, by {' and '.join(able)}")
 
     def _note(self, what: str) -> None:
         self._world.say("promises", f"BROKEN: {what}")

@@ -27,8 +27,8 @@ from tests.simulation.plan import (
     ProviderName,
     ReplicaPlan,
     SharedPlan,
-    Verb,
     VendorPlan,
+    Verb,
     make_plan,
     stream,
 )

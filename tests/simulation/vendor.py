@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 # How a call ends for the gateway: an answer, or a failure of the transport.
-End: TypeAlias = Literal["answer", "refused", "connect_timeout", "silent", "reset", "cut", "slow", "slow_connect"]
+End: TypeAlias = Literal[
+    "answer", "refused", "connect_timeout", "silent", "reset", "cut", "slow", "slow_connect"
+]
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.storage.db import Row, Value
-from gateway.storage.rows import event_of, task_of
+from gateway.storage.rows import events_of, task_of
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import EVENTS_GET, REQUEST_GET, TASK_GET
 from tests.simulation.frost import FrostLoop
@@ -131,7 +131,7 @@ class World:
         events = self.rows(EVENTS_GET, video_id, task.owner)
         prompt = str(msgspec.json.decode(str(self.rows(REQUEST_GET, video_id)[0][0]))["prompt"])
         order = int(prompt.rsplit(" ", 1)[1])
-        return Seen(order=order, task=task, events=tuple(event_of(row) for row in events))
+        return Seen(order=order, task=task, events=tuple(event for row in events for event in events_of(row)))
 
     def is_stored(self, video_id: str) -> bool:
         """Whether there is such a video."""

@@ -105,7 +105,7 @@ def test_what_runs_as_it_is_written(sql: str) -> None:
 
 def test_the_statements_of_a_videos_life_can() -> None:
     """Each of these is one statement for all that wait; were one not, every write would cost its own."""
-    texts = (store.VIDEO_SAVE, store.EVENT_ADD, store.VIDEO_ADD, store.REQUEST_ADD, store.INPUT_ADD,
+    texts = (store.VIDEO_SAVE, store.EVENTS_ADD, store.VIDEO_ADD, store.REQUEST_ADD, store.INPUT_ADD,
              store.LABEL_ADD, store.IDEMPOTENCY_ADD, store.VIDEO_DELETE, *store.PARTS_DELETE,
              replicas.GATE_TAKE, replicas.REPLICA_BEAT)
     names = {"videos": rows.TASK_COLUMNS}

@@ -17,6 +17,10 @@ create index videos_waiting on videos (priority, created_at) where state = 'wait
 -- What ended lately, for who waits at another replica than the one that saw it.
 create index videos_ended on videos (completed_at) where completed_at is not null;
 
+-- All events of one save are one row: the last as before, those before it in `earlier` (JSON).
+alter table events add column earlier text not null default '[]';
+alter table events add column count bigint not null default 1;      -- how many they are
+
 -- One row for each process that serves. Times by the clock of the database.
 create table replicas (
     id text primary key,
