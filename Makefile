@@ -13,7 +13,7 @@ MUTANTS := .venv/mutants
 # Of a hundred mutants so many must be noticed.
 MUTATION_SCORE := 80
 
-.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies restarts soak mutants bench overload openapi lock
+.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies restarts soak mutants bench bench-peers overload openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -87,8 +87,11 @@ mutants: .venv/.dev  ## change core/tasks and core/routing in every way, and lis
 	@cd $(MUTANTS) && ../bin/mutmut results && ../bin/mutmut export-cicd-stats > /dev/null
 	@$(BIN)/python -c 'import json, sys; told = json.load(open("$(MUTANTS)/mutants/mutmut-cicd-stats.json")); print("%(killed)d of %(total)d mutants killed" % told); sys.exit(100 * told["killed"] < $(MUTATION_SCORE) * told["total"])'
 
-bench: .venv/.dev  ## measure, next to a bare handler in the same run
-	@$(BIN)/python -m tests.bench
+bench: .venv/.dev  ## measure all groups, or CASES="create read", next to bare handlers in the same run
+	@$(BIN)/python -m tests.bench $(CASES)
+
+bench-peers: .venv/.dev  ## install the newest LiteLLM proxy into .venv/peers and measure it beside ours
+	@$(BIN)/python -m tests.bench peers
 
 overload: .venv/.dev  ## measure up to ten times what can be served: goodput, refusals, memory
 	@$(BIN)/python -m tests.bench overload

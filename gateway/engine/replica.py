@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from gateway.core.lease import LEASE_SECONDS
+from gateway.engine.learning import keep_learned
 from gateway.engine.loop import Engine
 from gateway.engine.takeover import look_around, take_over
 from gateway.storage import news
@@ -49,7 +50,7 @@ async def follow(engine: Engine, identity: Identity) -> None:
     replica = Replica(engine, identity)
     parts = [asyncio.create_task(replica.live())]
     if identity.role != "api":
-        parts.append(asyncio.create_task(engine.run()))
+        parts += [asyncio.create_task(engine.run()), asyncio.create_task(keep_learned(engine))]
     try:
         await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
         for part in parts:

@@ -55,9 +55,9 @@ _VERSION: Final = len(TASK_COLUMNS) + 1
 _FOLLOWED: Final = """(state in ('waiting', 'submitting', 'rendering', 'submission_unknown')
     or late_until is not null)"""
 
-# Writes that may wait when a new video comes: about what two cores commit in 50 ms (0.2 ms for each video).
+# Writes that may wait when a new video comes: about what two cores commit in 200 ms (0.2 ms for each video).
 # Beyond, the video is refused. Everything else is taken, because it finishes what was begun.
-ADMIT_MAX: Final = 256
+ADMIT_MAX: Final = 1_024
 
 # --- videos ---------------------------------------------------------------------------------------
 # S608 below: what is put into these texts are names of columns, never input.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -28,20 +29,27 @@ async def place(tmp_path: Path) -> AsyncIterator[House]:
         yield made
 
 
-async def _answered_elsewhere(place: House, two: list[Replica]) -> float:
+async def _answered_elsewhere(place: House, two: list[Replica], patch: pytest.MonkeyPatch) -> float:
     """Seconds from the save of an end at its owner to the answer to a long poll at another replica."""
     saved_at: list[float] = []
+    waits, watch = asyncio.Event(), two[1].gateway.waiters.watch
+
+    @contextmanager
+    def watching(video_id: str) -> Iterator[asyncio.Event]:
+        with watch(video_id) as event:
+            waits.set()
+            yield event
 
     def note(task: Task, _events: tuple[Event, ...]) -> None:
         if task.is_terminal:
             saved_at.append(time.monotonic())
 
     owner, other = two
+    patch.setattr(other.gateway.waiters, "watch", watching)
     owner.gateway.store.listen(note)
     video = await owner.create("watched from elsewhere")
     held = [asyncio.create_task(one.video(video["id"], wait=60)) for one in (other, other, owner)]
-    with other.gateway.waiters.watch(video["id"]):  # TODO
-        pass
+    await waits.wait()
     place.finish()
     assert [(await one)["status"] for one in held] == ["completed"] * 3
     took = time.monotonic() - saved_at[0]
@@ -54,7 +62,7 @@ async def test_a_long_poll_is_answered_by_what_another_saves(
 ) -> None:
     monkeypatch.setattr(waiting, "LOOK_SECONDS", NEVER_SECONDS)  # not by looking again
     async with place.replicas(2) as two:
-        assert await _answered_elsewhere(place, two) < NEVER_SECONDS
+        assert await _answered_elsewhere(place, two, monkeypatch) < NEVER_SECONDS
 
 
 @pytest.mark.parametrize("backstop", ["looking at the rows", "the probe"])
@@ -66,7 +74,7 @@ async def test_a_long_poll_is_answered_where_nothing_is_heard(
     monkeypatch.setattr(waiting, "LOOK_SECONDS", looks[0])
     monkeypatch.setattr(postgres_ear, "PROBE_SECONDS", looks[1])
     async with place.replicas(2) as two:
-        await _answered_elsewhere(place, two)
+        await _answered_elsewhere(place, two, monkeypatch)
 
 
 async def test_a_waiting_video_is_cancelled_at_a_replica_that_does_not_own_it(place: House) -> None:
