@@ -159,7 +159,7 @@ def with_event(change: Change, kind: str, detail: Detail) -> Change:
 
 
 def is_minor(change: Change) -> bool:
-    """Whether it is but another word of the vendor's for the same: a line of the timeline, not worth a commit."""
+    """Whether it is but another word of the vendor's for the same state: not worth a commit."""
     before, after = change.before, change.task
     is_a_word = [event.type for event in change.events] == ["vendor_status"]
     return is_a_word and (before.state, before.progress) == (after.state, after.progress)

@@ -1,7 +1,7 @@
 """Learned render times outlive the process, and replicas learn from each other.
 
-Losing some of it costs a few polls, no video: a failure is told and tried again. Not held here: what is learned
-and what follows from it (`gateway.core.render_times`).
+Losing some of it costs a few polls, no video: a failure is told and tried again. Not held here: what is
+learned and what follows from it (`gateway.core.render_times`).
 """
 
 from __future__ import annotations

@@ -14,29 +14,23 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-import msgspec
-
 from gateway.core.admission import pause_seconds
-from gateway.core.facts import Accepted, Adopted, Fact, Polled
 from gateway.core.pacing import next_look
-from gateway.core.states import UNOWNED, Change, Event, Task, is_minor, with_event, with_noted
-from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
+from gateway.core.states import UNOWNED, Event, Task
+from gateway.engine import saving
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet
 from gateway.engine.watch import Outside, Steps, Ticket, Watch
-from gateway.storage.db import Duplicate, GuardFailed, NoRoom, StorageError
-from gateway.storage.replicas import Room
+from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
-from providers.spec import Pending
 
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 2_000  # other steps under way at once in this process
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
-NOTED_MAX: Final = 16  # words of a vendor for the same state, before they are written without another reason
 TICKET_SECONDS: Final = 0.01  # between looks whether what was being stored is, when the process ends
 _IDLE_SECONDS: Final = 3_600.0
 
@@ -68,6 +62,7 @@ class Engine:
         self._others: set[asyncio.Task[None]] = set()
         self._doubts = Doubts(store, self.tasks, self.insist, self.give_back)
         self.find_out = self._doubts.doubted
+        self.save = partial(saving.save, self)
         store.listen(self.saved)
 
     # --- its life -----------------------------------------------------------------------------------
@@ -121,7 +116,7 @@ class Engine:
         """Others may own what this process owned: forget it all, and go on under another name."""
         self.replica = replica
         for task_id in list(self.tasks):
-            self._forget(task_id)
+            self.forget(task_id)
 
     async def stop(self) -> None:
         """Begin nothing new; return when the answers of submits under way are saved. Polls are dropped."""
@@ -192,7 +187,7 @@ class Engine:
         finally:
             watch.is_busy = False
             if self.watches.get(task_id) is watch and watch.due is None:
-                self._schedule(self.tasks[task_id])
+                self.schedule(self.tasks[task_id])
 
     # --- timers -------------------------------------------------------------------------------------
 
@@ -222,7 +217,7 @@ class Engine:
                 return task
         return None
 
-    def _schedule(self, task: Task) -> None:
+    def schedule(self, task: Task) -> None:
         """When a task is to be looked at next, by its state."""
         watch, now = self.watches[task.id], self.now()
         if task.is_terminal:
@@ -293,45 +288,6 @@ class Engine:
 
     # --- saving -------------------------------------------------------------------------------------
 
-    async def save(self, task: Task, fact: Fact, room: Room | None = None) -> Task | None:
-        """Apply `fact` and save what follows, until it is stored: what is known of money must not be lost.
-
-        Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer
-        counts. Raises NoRoom, and Duplicate when the vendor's id already belongs to another video.
-        """
-        is_late = False
-        while True:
-            try:
-                change = self._with_plan(apply(task, fact, self.now()), fact)
-            except IllegalTransition:
-                return None
-            except InvariantViolation as error:
-                self._park(task.id, str(error))
-                return None
-            if not change.is_saved:
-                return self._unsaved(change.task)
-            change = with_noted(change, self.watches.get(task.id, Watch()).noted)
-            await self.lease.held()
-            try:
-                if is_late or task.replica == self.replica:
-                    return await self.insist(task.id, partial(self.store.task_save, change, room))
-            except NoRoom:
-                raise
-            except GuardFailed:
-                is_late = False  # it is not as it was known
-            fresh = await self.insist(task.id, partial(self.store.task_get, task.id))
-            if fresh == msgspec.structs.replace(change.task, version=task.version + 1):
-                self.store.tell(fresh, change.events)  # it was stored although the database said otherwise
-                return fresh
-            answer = None if fresh is None else came_late(fresh, fact, task)
-            is_late = answer is not None
-            if fresh is None or (fresh.replica != self.replica and not is_late):
-                self._forget(task.id)
-                return None
-            if fresh.replica == self.replica and fresh != self.tasks.get(task.id):
-                self.saved(fresh, ())
-            task, fact = fresh, answer or fact
-
     async def insist(self, task_id: str, operation: Callable[[], Awaitable[T]]) -> T:
         """Try until the database has answered; GuardFailed and Duplicate are answers."""
         failures = 0
@@ -345,36 +301,10 @@ class Engine:
                 self.telemetry.storage_failed(task_id, error)
                 await asyncio.sleep(min(SAVE_PAUSE_MAX_SECONDS, pause_seconds(failures, None, self.chance)))
 
-    def _with_plan(self, change: Change, fact: Fact) -> Change:
-        """Plan the next poll of a rendering task; the plan is written only if a change is written anyway."""
-        task, watch = change.task, self.watches.get(change.task.id)
-        if task.state != "rendering" or not isinstance(fact, Accepted | Adopted | Polled) or watch is None:
-            return change
-        eta = task.estimate_seconds
-        if isinstance(fact, Polled):
-            eta = fact.progress.eta_seconds if isinstance(fact.progress, Pending) else None
-        plan = self.fleet.plan(task, self.now(), eta)
-        if plan is None:
-            return change
-        watch.plan, watch.failures = plan, 0
-        if is_minor(change) and self.tasks.get(task.id) is change.before and len(watch.noted) < NOTED_MAX:
-            watch.noted += change.events
-            self.tasks[task.id] = quiet = msgspec.structs.replace(task, last_seq=change.before.last_seq)
-            return Change(change.before, quiet, ())
-        if not change.is_saved:
-            return change
-        return with_event(change, "next_poll", {"at": round(plan.at, 3), "why": plan.why})
-
-    def _unsaved(self, task: Task) -> Task:
-        """Nothing to write: the task goes on as it is, at its next planned time."""
-        if task.id in self.tasks:
-            self._schedule(self.tasks[task.id])
-        return task
-
     def saved(self, task: Task, events: tuple[Event, ...]) -> None:
         """A task was saved, by this engine or by a caller's request: count, report, plan it anew."""
         if task.replica != self.replica:
-            self._forget(task.id)
+            self.forget(task.id)
             return
         before = self.tasks.get(task.id)
         if events and task.id in self.watches:
@@ -383,7 +313,7 @@ class Engine:
         self._count(before, task)
         self.tasks[task.id] = task
         if not task.is_followed:
-            self._forget(task.id)
+            self.forget(task.id)
             return
         watch = self.watches.setdefault(task.id, Watch())
         watch.is_parked = watch.is_parked and not task.is_terminal
@@ -395,7 +325,7 @@ class Engine:
         ticket = self.tickets.pop(task.id, None)
         if ticket is not None:
             self._begin(self._submits, task.id, partial(self._steps.send, self, task, ticket))
-        self._schedule(task)
+        self.schedule(task)
         self._wake.set()
 
     def _count(self, before: Task | None, after: Task) -> None:
@@ -415,7 +345,8 @@ class Engine:
         elif job is after and after.is_in_flight:
             provider.gate.in_flight += 1
 
-    def _forget(self, task_id: str) -> None:
+    def forget(self, task_id: str) -> None:
+        """A task is not followed here any more."""
         task = self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
         self.line.remove(task_id)
@@ -424,12 +355,12 @@ class Engine:
             provider.left(task)
         self._wake.set()
 
-    def _park(self, task_id: str, message: str) -> None:
+    def park(self, task_id: str, message: str) -> None:
         """Leave a task alone until its deadline: its next step would break a promise."""
         self.telemetry.violated(task_id, message)
         watch = self.watches.get(task_id)
         if watch is None or watch.is_parked:
-            self._forget(task_id)  # nothing ends it; the next start tries again
+            self.forget(task_id)  # nothing ends it; the next start tries again
             return
         watch.is_parked = True
         self.due_at(task_id, self.tasks[task_id].deadline_at)

@@ -1,0 +1,93 @@
+"""Saving what a fact makes of a task, until it is stored, whatever happened to the task meanwhile.
+
+What is known of money must not be lost: not to a database that is away, not to another process that took the
+task over. Not held here: what follows from a fact (`gateway.core.tasks`), who is told of it (`loop`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from gateway.core.facts import Accepted, Adopted, Fact, Polled
+from gateway.core.states import Change, Task, is_minor, with_event, with_noted
+from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
+from gateway.engine.watch import Watch
+from gateway.storage.db import GuardFailed, NoRoom
+from gateway.storage.replicas import Room
+from providers.spec import Pending
+
+if TYPE_CHECKING:
+    from gateway.engine.loop import Engine
+
+NOTED_MAX: Final = 16  # words of a vendor for the same state, before they are written without another reason
+
+
+async def save(engine: Engine, task: Task, fact: Fact, room: Room | None = None) -> Task | None:
+    """Apply `fact` and save what follows, until it is stored: what is known of money must not be lost.
+
+    Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer
+    counts. Raises NoRoom, and Duplicate when the vendor's id already belongs to another video.
+    """
+    is_late = False
+    while True:
+        try:
+            change = _with_plan(engine, apply(task, fact, engine.now()), fact)
+        except IllegalTransition:
+            return None
+        except InvariantViolation as error:
+            engine.park(task.id, str(error))
+            return None
+        if not change.is_saved:
+            return _unsaved(engine, change.task)
+        change = with_noted(change, engine.watches.get(task.id, Watch()).noted)
+        await engine.lease.held()
+        try:
+            if is_late or task.replica == engine.replica:
+                return await engine.insist(task.id, partial(engine.store.task_save, change, room))
+        except NoRoom:
+            raise
+        except GuardFailed:
+            is_late = False  # it is not as it was known
+        fresh = await engine.insist(task.id, partial(engine.store.task_get, task.id))
+        if fresh == replace(change.task, version=task.version + 1):
+            engine.store.tell(fresh, change.events)  # it was stored although the database said otherwise
+            return fresh
+        answer = None if fresh is None else came_late(fresh, fact, task)
+        is_late = answer is not None
+        if fresh is None or (fresh.replica != engine.replica and not is_late):
+            engine.forget(task.id)
+            return None
+        if fresh.replica == engine.replica and fresh != engine.tasks.get(task.id):
+            engine.saved(fresh, ())
+        task, fact = fresh, answer or fact
+
+
+def _with_plan(engine: Engine, change: Change, fact: Fact) -> Change:
+    """Plan the next poll of a rendering task; the plan is written only if a change is written anyway."""
+    task, watch = change.task, engine.watches.get(change.task.id)
+    if task.state != "rendering" or not isinstance(fact, Accepted | Adopted | Polled) or watch is None:
+        return change
+    eta = task.estimate_seconds
+    if isinstance(fact, Polled):
+        eta = fact.progress.eta_seconds if isinstance(fact.progress, Pending) else None
+    plan = engine.fleet.plan(task, engine.now(), eta)
+    if plan is None:
+        return change
+    watch.plan, watch.failures = plan, 0
+    if is_minor(change) and engine.tasks.get(task.id) is change.before and len(watch.noted) < NOTED_MAX:
+        watch.noted += change.events
+        engine.tasks[task.id] = quiet = replace(task, last_seq=change.before.last_seq)
+        return Change(change.before, quiet, ())
+    if not change.is_saved:
+        return change
+    return with_event(change, "next_poll", {"at": round(plan.at, 3), "why": plan.why})
+
+
+def _unsaved(engine: Engine, task: Task) -> Task:
+    """Nothing to write: the task goes on as it is, at its next planned time."""
+    if task.id in engine.tasks:
+        engine.schedule(engine.tasks[task.id])
+    return task
