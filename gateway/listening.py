@@ -10,13 +10,13 @@ import gc
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
-
-from granian.constants import Interfaces
-from granian.server.embed import Server
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import CannotListen
 from gateway.values import Address
+
+if TYPE_CHECKING:
+    from granian.server.embed import Server
 
 LISTEN_TRIES: Final = 1_000  # 5 ms apart
 BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
@@ -41,6 +41,9 @@ def free(address: Address) -> Address:
 
 def server(app: Callable[..., Awaitable[None]], address: Address) -> Server:
     """A server of `app` at `address`; its `serve` runs until its `stop`."""
+    from granian.constants import Interfaces  # noqa: PLC0415 - tasks are followed before this is imported
+    from granian.server.embed import Server  # noqa: PLC0415
+
     logging.getLogger("_granian").setLevel(logging.ERROR)
     return Server(
         app, address=address.host, port=address.port, interface=Interfaces.ASGINL, websockets=False,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.api.auth import Role, make_key
-from gateway.app import open_database
+from gateway.assembly import open_database
 from gateway.settings import Settings, load
 from gateway.storage import checking
 from gateway.storage.copying import Copied, copy

@@ -15,7 +15,8 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
-from gateway.app import Running, SteadyClock, _on_reload, running
+from gateway.app import Running, _on_reload, running
+from gateway.assembly import SteadyClock
 from gateway.core.facts import Cancelled, LateEnded
 from gateway.core.states import Task
 from gateway.core.tasks import apply
@@ -75,7 +76,7 @@ def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
     """What SIGHUP does; the lines that it logs."""
     with redirect_stdout(StringIO()) as log:
         configure_logging("info", "json")
-        _on_reload(parts.gateway, parts.wires, path)
+        _on_reload(parts.gateway, parts.parts.wires, path)
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 

@@ -42,7 +42,7 @@ TOP_LEVEL = (
 
 # Library: the modules and packages that may import it. Each can be replaced by editing the files named here.
 ONLY_IN = {
-    "litestar": ("gateway.app", "gateway.api"),
+    "litestar": ("gateway.api",),
     "asyncpg": ("gateway.storage",),
     "httpx": (
         "providers", "gateway.engine.collect", "gateway.engine.webhooks", "gateway.client",

@@ -5,10 +5,10 @@ Not held here: the parts that the routes work with (`gateway.app` builds them).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Final
 
-from litestar import Litestar, Request
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -21,8 +21,6 @@ from gateway.api.gateway import Gateway
 from gateway.api.problems import HANDLERS
 
 JSON_MAX_BYTES: Final = 1024 * 1024
-# What a route may have in its `opt` as `at_once`: the answer to a request that is simple, None for any other.
-AtOnce: TypeAlias = Callable[[Request[Any, Any, Any]], Awaitable[ASGIApp | None]]
 
 ROUTES: Final = (
     creating.create_video, creating.plan_video, creating.rerun_video,
@@ -56,16 +54,11 @@ async def authorize(scope: Scope) -> None:
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
-    """A route behind `authorize`, and what it can answer `at_once`, before the framework takes it apart.
-
-    No guard of the framework's: for those it copies the route at each request.
-    """
+    """A route behind `authorize`. Not a guard of the framework's: for those it copies the route each time."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         await authorize(scope)
-        at_once: AtOnce | None = scope["route_handler"].opt.get("at_once")
-        answer = None if at_once is None else await at_once(Request(scope, receive, send))
-        await (answer or app)(scope, receive, send)
+        await app(scope, receive, send)
 
     return guard
 
@@ -90,4 +83,6 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
 
 def make_application(gateway: Gateway, paths: frozenset[str] | None = None) -> ASGIApp:
     """What the server serves: the edge around the framework."""
-    return Edge(make_litestar(gateway, paths), gateway.telemetry)
+    has_looks = paths is None or bool(videos.get_video.paths & paths)
+    at_once = partial(videos.look, gateway) if has_looks else None
+    return Edge(make_litestar(gateway, paths), gateway.telemetry, at_once)

@@ -13,8 +13,8 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 import msgspec
 from litestar.enums import ScopeType
@@ -52,6 +52,10 @@ _REFUSAL: Final = msgspec.json.encode({
     "detail": "The gateway has as much to do as it can; nothing of this was stored or sent. Try again.",
     "code": "overloaded", "param": None, "errors": [], "retryable": _CODE.retryable, "charged": "no",
 })[:-1]  # fmt: skip
+
+
+# The answer to a request, where that is at hand without the framework; None for any other request.
+AtOnce: TypeAlias = Callable[[HTTPScope], Awaitable[ASGIApp | None]]
 
 
 class Line:
@@ -138,8 +142,9 @@ class Place:
 class Edge:
     """The outermost layer of the application. A caller's own X-Request-Id is kept if it is harmless."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app, self._telemetry = app, telemetry
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, at_once: AtOnce | None = None) -> None:
+        """`at_once` is asked first; where it has no answer or fails, `app` serves the request."""
+        self._app, self._telemetry, self._at_once = app, telemetry, at_once
         self._creates = Line(CREATES_AT_WORK, CREATES_MAX, CREATES_BURST)
         self._others = Line(OTHERS_MAX, OTHERS_MAX)
         self._endless = Line(sys.maxsize, sys.maxsize)
@@ -194,11 +199,20 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, received, marked)
+            answer = await self._ready(scope) or self._app
+            await answer(scope, received, marked)
         finally:
             template = scope.get("path_template") or "unmatched"
             seconds = time.perf_counter() - started
             self._telemetry.request_answered(template, _method(scope), status, seconds, request_id)
+
+    async def _ready(self, scope: HTTPScope) -> ASGIApp | None:
+        if self._at_once is None:
+            return None
+        try:
+            return await self._at_once(scope)
+        except Exception:  # noqa: BLE001 - the application meets the same and tells it as it tells all others
+            return None
 
     def _count_refusal(self, route: str, method: str, started: float) -> None:
         self._telemetry.http(route, method, "503").observe(time.perf_counter() - started)

@@ -56,7 +56,7 @@ class Waiters:
 
     async def look(self) -> None:
         """Look at what is waited for, when news may be missed and every LOOK_SECONDS, until cancelled."""
-        while True:
+        while self._store.is_shared:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._missed.wait()

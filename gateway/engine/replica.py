@@ -85,6 +85,9 @@ class Replica:
         self._store.hear(self._heard)
         parts = [asyncio.create_task(self._listen())]
         if self._identity.role != "api":
+            if self._identity.place:  # who served here before is gone, or we could not listen
+                place = self._identity.place
+                await self._engine.insist("", partial(self._replicas.end_at, self._engine.replica, place))
             await self._join()
             parts += [asyncio.create_task(self._beat()), asyncio.create_task(self._inherit())]
         try:
@@ -104,7 +107,7 @@ class Replica:
     # --- living -------------------------------------------------------------------------------------
 
     async def _join(self) -> None:
-        """Begin to live, under the engine's name. Whoever served at this place before is gone."""
+        """Begin to live, under the engine's name."""
         name, identity, lease = self._engine.replica, self._identity, self._engine.lease
         begun = lease.begun()
         join = partial(self._replicas.join, name, identity.place, identity.role, identity.version)
@@ -145,7 +148,7 @@ class Replica:
         while True:
             self._wake.clear()
             try:
-                await self._replicas.end(engine.replica, LEASE_SECONDS, self._identity.place)
+                await self._replicas.end(engine.replica, LEASE_SECONDS)
                 for owner in (*owners, *await self._store.orphaned()):
                     count = await take_over(engine, owner)
                     if count and owner:

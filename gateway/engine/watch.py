@@ -30,8 +30,8 @@ ProbeStep: TypeAlias = "Callable[[Engine, Provider], Coroutine[None, None, None]
 class Watch(msgspec.Struct):
     """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
 
-    `noted` are events that go with the next save. `is_parked`: a step would have broken a promise; nothing but
-    its deadline happens to the task any more.
+    `noted` are events that go with the next save. `is_parked`: a step would have broken a promise; nothing
+    but its deadline happens to the task any more.
     """
 
     due: float | None = None

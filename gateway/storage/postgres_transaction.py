@@ -12,6 +12,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
 from gateway.storage.db import GuardFailed, Row, Step
 from gateway.storage.postgres_batch import (
     MARKS,
@@ -43,16 +46,20 @@ from gateway.storage.postgres_link import (
 )
 
 Result: TypeAlias = "list[Row] | Exception"
+Prepared: TypeAlias = "PreparedStatement[asyncpg.Record]"
 
 CHANNEL: Final = "reelgate"
 # A process that stops amid a batch, or is cut off, must not keep its locks: the server ends the transaction.
 IDLE_MS: Final = 5_000
+# For what is not idle to the server, an answer to Parse that nothing follows; it knows this since version 17.
+WHOLE_MS: Final = 12_000
+_WHOLE_SINCE: Final = 17
 # Less than the client's patience, so that nobody is left waiting for a lock whom nobody waits for.
 LOCK_MS: Final = 8_000
 _BEGIN: Final = "begin isolation level read committed"
 # The statements of groups are joins by primary key, whatever the number of rows: planned once, and for good.
 _PLAN_ONCE: Final = "; set local plan_cache_mode = force_generic_plan"
-_GIVES_ROWS: Final = re.compile(r"\s*select\b|.*\breturning\b", re.DOTALL | re.IGNORECASE)
+_GIVES_ROWS: Final = re.compile(r"\s*(?:select|with)\b|.*\breturning\b", re.DOTALL | re.IGNORECASE)
 
 
 class _Forms(dict[str, Form | None]):
@@ -84,10 +91,14 @@ class Session:
         self.is_committing = False  # whether its COMMIT was sent, and is not answered
         self._place = link.place
         self._forms = _Forms({})
+        self._is_caching = link.statement_cache_size > 0
+        self._prepared: dict[str, Prepared] = {}
         self._begin = (
             f"{_BEGIN}; set local idle_in_transaction_session_timeout = {IDLE_MS}; "
             f"set local lock_timeout = {LOCK_MS}"
         )
+        if connection.get_server_version().major >= _WHOLE_SINCE:
+            self._begin += f"; set local transaction_timeout = {WHOLE_MS}"
 
     async def prepare(self) -> None:
         """Make ready for the first batch."""
@@ -114,6 +125,7 @@ class Session:
                 together.append((number, parts[0]))
             else:
                 apart.append(number)
+        await self._prepare(split)
         await self._start(is_marked=not together)
         results: list[Result] = [[] for _ in batch]
         for groups in waves(together):
@@ -140,6 +152,24 @@ class Session:
         if done != "COMMIT":  # a transaction that had failed is rolled back, and so it says
             raise Gone(f"the server answered {done} to COMMIT")
 
+    async def _prepare(self, split: Sequence[Sequence[Segment]]) -> None:
+        """Have new statements parsed before the transaction begins: so it is idle between any two messages.
+
+        Not behind a pooler, for which nothing outlives a transaction.
+        """
+        if not self._is_caching:
+            return
+        texts = (self._text(segment) for parts in split for segment in parts)
+        for text in dict.fromkeys(text for text in texts if text not in self._prepared):
+            try:
+                self._prepared[text] = await self.connection.prepare(text)
+            except ERRORS as error:  # told to whose write it is when it runs
+                if is_lost(error) or self.connection.is_closed():
+                    raise
+
+    def _text(self, segment: Segment) -> str:
+        return self._forms.statement(segment.shape) if segment.shape else segment.steps[0].sql
+
     async def _start(self, *, is_marked: bool) -> None:
         """Begin; the batch's number goes along where no statement of a group brings it."""
         mark = f"""update {MARKS} set number = {self.number}, at = {NOW}
@@ -151,12 +181,12 @@ class Session:
 
     async def _run_group(self, group: Group, results: list[Result]) -> None:
         """Run writes of one shape; whose guard met no row learns so in `results`."""
-        row = await self.connection.fetchrow(
-            self._forms.statement(group.shape), self.mark, self.number, *arrays(group)
+        rows, _ = await self._run_text(
+            self._forms.statement(group.shape), (self.mark, self.number, *arrays(group))
         )
-        if row is None or row[0] is None:
+        if not rows or rows[0][0] is None:
             raise Gone("the mark of this connection is gone")
-        won = set(row[1])
+        won = set(rows[0][1])
         for number, segment in zip(group.numbers, group.parts, strict=True):
             guard = segment.guard
             if guard is not None and number not in won:
@@ -186,22 +216,30 @@ class Session:
                     if results[number]:
                         return results[number]
                     continue
-                found, count = await self._run_step(segment.steps[0])
-                if not count and segment.guard is not None:
-                    return missed(segment.guard)
-                rows += found
+                step = segment.steps[0]
+                found, count = await self._run_text(step.sql, step.args)
+                if not count and step.guard is not None:
+                    return missed(step)
+                rows += map(tuple, found)
         except ERRORS as error:
             if is_lost(error) or is_repeatable(error) or is_of_the_database(error):
                 raise
             return refusal(error, self._place)
         return rows
 
-    async def _run_step(self, step: Step) -> tuple[list[Row], int]:
-        """One statement as it is written: its rows, and how many it returned or changed."""
-        if _GIVES_ROWS.match(step.sql):
-            rows = [tuple(record) for record in await self.connection.fetch(step.sql, *step.args)]
+    async def _run_text(self, sql: str, args: Sequence[object]) -> tuple[list[asyncpg.Record], int]:
+        """One statement: its rows, and how many it returned or changed."""
+        if (prepared := self._prepared.get(sql)) is not None:
+            try:
+                rows = await prepared.fetch(*args)
+            except ERRORS:
+                del self._prepared[sql]  # it may have been the plan that is out of date
+                raise
+            return rows, int(prepared.get_statusmsg().rpartition(" ")[2])
+        if _GIVES_ROWS.match(sql):
+            rows = await self.connection.fetch(sql, *args)
             return rows, len(rows)
-        done = await self.connection.execute(step.sql, *step.args)
+        done = await self.connection.execute(sql, *args)
         return [], int(done.rpartition(" ")[2])
 
 

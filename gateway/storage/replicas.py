@@ -25,7 +25,9 @@ REPLICA_ADD: Final = f"""insert into replicas (id, place, role, version, started
 REPLICA_BEAT: Final = f"""update replicas set beat_at = {_NOW}, following = $2
     where id = $1 and ended_at is null"""  # noqa: S608
 REPLICAS_END: Final = f"""update replicas set ended_at = {_NOW}
-    where ended_at is null and id <> $1 and (beat_at < {_NOW} - $2 or (place = $3 and $3 <> ''))"""  # noqa: S608
+    where ended_at is null and id <> $1 and beat_at < {_NOW} - $2"""  # noqa: S608
+REPLICAS_END_AT: Final = f"""update replicas set ended_at = {_NOW}
+    where ended_at is null and id <> $1 and place = $2"""  # noqa: S608
 REPLICA_LEAVE: Final = f"update replicas set ended_at = {_NOW} where id = $1"  # noqa: S608
 REPLICAS_DROP: Final = f"delete from replicas where ended_at < {_NOW} - {DEAD_KEPT_SECONDS}"  # noqa: S608
 REPLICAS_LIVING: Final = """select id, place, role, version, following from replicas
@@ -109,10 +111,13 @@ class Replicas:
         told = msgspec.json.encode(following).decode()
         await self._database.write((Step(REPLICA_BEAT, (replica, told), Outlived),))
 
-    async def end(self, replica: str, lease_seconds: float, place: str) -> None:
-        """Declare dead who has not beaten for `lease_seconds`, and who served at our own place before."""
-        steps = (Step(REPLICAS_END, (replica, lease_seconds, place)), Step(REPLICAS_DROP, ()))
-        await self._database.write(steps)
+    async def end(self, replica: str, lease_seconds: float) -> None:
+        """Declare dead who has not beaten for `lease_seconds`."""
+        await self._database.write((Step(REPLICAS_END, (replica, lease_seconds)), Step(REPLICAS_DROP, ())))
+
+    async def end_at(self, replica: str, place: str) -> None:
+        """Declare dead who served at `place` before: there can be but one."""
+        await self._database.write((Step(REPLICAS_END_AT, (replica, place)),))
 
     async def leave(self, replica: str) -> None:
         """Stop living, at once: what it owns is anybody's."""

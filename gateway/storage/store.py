@@ -184,7 +184,7 @@ class Store:
             Step(REQUEST_ADD, asked_values(new)),
             *(Step(INPUT_ADD, (task.id, field, value)) for field, value in new.inputs.items()),
             *(Step(LABEL_ADD, (task.owner, name, value, task.id)) for name, value in new.metadata.items()),
-            Step(EVENTS_ADD, events_values(task.id, new.events)),
+            *([Step(EVENTS_ADD, events_values(task.id, new.events))] if new.events else []),
         ]
         if key is not None:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)

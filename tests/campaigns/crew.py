@@ -23,6 +23,7 @@ import asyncpg
 import httpx
 import msgspec
 
+from gateway.core.lease import LEASE_SECONDS
 from gateway.sandbox.server import SandboxSettings
 from tests.campaigns.cable import Cable
 from tests.campaigns.callers import Callers, Menu
@@ -38,11 +39,12 @@ from tests.serving import free_port
 
 SUBMIT_TIMEOUT_SECONDS: Final = 2.0
 CROWD: Final = 3  # times the callers of one gateway: some always wait for a replica that is cut off
-LIMITS: Final = (Limit("highwayapi", 6, 60), Limit("myrouter", 20, None), Limit("unified", 10, 240))
+LIMITS: Final = (Limit("highwayapi", 6, 120), Limit("myrouter", 20, None), Limit("unified", 10, 300))
 # What a replica may never have to say. That the database fails it may: it does.
 ALARMS: Final = frozenset({"invariant_violation", "step_failed", "request_failed"})
 _ON_UNKNOWN: Final = {"highwayapi": "hold", "myrouter": "resubmit", "unified": "fail"}
 _SLUGS: Final = {"unified": "kling-v3-text-to-video"}
+CALM_SECONDS: Final = 2.5  # who takes over must be left alone for so long after a lease has ended
 _RETRY_SECONDS: Final = 0.3  # between tries to start while there is no database
 _SERVER: Final = """\
 [server]
@@ -107,7 +109,8 @@ class Crew:
         self.downs: list[tuple[float, float]] = []
         self.disturbances: list[tuple[float, float, int | None]] = []  # from, to, which replica; None: all
         self.stills: list[Still] = []
-        self.deaths: list[tuple[int, float, str]] = []  # port at the vendors, when, place
+        self.deaths: list[tuple[int, int, float, str]] = []  # who, its port at the vendors, when, place
+        self.joined: dict[int, float] = {}  # when each replica was first ready
         self.claims: list[Claim] = []
         self._log = log
         # One thread for the server's life: the server is told to end when the thread that started it ends.
@@ -124,6 +127,7 @@ class Crew:
             replica.gateway = await replica.starter.begin(replica.config, Points(), note)
             began = time.time()
             if await replica.gateway.log.wait("ready"):
+                self.joined.setdefault(replica.number, time.time())
                 return
             if not self._was_down(began):
                 said = list(replica.gateway.log.lines)[-3:]
@@ -133,7 +137,7 @@ class Crew:
 
     def kill(self, replica: Replica) -> None:
         """`kill -9`."""
-        self.deaths.append((replica.asks_at, time.time(), replica.place))
+        self.deaths.append((replica.number, replica.asks_at, time.time(), replica.place))
         replica.gateway.signal(signal.SIGKILL)
 
     async def ask_server(self, what: str, *arguments: object) -> None:
@@ -238,20 +242,21 @@ class Crew:
         rows = await connection.fetch("select place, started_at, beat_at from replicas order by started_at")
         await connection.close()
         found = []
-        for port, at, place in self.deaths:
+        for who, port, at, place in self.deaths:
             beats = [row["beat_at"] for row in rows
                      if row["place"].endswith(place) and row["started_at"] <= at]
-            found.append(Death(port, at, min(at, beats[-1]) if beats else at, self._is_clear(port, at)))
+            found.append(Death(port, at, min(at, beats[-1]) if beats else at, self._is_clear(who, at)))
         return found
 
-    def _is_clear(self, port: int, at: float) -> bool:
-        """Whether, for as long as a takeover may take, database and at least one other were left alone."""
-        until = at + TAKEOVER_SECONDS
-        if any(began < until and at < ended + 1.0 for began, ended in self.downs):
+    def _is_clear(self, dead: int, at: float) -> bool:
+        """Whether somebody was there, and left alone, when the dead one's lease ended, and the database too."""
+        if any(began < at + TAKEOVER_SECONDS and at < ended + 1.0 for began, ended in self.downs):
             return False
+        begins, ends = at + LEASE_SECONDS - 1.0, at + LEASE_SECONDS + CALM_SECONDS
         troubled = {who for began, ended, who in self.disturbances
-                    if began < until and at < ended + 2.0 and who is not None}
-        return len(troubled) < len(self.replicas)
+                    if began < ends and begins < ended + 1.0 and who is not None}
+        there = {who for who, joined in self.joined.items() if joined < at and who != dead}
+        return bool(there - troubled)
 
 
 @asynccontextmanager

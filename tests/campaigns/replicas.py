@@ -30,7 +30,7 @@ _LOST_WITHIN_SECONDS: Final = 5.0  # a COMMIT comes along at least with each bea
 _CROWDED_SHARE: Final = 0.25  # of the disturbances may leave nobody undisturbed
 # Twelve at a time, in a random order: each kind of disturbance is in every dozen.
 _DOZEN: Final = (*["kill"] * 3, *["pause"] * 2, *["cut"] * 2, *["commit"] * 2, "term", "terminate", "restart")
-MENU: Final = Menu(deadline=20, twice=0.1, faults=(
+MENU: Final = Menu(deadline=15, twice=0.1, faults=(
     ("late seconds=0.1", 0.2), ("rate_limited times=1", 0.02), ("capacity times=2", 0.02),
     ("reset_after_accept", 0.01), ("server_error_after_accept", 0.01), ("failed", 0.02), ("policy", 0.02),
 ))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.storage.db import MIGRATIONS, Row, Step, StorageError, Value
+from gateway.storage.db import MIGRATIONS, Read, Row, Step, StorageError, Value
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -19,7 +20,26 @@ MOMENT_SECONDS: Final = 1e-6
 TRY_SECONDS: Final = 1.0  # between the driver's own tries whether its trouble is over
 
 
-class Disk:
+class InMemory:
+    """What a database of a simulation has no use for."""
+
+    async def migrate(self, folder: Path = MIGRATIONS) -> int:
+        """The world has done that."""
+        return 0
+
+    async def close(self) -> None:
+        """The real one stays open for the next process."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[Read]:
+        """Raises StorageError: nobody copies a database here."""
+        raise StorageError("nobody copies a database in a simulation")
+
+    async def flaws(self) -> list[str]:
+        """None: there is no file to break."""
+        return []
+
+
+class Disk(InMemory):
     """A `Database`. Raises StorageError as planned, asyncio.CancelledError to who is dead."""
 
     def __init__(self, process: Process) -> None:
@@ -97,13 +117,6 @@ class Disk:
         if at > now:
             await asyncio.sleep(at - now)
             self._process.must_live()
-
-    async def migrate(self, folder: Path = MIGRATIONS) -> int:
-        """The world has done that."""
-        return 0
-
-    async def close(self) -> None:
-        """The real one stays open for the next process."""
 
     def _breaks(self, what: str, share: float) -> None:
         now = self._world.time()

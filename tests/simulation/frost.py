@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from tests.virtual import VirtualLoop
 
@@ -50,7 +50,7 @@ class FrostLoop(VirtualLoop):
     """Whatever is done in the context of a process (`OWNER`) waits while that process `is_frozen`."""
 
     def call_soon(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts],
+        self, callback: Callable[[*Ts], object], *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """As every loop has it."""
@@ -63,7 +63,7 @@ class FrostLoop(VirtualLoop):
         return turn.handle
 
     def call_at(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts],
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As every loop has it."""

@@ -141,7 +141,7 @@ def _nobody_asks() -> Patch:
     """The first poll comes a day after the acceptance."""
 
     def wrong(now: float, *more: object, **hints: object) -> PollPlan:
-        return PollPlan(now + 86_400.0, "first")
+        return PollPlan(now + 86_400.0, "prior")
 
     return patch.object(loop, "next_poll", wrong)
 
@@ -153,7 +153,8 @@ def _lease_never_ends() -> Patch:
 
 def _claim_is_no_version() -> Patch:
     """Who takes over leaves the version as it was: the one before can still save."""
-    return patch.object(statements, "TASKS_CLAIM", statements.TASKS_CLAIM.replace(", version = version + 1", ""))
+    sql = statements.TASKS_CLAIM.replace(", version = version + 1", "")
+    return patch.object(statements, "TASKS_CLAIM", sql)
 
 
 def _caps_are_of_a_process() -> Patch:

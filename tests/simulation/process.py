@@ -192,7 +192,8 @@ class Process:
             raise ConnectionLost
         task = self.spawn(work)
         task.add_done_callback(lambda _: task.cancelled() or task.exception())  # seen, whoever waits
-        await asyncio.wait([task, self._gone], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [task, self._gone]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done() or task.cancelled():
             raise ConnectionLost
         return task.result()
@@ -292,7 +293,8 @@ class Process:
     def is_cut_off(self, seconds: float, *, is_silent: bool) -> None:
         """It cannot reach the database for a while."""
         if self.link is not None:
-            self.world.say(self.name, f"is cut off {'silently' if is_silent else 'openly'} for {seconds:.1f} s")
+            manner = "silently" if is_silent else "openly"
+            self.world.say(self.name, f"is cut off {manner} for {seconds:.1f} s")
             self.is_disturbed(seconds)
             self.link.is_cut(seconds, is_silent=is_silent)
 

@@ -26,7 +26,7 @@ TAKEOVER_SECONDS: Final = 10.0
 OBEYED_SECONDS: Final = 5.0  # between an order at one replica and its being obeyed by all
 IN_FLIGHT: Final = frozenset({"submitting", "rendering", "submission_unknown"})
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
-_INDEX: Final = {name: TASK_COLUMNS.index(name) for name in ("id", "version", "provider", "state")}
+_INDEX: Final = {name: TASK_COLUMNS.index(name) for name in ("id", "version", "provider", "state", "attempts")}
 _JOBS: Final = """select v.id, v.replica, v.state, v.provider, v.vendor_task_id, v.resubmits + v.reruns,
     r.request from videos v join video_requests r on r.video_id = v.id"""
 _LEFT: Final = """select count(*) from videos where replica = $1
@@ -53,6 +53,7 @@ class Promises:
     def __init__(self, world: World) -> None:
         self._world = world
         self._versions: dict[str, int] = {}
+        self._attempts: set[tuple[str, int]] = set()
         self._intents: dict[str, list[float]] = {}
         self._held: dict[str, float] = {}  # since when nothing may be sent to a provider
         self._inherited: dict[str, float] = {}  # when something of theirs was last taken over
@@ -71,8 +72,6 @@ class Promises:
                 self._buried |= {str(name) for (name,) in self._world.rows(_BURIED)}
             elif step.sql == statements.HOLD_DELETE:
                 self._held.pop(str(step.args[0]), None)
-            elif step.sql == statements.EVENTS_ADD and step.args[3] == "submitting":
-                self._is_intended(process, str(step.args[6]))
 
     def ordered(self, provider: str) -> None:
         """An operator has the answer that nothing more is sent there."""
@@ -84,6 +83,10 @@ class Promises:
         if version <= self._versions.get(video_id, -1):
             self._note(f"version {version} of video {video_id[-6:]} is saved again, by {process.name}")
         self._versions[video_id] = version
+        attempt = video_id, int(str(row[_INDEX["attempts"]]))
+        if row[_INDEX["state"]] == "submitting" and attempt not in self._attempts:
+            self._attempts.add(attempt)
+            self._is_intended(process, str(row[_INDEX["provider"]]))
 
     def _are_claimed(self, process: Process, owner: str, rows: Sequence[Row]) -> None:
         for row in rows:

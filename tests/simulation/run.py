@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -61,11 +61,20 @@ def run_plan(plan: Plan) -> Outcome:
     loop.set_task_factory(_make_task)  # type: ignore[arg-type]  # its type is an asyncio secret
     try:
         world = World(plan, _database(), loop, Process)
+        loop.set_exception_handler(partial(_on_fault, world))
         loop.run_until_complete(_everything(world))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
     return Outcome(plan, world.history, judge(world.history), world.trace)
+
+
+def _on_fault(world: World, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong in a timer of the world itself would be lost."""
+    if "handle" in context:
+        world.history.ending.faults.append(f"{context['message']}: {context.get('exception')!r}")
+    else:
+        loop.default_exception_handler(context)
 
 
 def _make_task(
@@ -127,7 +136,7 @@ async def _until_all_rest(world: World) -> None:
     """
     last = max((order.at + order.deadline for order in world.plan.orders), default=0.0)
     latest = last + SHARED_GRACE_SECONDS + world.history.trouble_seconds
-    while world.time() < latest and world.unfinished():
+    while world.time() < latest and world.unfinished():  # noqa: ASYNC110 - as `_until`
         await asyncio.sleep(SHARED_LOOK_SECONDS)
     outages = [end for _, end in world.plan.disk.outages]
     ends = [end for life in world.history.lives for _, end in life.troubles]

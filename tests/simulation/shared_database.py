@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.storage.db import MIGRATIONS, Row, Step, StorageError, StorageShort, Value
+from gateway.storage.db import Row, Step, StorageError, StorageShort, Value
 from gateway.storage.replicas import REPLICA_BEAT, REPLICAS_END
+from tests.simulation.disk import InMemory
 from tests.simulation.promises import Promises
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _Write(msgspec.Struct, eq=False):
     sent_at: float
 
 
-class Link:
+class Link(InMemory):
     """A `Database`, as one process reaches it. Raises asyncio.CancelledError to who is dead."""
 
     def __init__(self, process: Process, server: Server) -> None:
@@ -192,7 +192,7 @@ class Link:
     async def write(
         self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
     ) -> list[Row]:
-        """One atomic write; what was handed over goes on when its caller is cancelled, or the process dies."""
+        """One atomic write; what was handed over goes on when its caller, or the process, is gone."""
         if steps[0].sql not in UNCOUNTED:
             await self.process.crosses_or_stays("write begins")
         self.process.must_live()
@@ -205,13 +205,6 @@ class Link:
         self._waiting += 1
         self._leaves(_Write(steps, done, tell, self._world.time()))
         return await asyncio.shield(done)
-
-    async def migrate(self, folder: Path = MIGRATIONS) -> int:
-        """The world has done that."""
-        return 0
-
-    async def close(self) -> None:
-        """The server stays for the others."""
 
     # --- a write on its way -------------------------------------------------------------------------
 

@@ -161,7 +161,8 @@ def _commands(
     name, at = chance.choice(names), chance.uniform(0.0, 2.0 + span)
     hold: OperatorVerb = chance.choice(("pause", "drain"))
     found = [Command(hold, at, name), Command("resume", at + chance.choice((5.0, 20.0, 40.0)), name)]
-    for verb in chance.sample(("adopt", "fail", "resubmit"), 2):
+    verbs: tuple[OperatorVerb, ...] = ("adopt", "fail", "resubmit")
+    for verb in chance.sample(verbs, 2):
         found += [Command(verb, at + later, name) for later in (8.0, 20.0, 35.0)]
     return tuple(sorted(found, key=lambda command: command.at))
 

@@ -1,0 +1,171 @@
+"""The parts that follow tasks, put together: settings -> storage -> engine, and let go in reverse.
+
+They work before, and without, anything that answers callers. Not held here: routes and the life of the
+process (`gateway.app`), anything that decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from gateway import __version__
+from gateway.core.lease import Lease
+from gateway.engine.collect import Links
+from gateway.engine.loop import Engine
+from gateway.engine.provider import Fleet, Provider, make_provider
+from gateway.engine.replica import Identity, ReplicaRole, follow
+from gateway.engine.steps import STEPS
+from gateway.engine.watch import Outside
+from gateway.settings import ProviderSettings, Settings
+from gateway.storage.db import Database, StorageError
+from gateway.storage.sqlite import SqliteDatabase
+from gateway.storage.store import Store
+from gateway.telemetry import Telemetry
+from gateway.values import StoreUrl
+from providers.egress import AddressPolicy, Reach, guard, origin
+from providers.http import Account, Limits, VendorHTTP
+from providers.transport import Transport, tls_context
+
+CONNECT_SECONDS: Final = 10.0  # for name, connection and TLS towards a vendor
+CONNECT_SHARE: Final = 0.8  # of submit_timeout, where that is short
+_REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
+
+
+class Wires:
+    """The transports towards vendors and their files, made from `[egress]` once; a reload keeps them.
+
+    `lease`: the right to send what is paid for.
+    """
+
+    def __init__(self, settings: Settings, lease: Lease) -> None:
+        self.lease = lease
+        egress = settings.egress
+        policy = _policy(settings)
+        proxy = None if egress.proxy is None else egress.proxy.reveal()
+        make = partial(Transport, proxy=proxy, tls=tls_context(egress.ca_file), max_connections=0)
+        self.fresh, self.pooled = make(fresh=True), make()
+        # Fresh, so that what is left over on a connection is never taken for another caller's file.
+        guards = {reach: None if proxy else guard(policy, reach) for reach in _REACHES}
+        files = {reach: make(fresh=True, guard=guards[reach]) for reach in _REACHES}
+        self.links = Links(policy, files)
+        self._all = (self.fresh, self.pooled, *files.values())
+
+    def allow(self, settings: Settings) -> None:
+        """Have links to these providers' own origins followed."""
+        self.links.policy = _policy(settings)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for transport in self._all:
+            await transport.aclose()
+
+
+def _policy(settings: Settings) -> AddressPolicy:
+    origins = frozenset(origin(entry.base_url) for entry in settings.providers.values())
+    return AddressPolicy(settings.egress.networks, origins)
+
+
+def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
+    """The configured providers, each with its own door; a known one keeps its gate."""
+    return [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
+
+
+def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> Provider:
+    account = Account(
+        base_url=entry.base_url, api_key=entry.api_key.reveal(), auth_scheme=entry.adapter.auth_scheme
+    )
+    observe = partial(telemetry.vendor_called, entry.name)
+    # Given up before the submit is: a connection that was never made proves that nothing was sent.
+    connect_seconds = min(CONNECT_SECONDS, entry.submit_timeout * CONNECT_SHARE)
+    limits = Limits(
+        connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout,
+        may_send=lambda: wires.lease.is_held,
+    )
+    door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
+    telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
+    return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))
+
+
+def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Database:
+    """The database at `url`. Raises StorageError when it cannot be opened, or is another process's."""
+    if url.path is not None:
+        return SqliteDatabase(url.path, exclusive=exclusive)
+    from gateway.storage.postgres import PostgresDatabase  # noqa: PLC0415 - 0.1 s, for who needs it
+
+    dsn = "" if url.dsn is None else url.dsn.reveal()
+    return PostgresDatabase(dsn, statement_cache_size=settings.store.statement_cache_size)
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What follows tasks. `following` is the engine's life: if it ends by itself, something is badly wrong."""
+
+    store: Store
+    engine: Engine
+    fleet: Fleet
+    telemetry: Telemetry
+    wires: Wires
+    following: asyncio.Task[None]
+
+
+class SteadyClock:
+    """Unix time in seconds that follows the machine's clock forward, never back: a step stops no timer."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+
+    def __call__(self) -> float:
+        """Now."""
+        elapsed = time.monotonic()
+        self._offset = max(self._offset, time.time() - elapsed)
+        return elapsed + self._offset
+
+
+def elapsed() -> float:
+    """Seconds that pass while the machine sleeps, too, and never go back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def identity_of(settings: Settings, role: ReplicaRole) -> Identity:
+    """Who this process is among those on its database."""
+    listen = settings.server.listen
+    place = f"{socket.gethostname()} {listen}" if listen.port else ""
+    return Identity(role, place, __version__, lambda: secrets.token_hex(8))
+
+
+@asynccontextmanager
+async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncIterator[Parts]:
+    """All parts, started; tasks are followed until the context ends. Raises StorageError."""
+    chance, telemetry = random.SystemRandom(), Telemetry({})
+    database = open_database(settings.store.url, settings, exclusive=True)
+    if role != "all" and not database.is_shared:
+        await database.close()
+        raise StorageError(f"--role {role} needs a database to share: [store] url = postgresql://...")
+    lease = Lease(elapsed, is_shared=database.is_shared)
+    wires = Wires(settings, lease)
+    try:
+        await database.migrate()
+        store, fleet, identity = Store(database), Fleet(chance), identity_of(settings, role)
+        fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
+        outside = Outside(SteadyClock(), chance, identity.new_name(), lease, follows=role != "api")
+        engine = Engine(store, fleet, telemetry, outside, STEPS)
+        telemetry.ages(engine.oldest_unfinished_seconds)
+        telemetry.videos_are(await store.counts())
+        following = asyncio.create_task(follow(engine, identity))
+        try:
+            yield Parts(store, engine, fleet, telemetry, wires, following)
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+    finally:
+        await wires.close()
+        await database.close()
