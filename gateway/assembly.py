@@ -107,7 +107,7 @@ def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Data
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What follows tasks. `following` is the engine's life: if it ends by itself, something is badly wrong."""
+    """What follows tasks. `following` is the engine's life; if it ends by itself, something is very wrong."""
 
     store: Store
     engine: Engine
