@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from litestar import Request, Response
 from litestar.response.base import ASGIResponse
@@ -20,6 +20,7 @@ from gateway.core.states import Task
 from gateway.storage.rows import Video
 
 T = TypeVar("T")
+Place: TypeAlias = tuple[int, float | None] | None
 
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
@@ -51,19 +52,27 @@ class _Ready(ASGIResponse):
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
-def answer(gateway: Gateway, video: Video, status: int, headers: Mapping[str, str]) -> Ready[VideoObject]:
-    """The video as it is shown now."""
-    return Ready(encode(video_object(video, _place(gateway, video.task))), status, headers)
+def answer(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Ready[VideoObject]:
+    """The video as it is shown now, with its place in the line."""
+    return Ready(encode(video_object(video, place)), status, headers)
 
 
-def _place(gateway: Gateway, task: Task) -> tuple[int, float | None] | None:
-    return gateway.engine.queue_place(task) if task.state == "waiting" else None
+async def place_in_line(gateway: Gateway, task: Task) -> Place:
+    """Which place a waiting video has, from 1, and when it may start if that can be told.
+
+    One that waits at another replica is counted among all that wait.
+    """
+    if task.state != "waiting":
+        return None
+    known = gateway.engine.queue_place(task)
+    if known is None and gateway.store.is_shared:
+        return 1 + await gateway.store.waiting_before(task), None
+    return known
 
 
-def hints(gateway: Gateway, video: Video) -> dict[str, str]:
+def hints(gateway: Gateway, video: Video, place: Place) -> dict[str, str]:
     """The version as an ETag, and when it is worth looking again."""
     task = video.task
-    place = _place(gateway, task)
     headers = {"ETag": f'"{task.version}"' if place is None else f'"{task.version}-{place[0]}"'}
     if not task.is_terminal:
         seconds = gateway.engine.seconds_to_next(task)

@@ -17,7 +17,7 @@ from litestar.params import FromPath, HeaderParameter
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.api.answers import answer, hints, place_of, preferred_seconds, waited
+from gateway.api.answers import answer, hints, place_in_line, place_of, preferred_seconds, waited
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, new_video_id, video_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
@@ -216,7 +216,8 @@ async def _answer(
     if seconds is not None:
         headers["Preference-Applied"] = f"wait={seconds}"
         video = await waited(request, video.task.id, seconds)
-    return answer(gateway, video, 202, headers | hints(gateway, video))
+    place = await place_in_line(gateway, video.task)
+    return answer(video, place, 202, headers | hints(gateway, video, place))
 
 
 def _key_name(value: str | None) -> str | None:

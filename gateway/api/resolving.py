@@ -15,7 +15,7 @@ from litestar.params import FromPath
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from gateway.api.answers import answer, place_of
+from gateway.api.answers import answer, place_in_line, place_of
 from gateway.api.auth import operator
 from gateway.api.gateway import Gateway, caller_of, gateway_of, new_video_id
 from gateway.api.problems import responses
@@ -68,7 +68,8 @@ async def resolve_video(request: Request[Any, Any, Any], video_id: FromPath[str]
             continue  # it changed meanwhile: look again
         except Duplicate:
             raise _taken(video.task) from None
-        return answer(gateway, Video(task, video.request, video.metadata), 200, {})
+        place = await place_in_line(gateway, task)
+        return answer(Video(task, video.request, video.metadata), place, 200, {})
 
 
 def _job_id(body: ResolveBody) -> str | None:
@@ -138,7 +139,7 @@ async def _adopt_anew(gateway: Gateway, old: Video, job_id: str, by: str) -> Res
     except Duplicate:
         raise _taken(task) from None
     video = Video(new.task, new.request, new.metadata)
-    return answer(gateway, video, 200, {"Location": place_of(new.task.id)})
+    return answer(video, None, 200, {"Location": place_of(new.task.id)})
 
 
 def _continued(gateway: Gateway, task: Task) -> Task:

@@ -13,7 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from litestar.types import ASGIApp, HTTPScope
 
-from gateway.api.answers import Ready, answer, hints, preferred_seconds, waited
+from gateway.api.answers import Ready, answer, hints, place_in_line, preferred_seconds, waited
 from gateway.api.auth import require
 from gateway.api.edge import header_of
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
@@ -59,18 +59,20 @@ async def look(gateway: Gateway, scope: HTTPScope) -> ASGIApp | None:
     if video is None:
         return None
     scope["path_template"] = "/v1/videos/{video_id}"
-    return _shown(gateway, video, header_of(scope, b"if-none-match"), {}).to_asgi_response()
+    shown = await _shown(gateway, video, header_of(scope, b"if-none-match"), {})
+    return shown.to_asgi_response()
 
 
-def _shown(
+async def _shown(
     gateway: Gateway, video: Video, if_none_match: str | None, headers: dict[str, str]
 ) -> Ready[VideoObject]:
-    headers = headers | hints(gateway, video)
+    place = await place_in_line(gateway, video.task)
+    headers = headers | hints(gateway, video, place)
     if if_none_match is not None:
         known_tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
         if headers["ETag"] in known_tags or "*" in known_tags:
             return Ready(b"", 304, headers)
-    return answer(gateway, video, 200, headers)
+    return answer(video, place, 200, headers)
 
 
 @get(
@@ -97,7 +99,7 @@ async def get_video(
         del video  # some kilobytes, which nobody needs while the caller waits
         video = await waited(request, video_id, seconds)
     applied = {} if asked is None or wait is not None else {"Preference-Applied": f"wait={asked}"}
-    return _shown(gateway_of(request), video, if_none_match, applied)
+    return await _shown(gateway_of(request), video, if_none_match, applied)
 
 
 @get(
@@ -116,7 +118,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
         position = (last.task.created_at, last.task.id)
     page = Page(limit=query.limit, newest_first=query.order == "desc", after=position)
     videos = await gateway.store.video_list(owner, filters, page)
-    data = [video_object(video, gateway.engine.queue_place(video.task)) for video in videos[: query.limit]]
+    data = [video_object(video, await place_in_line(gateway, video.task)) for video in videos[: query.limit]]
     listed = video_list(data, has_more=len(videos) > query.limit)
     return Ready(encode(listed))
 
@@ -151,7 +153,7 @@ async def cancel_video(
             task = await gateway.store.task_save(change)
         except GuardFailed:
             continue  # it changed meanwhile: look again
-        return answer(gateway, Video(task, video.request, video.metadata), 200, {})
+        return answer(Video(task, video.request, video.metadata), None, 200, {})
 
 
 @delete(

@@ -18,7 +18,7 @@ import msgspec
 from gateway.core.lease import LEASE_SECONDS
 from gateway.engine.learning import keep_learned
 from gateway.engine.loop import Engine
-from gateway.engine.takeover import look_around, take_over
+from gateway.engine.takeover import adopt, is_known, look_around, take_over
 from gateway.storage import news
 from gateway.storage.db import Duplicate, StorageError
 from gateway.storage.replicas import Outlived, ReplicaRow
@@ -219,7 +219,9 @@ class Replica:
         stored, known = await self._store.task_get(task_id), self._engine.tasks.get(task_id)
         if stored is None or (known is None and not stored.is_followed):
             return
-        if known is None or known.version < stored.version:
+        if not is_known(self._engine, task_id):
+            await adopt(self._engine, stored)  # a claim may have been done, and denied
+        elif known is not None and known.version < stored.version:
             self._engine.saved(stored, ())
 
     async def _look_at_all(self) -> None:

@@ -40,12 +40,13 @@ _MARK: Final = f"update {MARKS} set number = $2, at = {NOW} where writer = $1 re
 
 _HOLE: Final = re.compile(r"\$(\d+)")
 _INSERT: Final = re.compile(
-    r"insert into (\w+) \(([\w\s,]+)\)\s+values \((.+?)\)(\s+on conflict\b.*)?", re.DOTALL | re.IGNORECASE
+    r"insert\s+into\s+(\w+)\s*\(([\w\s,]+)\)\s*values\s*\((.+?)\)(\s+on\s+conflict\b.*)?",
+    re.DOTALL | re.IGNORECASE,
 )
-_UPDATE: Final = re.compile(r"update (\w+) set (.+?)\s+where\s+(.+)", re.DOTALL | re.IGNORECASE)
-_DELETE: Final = re.compile(r"delete from (\w+)\s+where\s+(.+)", re.DOTALL | re.IGNORECASE)
-_ASSIGNED: Final = re.compile(r"\b(\w+) = \$(\d+)")
-_PINNED: Final = re.compile(r"(?:\A|\band\s+)(\w+) = \$(\d+)(?=\s+and\b|\s*\Z)", re.IGNORECASE)
+_UPDATE: Final = re.compile(r"update\s+(\w+)\s+set\s+(.+?)\s+where\s+(.+)", re.DOTALL | re.IGNORECASE)
+_DELETE: Final = re.compile(r"delete\s+from\s+(\w+)\s+where\s+(.+)", re.DOTALL | re.IGNORECASE)
+_ASSIGNED: Final = re.compile(r"\b(\w+)\s*=\s*\$(\d+)")
+_PINNED: Final = re.compile(r"(?:\A|\band\s+)(\w+)\s*=\s*\$(\d+)(?=\s+and\b|\s*\Z)", re.IGNORECASE)
 # With one of these a statement may read what another part writes, or gives rows; or a hole may be no hole.
 _OTHER: Final = re.compile(r"\b(?:select|returning|with)\b|'[^']*\$[^']*'|--|;", re.IGNORECASE)
 _OR: Final = re.compile(r"\bor\b", re.IGNORECASE)

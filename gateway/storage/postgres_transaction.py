@@ -235,7 +235,7 @@ class Session:
             except ERRORS:
                 del self._prepared[sql]  # it may have been the plan that is out of date
                 raise
-            return rows, int(prepared.get_statusmsg().rpartition(" ")[2])
+            return rows, int(str(prepared.get_statusmsg()).rpartition(" ")[2])
         if _GIVES_ROWS.match(sql):
             rows = await self.connection.fetch(sql, *args)
             return rows, len(rows)

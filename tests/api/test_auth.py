@@ -5,6 +5,7 @@ Not held here: how a key is made and stored by the command line.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,10 +15,13 @@ from typing import Final
 import httpx
 import pytest
 from litestar import get
+from litestar.types import ASGIApp
 
 from gateway.api import application
-from gateway.api.application import ROUTES, make_application
+from gateway.api.application import MANAGEMENT, ROUTES, make_application
+from gateway.api.application import PUBLIC as PATHS
 from gateway.api.auth import KNOWN_SECONDS, Door, Role
+from gateway.storage.db import StorageError
 from tests.serving import Served, problem, read, serving
 
 ROLES: Final[tuple[Role, ...]] = ("viewer", "caller", "operator", "admin")
@@ -72,6 +76,17 @@ def key(served: Served) -> str:
 
 def call(client: httpx.Client, method: str, path: str) -> httpx.Response:
     return client.request(method, path.replace("{video_id}", "video_0").replace("{name}", "nobody"))
+
+
+def asked(served: Served, app: ASGIApp, path: str, client: httpx.Client) -> httpx.Response:
+    """The answer of an application that no port serves."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as inside:
+            return await inside.get(path, headers=client.headers)
+
+    return served.run(ask)
 
 
 def with_key(served: Served, value: str) -> httpx.Response:
@@ -182,16 +197,47 @@ def test_a_route_that_names_no_role_is_closed(served: Served, monkeypatch: pytes
         return "secret"
 
     monkeypatch.setattr(application, "ROUTES", (*ROUTES, forgotten))
-    app = make_application(served.gateway)
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            return await client.get("/v1/forgotten")
-
-    answer = served.run(ask)
+    answer = asked(served, make_application(served.gateway), "/v1/forgotten", served.client)
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+# --- looks by a key that was seen a moment ago, which the framework does not answer ------------------------
+
+
+def test_a_look_is_answered_alike_by_whomever_it_is_answered(served: Served) -> None:
+    alice = served.as_caller("alice")
+    path = f"/v1/videos/{served.completed(alice)['id']}"
+    slow, quick = (alice.get(path, headers={"Prefer": prefer} if prefer else {}) for prefer in ("x", ""))
+    assert (slow.status_code, slow.content) == (quick.status_code, quick.content)
+    assert set(slow.headers) == set(quick.headers)
+    tag = {"If-None-Match": f'"other", W/{quick.headers["etag"]}'}
+    unchanged = [alice.get(path, headers=tag | more) for more in ({"Prefer": "x"}, {})]
+    assert [(answer.status_code, answer.content) for answer in unchanged] == [(304, b"")] * 2
+    assert set(unchanged[0].headers) == set(unchanged[1].headers)
+    lines = [json.loads(line) for line in served.log.getvalue().splitlines()]
+    answers = (slow, quick, *unchanged)
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    routes = {line["request_id"]: line["route"] for line in lines if line["event"] == "request"}
+    assert [routes[request_id] for request_id in ids] == ["/v1/videos/{video_id}"] * 4
+
+
+def test_a_look_that_fails_is_told_as_any_failure(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = served.as_caller("alice")
+    path = f"/v1/videos/{served.completed(alice)['id']}"
+
+    async def fail(*_: object) -> None:
+        raise StorageError("x")
+
+    monkeypatch.setattr(served.gateway.store, "video_get", fail)
+    problem(alice.get(path), 503, "overloaded")
+
+
+def test_the_port_of_the_management_shows_no_video(served: Served) -> None:
+    alice = served.as_caller("alice")
+    path = f"/v1/videos/{served.completed(alice)['id']}"
+    assert asked(served, make_application(served.gateway, MANAGEMENT), path, alice).status_code == 404
+    assert asked(served, make_application(served.gateway, PATHS), path, alice).status_code == 200
 
 
 # --- callers among themselves -------------------------------------------------------------------------------

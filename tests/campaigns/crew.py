@@ -40,8 +40,9 @@ from tests.serving import free_port
 SUBMIT_TIMEOUT_SECONDS: Final = 2.0
 CROWD: Final = 3  # times the callers of one gateway: some always wait for a replica that is cut off
 LIMITS: Final = (Limit("highwayapi", 6, 120), Limit("myrouter", 20, None), Limit("unified", 10, 300))
-# What a replica may never have to say. That the database fails it may: it does.
+# What a replica may never have to say, unless the reason is the database: that does fail.
 ALARMS: Final = frozenset({"invariant_violation", "step_failed", "request_failed"})
+EXCUSED: Final = frozenset({"StorageError", "StorageBusy", "StorageShort"})
 _ON_UNKNOWN: Final = {"highwayapi": "hold", "myrouter": "resubmit", "unified": "fail"}
 _SLUGS: Final = {"unified": "kling-v3-text-to-video"}
 CALM_SECONDS: Final = 2.5  # who takes over must be left alone for so long after a lease has ended
@@ -180,7 +181,7 @@ class Crew:
 
     def _note(self, asks_at: int, line: Line) -> None:
         event = str(line.get("event"))
-        if event in ALARMS:
+        if event in ALARMS and line.get("error") not in EXCUSED:
             self.alarms[event] += 1
         if event == "took_over":
             self.claims.append(Claim(asks_at, time.time()))

@@ -147,10 +147,11 @@ def tightest(seen: Sightings, limit: Limit) -> float | None:
     return min((after - before for before, after in zip(times, times[number:], strict=False)), default=None)
 
 
-def takeovers(seen: Sightings) -> list[float]:
+def takeovers(seen: Sightings, *, all_deaths: bool = False) -> list[float]:
     """Seconds from the last beat of each killed process to the first poll of one of its jobs by another.
 
-    Of deaths with nobody left to take over, or with jobs that nobody had to ask for any more, there is none.
+    None of deaths after which there was nothing left to ask for; nor, but for `all_deaths`, of those after
+    which nobody was left alone who could have asked.
     """
     polls = _polls(seen.asks)
     found: list[float] = []
@@ -160,7 +161,7 @@ def takeovers(seen: Sightings) -> list[float]:
             before = [ask for ask in asks if ask.at <= death.at]
             if before and before[-1].port == death.port:
                 firsts += [ask.at for ask in asks if ask.at > death.at and ask.port != death.port][:1]
-        if firsts and death.is_clear:
+        if firsts and (death.is_clear or all_deaths):
             found.append(min(firsts) - death.beat_at)
     return found
 

@@ -20,7 +20,7 @@ import msgspec
 from tests.campaigns.cable import CUTS, LOSSES
 from tests.campaigns.callers import Menu
 from tests.campaigns.crew import LIMITS, Crew, Replica, manned
-from tests.campaigns.ownership import Still, broken, takeovers, tightest
+from tests.campaigns.ownership import Sightings, Still, broken, takeovers, tightest
 from tests.campaigns.report import Report, reported, times
 from tests.campaigns.stage import Plan
 from tests.serving import free_port
@@ -43,7 +43,7 @@ class Pace(msgspec.Struct, frozen=True):
     cut: tuple[float, float] = (0.2, 15.0)
     dead: tuple[float, float] = (0.0, 10.0)
     down: tuple[float, float] = (0.0, 3.0)
-    between: tuple[float, float] = (0.2, 2.5)
+    between: tuple[float, float] = (0.5, 4.0)
 
 
 SHORT: Final = Pace(still=(0.2, 8.0), cut=(0.2, 8.0), dead=(0.0, 3.0), down=(0.0, 1.0), between=(0.1, 1.5))
@@ -192,8 +192,9 @@ async def replicas(plan: Plan, count: int, pace: Pace | None = None) -> Report:
         async with crew.load(MENU):
             await running.run(count, third)
         verdict, seen = await crew.judged(stderr)
+        (plan.folder / "sightings.json").write_bytes(msgspec.json.encode(seen))
         found = [*crew.problems, *broken(seen)]
-        rows = _rows(crew, running, takeovers(seen))
+        rows = _rows(crew, running, seen)
         spans = [(limit, tightest(seen, limit)) for limit in LIMITS if limit.per_minute]
         rows += [(f"{limit.per_minute + 1} submits to {limit.vendor}", f"never within {span:.2f} s")
                  for limit, span in spans if span is not None and limit.per_minute]
@@ -201,10 +202,10 @@ async def replicas(plan: Plan, count: int, pace: Pace | None = None) -> Report:
         return reported("replicas", crew, rows, verdict, found)
 
 
-def _rows(crew: Crew, running: _Campaign, taken: list[float]) -> list[tuple[str, str]]:
+def _rows(crew: Crew, running: _Campaign, seen: Sightings) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(running.done.items()))
-    clear = f"{len(crew.deaths)} killed"
     return [
-        ("disturbed", kinds), ("last beat to a poll", f"{times(taken)}; {clear}"),
+        ("disturbed", kinds), ("last beat to a poll", times(takeovers(seen))),
+        ("  with others in trouble", times(takeovers(seen, all_deaths=True))),
         ("takeovers told", str(len(crew.claims))), ("starts without database", str(crew.vain_starts)),
     ]

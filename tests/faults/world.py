@@ -15,7 +15,7 @@ import selectors
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -25,7 +25,7 @@ import msgspec
 import trustme
 from litestar import Litestar
 
-from gateway import app
+from gateway import app, assembly
 from gateway.api.application import make_litestar
 from gateway.api.edge import Edge
 from gateway.api.gateway import Gateway
@@ -109,6 +109,17 @@ class SocketLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """The virtual time in seconds."""
         return self.skew
+
+    def run_in_executor(  # type: ignore[override]  # asyncio's own stub has another type variable
+        self, executor: object, func: Callable[..., T], *args: object
+    ) -> asyncio.Future[T]:
+        """Done at once: of what a thread works meanwhile, no virtual time would pass."""
+        result: asyncio.Future[T] = self.create_future()
+        try:
+            result.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits for it is to have it
+            result.set_exception(error)
+        return result
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncio's own
         """Answer for `names`; no query leaves this machine."""
@@ -350,9 +361,9 @@ _adapters = functools.cache(adapters)
 def _in_virtual_time() -> Any:  # noqa: ANN401 - mock's own type
     """What the composition root takes from the machine: its clock, its chance, its disk."""
     return mock.patch.multiple(
-        app,
+        assembly,
         SteadyClock=lambda: now,
-        open_database=lambda settings, exclusive: SqliteDatabase(IN_MEMORY),
+        open_database=lambda url, settings, exclusive: SqliteDatabase(IN_MEMORY),
         tls_context=_contexts,
         random=mock.Mock(SystemRandom=lambda: random.Random(1)),
     )

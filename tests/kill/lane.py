@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -31,13 +31,14 @@ TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 _WAIT_SECONDS: Final = 10  # of one long poll
 _LAST_WORDS_SECONDS: Final = 0.5  # spent only where the commit is on the thread that would answer
 
+SQLITE: Final = "sqlite:reelgate.db"
 _CONFIGURATION: Final = """\
 [server]
 listen = "127.0.0.1:{port}"
 [auth]
 mode = "{auth}"
 [store]
-url = "sqlite:reelgate.db"
+url = "{store}"
 [log]
 format = "json"
 [providers.highway]
@@ -81,16 +82,23 @@ async def _nothing(_: str) -> None:
     """What happens at a point by itself."""
 
 
+@asynccontextmanager
+async def _of_its_own() -> AsyncIterator[str]:
+    """The store of a life, if nothing else is wanted: SQLite, beside its configuration."""
+    yield SQLITE
+
+
 class Lane:
     """The stage. `on_cross` is awaited at each point on the wire; every gateway of it listens on `port`.
 
-    `gateway` is set where it is another one than the starter's.
+    `gateway` is set where it is another one than the starter's; `database` opens an empty store for a life.
     """
 
     def __init__(self, sandbox: Sandbox, starter: Launcher, port: int) -> None:
         self.sandbox, self.starter, self.port = sandbox, starter, port
         self.proxy: Proxy
         self.gateway: Gateway | None = None
+        self.database: Callable[[], AbstractAsyncContextManager[str]] = _of_its_own
         starter.before_death = self.last_words
         self.on_cross: Callable[[str], Awaitable[None]] = _nothing
         # Without kept connections: after a death there is nothing to find out about them.
@@ -115,11 +123,11 @@ class Lane:
         with suppress(httpx.TransportError):
             await self.client.get("/livez", timeout=_LAST_WORDS_SECONDS)
 
-    def configure(self, folder: Path, *, auth: str = "off", more: str = "") -> Path:
-        """A new store with its configuration, `more` of it for the provider; the path of that."""
+    def configure(self, folder: Path, *, auth: str = "off", more: str = "", store: str = SQLITE) -> Path:
+        """A configuration with its store, `more` of it for the provider; the path of that."""
         folder.mkdir()
         config = folder / "reelgate.toml"
-        text = _CONFIGURATION.format(port=self.port, auth=auth, proxy=self.proxy.url)
+        text = _CONFIGURATION.format(port=self.port, auth=auth, proxy=self.proxy.url, store=store)
         config.write_text(text + more, "utf-8")
         return config
 
@@ -128,8 +136,8 @@ class Lane:
         self.gateway = None
         gateway = await self.starter.start(config, points)
         if points.watches:
-            # An order that comes sooner may share the commit of taking over, and then there is a point less.
-            await gateway.passed("commit claim after")
+            # An order that comes sooner waits, and then there are points more.
+            await gateway.log.wait("settled")
         return gateway
 
     async def live(self, folder: Path, deaths: Sequence[int | str]) -> Story:
@@ -137,14 +145,16 @@ class Lane:
 
         A point that is not reached ends the story there.
         """
-        config, story, words = self.configure(folder), Story(), f"a life in {folder.name}"
-        for deadly in (*deaths, None):
-            points = Points(deadly)
-            await self._live_on(config, points, words, story)
-            story.crossed.append(points.crossed)
-            if deadly is not None and not points.is_reached:
-                story.is_reached = False
-                break
+        story, words = Story(), f"a life in {folder.name}"
+        async with self.database() as store:
+            config = self.configure(folder, store=store)
+            for deadly in (*deaths, None):
+                points = Points(deadly)
+                await self._live_on(config, points, words, story)
+                story.crossed.append(points.crossed)
+                if deadly is not None and not points.is_reached:
+                    story.is_reached = False
+                    break
         story.charges = self.charges(words)
         return story
 

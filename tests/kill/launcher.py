@@ -1,8 +1,9 @@
 """Starts gateways for the kill tests: imports the program once, then forks a process for each one asked for.
 
 Held here: the fork, and what makes a process stop at each commit until the test has said whether it dies
-there: only `sqlite3.connect` is replaced, in that process alone, and the program knows nothing of it. Not
-held here: what is asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, spoken to by pipes:
+there, and say when it is settled: only `sqlite3.connect`, the PostgreSQL driver's session and one method of
+the engine are replaced, in that process alone, and the program knows nothing of it. Not held here: what is
+asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, spoken to by pipes:
 
     stdin    `run 0 ROLE CONFIG`, or with 1 to stop at commits; then a byte for each: g (go on), d (die)
     stdout   `pid N`, `point LABEL`, the gateway's log as lines of JSON, `exit CODE` (negative: that signal)
@@ -10,6 +11,7 @@ held here: what is asked (`tests.kill.process`). Run as `python -m tests.kill.la
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
@@ -17,23 +19,27 @@ import signal
 import sqlite3
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
 from gateway.app import openapi_yaml, run
+from gateway.engine.loop import Engine
 from gateway.engine.replica import ReplicaRole
-from gateway.storage.db import StorageError
+from gateway.storage import postgres_writer
+from gateway.storage.db import StorageError, Step
+from gateway.storage.postgres_transaction import Result, Session
 
-# How a statement begins, and what the commit that it is part of is called; None: by the event that it writes.
+# How a statement begins, and what the commit that it is part of is called; None: by the first event in it.
 _NAMES: Final[Mapping[str, str | None]] = {
     "create table if not exists schema_version": "schema",
     "insert into schema_version": "migration",
     "update videos set replica": "claim",
     "insert into events": None,
 }
-_EVENT_TYPE: Final = "4"  # the parameter of that statement
+# Of the parameters of that statement, from 1: the type of the last event, and those before it (JSON).
+_LAST_TYPE, _EARLIER = 4, 10
 
 
 class WatchedConnection(sqlite3.Connection):
@@ -49,7 +55,8 @@ class WatchedConnection(sqlite3.Connection):
             self._name = ""
         begins = next((begin for begin in _NAMES if sql.startswith(begin)), None)
         if begins is not None and not self._name:
-            self._name = _NAMES[begins] or str((parameters or {}).get(_EVENT_TYPE))
+            given = parameters or {}
+            self._name = _NAMES[begins] or _first(given[str(_LAST_TYPE)], given[str(_EARLIER)])
         if sql != "commit" and (self.in_transaction or begins is None):
             return super().execute(sql, parameters or {})
         name, self._name = self._name, ""
@@ -57,6 +64,53 @@ class WatchedConnection(sqlite3.Connection):
         done = super().execute(sql, parameters or {})
         _stop(f"commit {name} after")
         return done
+
+
+class WatchedSession(Session):
+    """A connection to PostgreSQL that stops before and after each COMMIT of something that is in _NAMES.
+
+    What others tell, beats above all, is committed without a stop. The loop goes on meanwhile.
+    """
+
+    _name: str | None = None
+
+    async def run(self, batch: Sequence[Sequence[Step]], *, is_apart: bool) -> list[Result]:
+        """As the driver's."""
+        names = (_name_of(step) for steps in batch for step in steps)
+        self._name = next((name for name in names if name is not None), None)
+        return await super().run(batch, is_apart=is_apart)
+
+    async def end(self, *, is_kept: bool, told: Sequence[bytes] = ()) -> None:
+        """As the driver's."""
+        name = self._name if is_kept else None
+        if name is not None:
+            await asyncio.to_thread(_stop, f"commit {name} before")
+        await super().end(is_kept=is_kept, told=told)
+        if name is not None:
+            await asyncio.to_thread(_stop, f"commit {name} after")
+
+
+def _name_of(step: Step) -> str | None:
+    begins = next((begin for begin in _NAMES if step.sql.startswith(begin)), None)
+    if begins is None:
+        return None
+    return _NAMES[begins] or _first(step.args[_LAST_TYPE - 1], step.args[_EARLIER - 1])
+
+
+def _first(last_type: object, earlier: object) -> str:
+    """The type of the first event that a save writes."""
+    before = json.loads(str(earlier))
+    return str(before[0]["type"] if before else last_type)
+
+
+def _told(settled: Callable[[Engine], None]) -> Callable[[Engine], None]:
+    """The engine's method, and a line of the log after it: from then on a new video goes straight through."""
+
+    def tell(engine: Engine) -> None:
+        settled(engine)
+        _tell(json.dumps({"event": "settled"}))
+
+    return tell
 
 
 def _stop(label: str) -> None:
@@ -76,6 +130,8 @@ def _gateway(config: Path, role: ReplicaRole, *, watched: bool) -> int:
     _tell(f"pid {os.getpid()}")
     if watched:
         sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)  # type: ignore[assignment]
+        postgres_writer.Session = WatchedSession  # type: ignore[misc]
+    Engine.settled = _told(Engine.settled)  # type: ignore[method-assign]
     try:
         return run(config, role)
     except StorageError as error:  # told as the command tells it

@@ -16,12 +16,11 @@ WIRE: Final = frozenset(
     f"{exchange} {message} {place}"
     for exchange, message, place in product(EXCHANGES, ("request", "answer"), PLACES)
 )
-# What is committed in a life that nothing goes wrong in, and in going on after a death while sending.
-LIFE: Final = (
-    "schema", "migration", "claim",
-    "accepted", "submitting", "accepted_by_vendor", "vendor_status", "completed",
-)  # fmt: skip
-RECOVERY: Final = ("schema", "claim", "submission_unknown", "failed")
+# What is committed once a life, where the store is the process's own; in a life that nothing goes wrong in
+# (acceptance and the intent to send are one commit); and in going on after a death while sending.
+BIRTH: Final = ("schema", "migration")
+LIFE: Final = ("accepted", "accepted_by_vendor", "vendor_status", "completed")
+RECOVERY: Final = ("claim", "submission_unknown", "failed")
 
 
 def commits(names: tuple[str, ...]) -> frozenset[str]:

@@ -15,6 +15,7 @@ from gateway.sandbox.server import SandboxSettings
 from tests.kill.lane import lane
 from tests.kill.points import Points
 from tests.kill.process import KEY, run, serving
+from tests.serving import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +95,10 @@ async def test_store_is_served_by_one_process(tmp_path: Path) -> None:
     async with lane(SETTINGS) as stage:
         config = stage.configure(tmp_path / "store")
         gateway = await stage.start(config, Points())
-        code, _, said = await run("serve", "--config", str(config))
+        elsewhere = config.with_name("elsewhere.toml")
+        text = config.read_text("utf-8").replace(f":{stage.port}", f":{free_port()}")
+        elsewhere.write_text(text, "utf-8")
+        code, _, said = await run("serve", "--config", str(elsewhere))
         assert code == 1
         store = config.parent / "reelgate.db"
         assert f"another reelgate serve (process {gateway.pid}) is using {store}" in said

@@ -14,6 +14,7 @@ from typing import Final
 from tests.simulation.campaign import campaign, first_failing, report, stopwatch
 from tests.simulation.planted import PLANTED, plant
 from tests.simulation.run import run_seed
+from tests.simulation.shared_plan import ONE_IN
 
 FOUND_WITHIN: Final = 1_000  # seeds
 
@@ -37,6 +38,7 @@ def main() -> int:
     reading.add_argument("--first", type=int, default=0, metavar="K", help="the first of them")
     reading.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="J", help="processes")
     reading.add_argument("--seed", type=int, metavar="K", help="run this one, and print its trace")
+    reading.add_argument("--replicas", action="store_true", help="only seeds with several replicas")
     reading.add_argument("--planted", action="store_true", help="look for the bugs planted on purpose")
     asked = reading.parse_args()
     if asked.seed is not None:
@@ -44,7 +46,10 @@ def main() -> int:
     if asked.planted:
         return look_for_planted(asked.jobs)
     passed = stopwatch()
-    totals = campaign(range(asked.first, asked.first + asked.seeds), asked.jobs, say)
+    seeds = range(asked.first, asked.first + asked.seeds)
+    if asked.replicas:
+        seeds = range(asked.first * ONE_IN, (asked.first + asked.seeds) * ONE_IN, ONE_IN)
+    totals = campaign(seeds, asked.jobs, say)
     show(report(totals, passed(), asked.jobs))
     return 1 if totals.failing else 0
 

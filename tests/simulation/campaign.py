@@ -28,6 +28,10 @@ class Totals(msgspec.Struct):
     crashes: int = 0
     disk_faults: int = 0
     difference_cents: int = 0
+    replicas: int = 0
+    outlived: int = 0
+    takeovers: int = 0
+    takeover_seconds: float = 0.0
     classes: Counter[str] = msgspec.field(default_factory=Counter)
     vendor_faults: Counter[str] = msgspec.field(default_factory=Counter)
     failing: dict[int, list[str]] = {}
@@ -35,8 +39,9 @@ class Totals(msgspec.Struct):
     def add(self, other: Totals) -> None:
         """Put the other's figures to these."""
         for name in ("seeds", "seconds", "videos", "submissions", "charged_cents", "crashes", "disk_faults",
-                     "difference_cents"):
+                     "difference_cents", "replicas", "outlived", "takeovers"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.takeover_seconds = max(self.takeover_seconds, other.takeover_seconds)
         self.classes.update(other.classes)
         self.vendor_faults.update(other.vendor_faults)
         self.failing.update(other.failing)
@@ -60,6 +65,10 @@ def run_seeds(seeds: Iterable[int]) -> Totals:
         totals.crashes += history.crashes
         totals.disk_faults += history.disk_faults
         totals.difference_cents += verdict.difference_cents
+        totals.replicas += history.is_shared
+        totals.outlived += history.outlived
+        totals.takeovers += len(history.takeover_seconds)
+        totals.takeover_seconds = max((totals.takeover_seconds, *history.takeover_seconds))
         totals.classes.update(verdict.classes)
         totals.vendor_faults.update(history.vendor_faults)
         if not verdict.is_good:
@@ -92,6 +101,8 @@ def report(totals: Totals, real_seconds: float, jobs: int) -> str:
         f"videos               {totals.videos}",
         f"submissions          {totals.submissions}",
         f"crashes              {totals.crashes}",
+        (f"with replicas        {totals.replicas} seeds, {totals.outlived} declared dead and alive, "
+        f"{totals.takeovers} taken over from, after {totals.takeover_seconds:.1f} s at most"),
         f"storage faults       {totals.disk_faults}",
         f"vendor faults        {sum(totals.vendor_faults.values())}: {faults}",
         f"classes              {classes}",

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 MINUTE_SECONDS: Final = 60.0
 TAKEOVER_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 8.0
 OBEYED_SECONDS: Final = 5.0  # between an order at one replica and its being obeyed by all
 IN_FLIGHT: Final = frozenset({"submitting", "rendering", "submission_unknown"})
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
-_INDEX: Final = {name: TASK_COLUMNS.index(name) for name in ("id", "version", "provider", "state", "attempts")}
+_READ: Final = ("id", "version", "provider", "state", "attempts")
+_INDEX: Final = {name: TASK_COLUMNS.index(name) for name in _READ}
 _JOBS: Final = """select v.id, v.replica, v.state, v.provider, v.vendor_task_id, v.resubmits + v.reruns,
     r.request from videos v join video_requests r on r.video_id = v.id"""
 _LEFT: Final = """select count(*) from videos where replica = $1
@@ -57,6 +59,7 @@ class Promises:
         self._intents: dict[str, list[float]] = {}
         self._held: dict[str, float] = {}  # since when nothing may be sent to a provider
         self._inherited: dict[str, float] = {}  # when something of theirs was last taken over
+        self._idle: dict[tuple[str, str, int], float] = {}  # since when a sending is nobody's
         self._buried: set[str] = set()  # names that were declared dead
 
     # --- at a commit --------------------------------------------------------------------------------
@@ -154,6 +157,21 @@ class Promises:
                 None if job is None else str(job), int(permissions or 0), int(prompt.rsplit(" ", 1)[1]),
             ))
         return found
+
+    # --- now and then -------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """What is stored as being sent is being sent, or its owner knows better: nobody waits for nothing."""
+        world = self._world
+        for process in [one for _, one in sorted(world.serving.items()) if not one.is_frozen]:
+            engine = process.engine
+            for task in engine.tasks.values():
+                if task.state != "submitting" or task.id in engine.sending or task.id in engine.tickets:
+                    continue
+                since = self._idle.setdefault((process.name, task.id, task.attempts), world.time())
+                seconds = world.time() - max(since, process.undisturbed_since())
+                if seconds > IDLE_SECONDS and not world.plan.disk.fails:
+                    self._note(f"{process.name} has video {task.id[-6:]} as submitting, and does not send it")
 
     # --- at a death ---------------------------------------------------------------------------------
 

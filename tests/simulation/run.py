@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from functools import cache, partial
 from typing import Any, Final
+from unittest.mock import patch
 
 import msgspec
 
+from gateway.engine import learning
 from gateway.storage.db import Step
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from tests.simulation.callers import caller
@@ -35,6 +37,7 @@ HOSTS: Final = {
 LOOK_SECONDS: Final = (30.0, 1800.0)  # between two looks whether all is over: the first, and at most
 ON_ITS_WAY_SECONDS: Final = 180.0  # for answers, and for writes that were handed over
 GRACE_SECONDS: Final = 3 * 3600.0  # after the last deadline: late answers, clocks that were set back
+LEARNING_SECONDS: Final = 1_800.0
 SHARED_LOOK_SECONDS: Final = 3.0
 SHARED_GRACE_SECONDS: Final = 60.0
 REST_SECONDS: Final = 12.0  # enough for a takeover, and for a look at all that may have been missed
@@ -62,7 +65,10 @@ def run_plan(plan: Plan) -> Outcome:
     try:
         world = World(plan, _database(), loop, Process)
         loop.set_exception_handler(partial(_on_fault, world))
-        loop.run_until_complete(_everything(world))
+        # A day is lived to its end for what is looked up late: learning would be most of what is done in it.
+        keep_seconds = learning.KEEP_SECONDS if plan.shared else LEARNING_SECONDS
+        with patch.object(learning, "KEEP_SECONDS", keep_seconds):
+            loop.run_until_complete(_everything(world))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
@@ -136,8 +142,10 @@ async def _until_all_rest(world: World) -> None:
     """
     last = max((order.at + order.deadline for order in world.plan.orders), default=0.0)
     latest = last + SHARED_GRACE_SECONDS + world.history.trouble_seconds
-    while world.time() < latest and world.unfinished():  # noqa: ASYNC110 - as `_until`
+    while world.time() < latest and world.unfinished():
         await asyncio.sleep(SHARED_LOOK_SECONDS)
+        if world.server is not None:
+            world.server.promises.look()
     outages = [end for _, end in world.plan.disk.outages]
     ends = [end for life in world.history.lives for _, end in life.troubles]
     await asyncio.sleep(max(0.0, max((*outages, *ends), default=0.0) - world.time()))
