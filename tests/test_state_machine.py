@@ -253,7 +253,7 @@ def test_a_scope_does_what_the_page_says_of_it(kind: ErrorKind, has_others: bool
         ('"done" without a link for longer than a minute', OUTPUT_GRACE_SECONDS == 60.0),
         ("denies its own id for longer than two minutes", GRACE_SECONDS == 120.0),
         ("asked for it ever more seldom, for a day", LATE_SECONDS == 86_400.0),
-        ("progress when it moved by 25", PROGRESS_STEP == 25),
+        ("progress when it moved by 50", PROGRESS_STEP == 50),
     ],
 )
 def test_the_numbers_of_the_page_are_those_of_the_code(words: str, value: bool) -> None:

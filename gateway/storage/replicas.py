@@ -36,8 +36,7 @@ REPLICAS_LIVING: Final = """select id, place, role, version, following from repl
 GATE_TAKE: Final = """insert into provider_gates (provider, passed) values ($1, 1)
     on conflict (provider) do update set passed = provider_gates.passed + 1"""
 SENDING_ADD: Final = f"insert into provider_sendings (provider, at) values ($1, {_NOW})"  # noqa: S608
-SENDINGS_DROP: Final = f"""delete from provider_sendings
-    where provider = $1 and at < {_NOW} - {SENDINGS_KEPT_SECONDS}"""  # noqa: S608
+SENDINGS_DROP: Final = f"delete from provider_sendings where at < {_NOW} - {SENDINGS_KEPT_SECONDS}"  # noqa: S608
 CAP_HOLDS: Final = f"""update provider_gates set passed = passed where provider = $1 and $2 >= (
         select count(*) from videos where provider = $1 and state in {_IN_FLIGHT})"""  # noqa: S608
 RATE_HOLDS: Final = f"""update provider_gates set passed = passed where provider = $1 and $2 >= (
@@ -80,7 +79,8 @@ class Room(msgspec.Struct, frozen=True):
 
     def before(self) -> list[Step]:
         """Steps that make everybody who wants a place here wait for this write's end."""
-        return [Step(GATE_TAKE, (self.provider,))]
+        taken = Step(GATE_TAKE, (self.provider,))
+        return [taken] if self.per_window is None else [taken, Step(SENDING_ADD, (self.provider,))]
 
     def after(self) -> list[Step]:
         """Steps behind the change that takes the place: where there is none they undo it, with NoRoom."""
@@ -88,11 +88,7 @@ class Room(msgspec.Struct, frozen=True):
         if self.max_in_flight is not None:
             steps.append(Step(CAP_HOLDS, (self.provider, self.max_in_flight), NoRoom))
         if self.per_window is not None:
-            steps += [
-                Step(SENDING_ADD, (self.provider,)),
-                Step(RATE_HOLDS, (self.provider, self.per_window, self.window_seconds), NoRoom),
-                Step(SENDINGS_DROP, (self.provider,)),
-            ]
+            steps.append(Step(RATE_HOLDS, (self.provider, self.per_window, self.window_seconds), NoRoom))
         return steps
 
 
@@ -112,8 +108,9 @@ class Replicas:
         await self._database.write((Step(REPLICA_BEAT, (replica, told), Outlived),))
 
     async def end(self, replica: str, lease_seconds: float) -> None:
-        """Declare dead who has not beaten for `lease_seconds`."""
-        await self._database.write((Step(REPLICAS_END, (replica, lease_seconds)), Step(REPLICAS_DROP, ())))
+        """Declare dead who has not beaten for `lease_seconds`, and drop what is too old to matter."""
+        steps = Step(REPLICAS_END, (replica, lease_seconds)), Step(REPLICAS_DROP, ()), Step(SENDINGS_DROP, ())
+        await self._database.write(steps)
 
     async def end_at(self, replica: str, place: str) -> None:
         """Declare dead who served at `place` before: there can be but one."""

@@ -24,6 +24,7 @@ import httpx
 import msgspec
 
 from gateway.core.lease import LEASE_SECONDS
+from gateway.engine.replica import BEAT_SECONDS
 from gateway.sandbox.server import SandboxSettings
 from tests.campaigns.cable import Cable
 from tests.campaigns.callers import Callers, Menu
@@ -246,11 +247,14 @@ class Crew:
         for who, port, at, place in self.deaths:
             beats = [row["beat_at"] for row in rows
                      if row["place"].endswith(place) and row["started_at"] <= at]
-            found.append(Death(port, at, min(at, beats[-1]) if beats else at, self._is_clear(who, at)))
+            beat_at = min(at, beats[-1]) if beats else at
+            # One that was cut off before had not beaten for a while.
+            is_clear = at - beat_at <= 2 * BEAT_SECONDS and self._is_clear(who, at)
+            found.append(Death(port, at, beat_at, is_clear))
         return found
 
     def _is_clear(self, dead: int, at: float) -> bool:
-        """Whether somebody was there, and left alone, when the dead one's lease ended, and the database too."""
+        """Whether somebody else was left alone when the lease of a dead one ended, and the database too."""
         if any(began < at + TAKEOVER_SECONDS and at < ended + 1.0 for began, ended in self.downs):
             return False
         begins, ends = at + LEASE_SECONDS - 1.0, at + LEASE_SECONDS + CALM_SECONDS

@@ -11,11 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.pacing import Bounds, PollPlan, next_look, next_poll, no_sooner, poll_again
-from gateway.core.render_times import RenderTimes
+from gateway.core.pacing import (
+    EARLY_SECONDS,
+    JITTER,
+    Bounds,
+    PollPlan,
+    next_look,
+    next_poll,
+    no_sooner,
+    poll_again,
+)
+from gateway.core.render_times import PRIOR_SECONDS, PRIOR_STEADY_SECONDS, RenderTimes
 from tests.core.made import NOW
 
 BOUNDS = Bounds(2, 30)
+STEADY = (PRIOR_SECONDS, "prior")
 
 
 class Even(random.Random):
@@ -31,22 +41,42 @@ def delay(age: float, eta_seconds: float | None = None, bounds: Bounds = BOUNDS)
     return round(plan.at - NOW - age, 2), plan.why
 
 
-@pytest.mark.parametrize("age", [0, 5, 20, 100, 1_100])
-def test_where_nothing_is_known_the_pause_is_ten_seconds(age: float) -> None:
-    assert delay(age) == (10, "prior")
+@pytest.mark.parametrize("age", [EARLY_SECONDS, 5, 20, 100, PRIOR_STEADY_SECONDS - 2 * PRIOR_SECONDS])
+def test_where_nothing_is_known_the_pause_is_steady(age: float) -> None:
+    assert delay(age) == STEADY
 
 
-def test_a_very_old_render_is_asked_for_ever_less_up_to_poll_max() -> None:
-    pauses = [delay(age)[0] for age in (1_300, 1_800, 2_400, 3_000)]
-    assert pauses == sorted(pauses)
-    assert (12 < pauses[1] < 18, 18 < pauses[2] < 25) == (True, True)
+@pytest.mark.parametrize("age", [0, 1, EARLY_SECONDS - 0.1])
+def test_where_nothing_is_known_a_young_render_is_asked_for_as_often_as_allowed(age: float) -> None:
+    assert delay(age) == (BOUNDS.min_seconds, "poll_min")
+    assert delay(age, None, Bounds(7, 30)) == (7, "poll_min")
+
+
+def test_the_first_polls_of_a_render_of_which_nothing_is_known() -> None:
+    asked = [0.0]
+    for _ in range(4):
+        asked.append(asked[-1] + delay(asked[-1])[0])
+    assert asked == [0, 2, 4, 4 + PRIOR_SECONDS, 4 + 2 * PRIOR_SECONDS]
+
+
+def test_where_something_is_known_nobody_looks_early() -> None:
+    times = RenderTimes()
+    for _ in range(20):
+        times.add(100.0)
+    plan = next_poll(NOW, NOW, BOUNDS, Even(), times=times)
+    assert (plan.why, plan.at > NOW + PRIOR_SECONDS) == ("learned", True)
+
+
+def test_an_old_render_is_asked_for_ever_less_up_to_poll_max() -> None:
+    for age in (1.5 * PRIOR_STEADY_SECONDS, 2 * PRIOR_STEADY_SECONDS, 5 * PRIOR_STEADY_SECONDS):
+        assert delay(age)[0] == pytest.approx(age * PRIOR_SECONDS / PRIOR_STEADY_SECONDS, rel=0.05)
     assert delay(7_200) == delay(1e6) == (30, "poll_max")
 
 
 @pytest.mark.parametrize(
     ("eta_seconds", "expected"),
-    [(5, (5, "eta")), (10.1, (10, "prior")), (500, (10, "prior")), (0, (10, "prior")), (-9, (10, "prior")),
-     (0.5, (2, "poll_min")), (float("nan"), (10, "prior")), (float("inf"), (10, "prior"))],
+    [(PRIOR_SECONDS - 1, (PRIOR_SECONDS - 1, "eta")), (PRIOR_SECONDS + 0.1, STEADY), (500, STEADY),
+     (0, STEADY), (-9, STEADY), (0.5, (2, "poll_min")), (float("nan"), STEADY), (float("inf"), STEADY)],
 )
 def test_the_vendors_guess_counts_if_it_is_sooner(eta_seconds: float, expected: tuple[float, str]) -> None:
     assert delay(100, eta_seconds) == expected
@@ -54,23 +84,25 @@ def test_the_vendors_guess_counts_if_it_is_sooner(eta_seconds: float, expected: 
 
 @pytest.mark.parametrize(
     ("bounds", "expected"),
-    [(Bounds(20, 30), (20, "poll_min")), (Bounds(2, 6), (6, "poll_max")), (Bounds(60, 60), (60, "poll_min"))],
+    [(Bounds(20, 30), (20, "poll_min")), (Bounds(2, 4), (4, "poll_max")), (Bounds(60, 60), (60, "poll_min"))],
 )
 def test_the_bounds_win(bounds: Bounds, expected: tuple[float, str]) -> None:
     assert delay(100, None, bounds) == expected
 
 
 def test_a_clock_that_went_back_makes_a_young_render() -> None:
-    assert delay(-3600) == (10, "prior")
+    assert delay(-3600) == delay(0)
 
 
 # --- where a budget is short --------------------------------------------------------------------------
 
 def test_a_short_budget_stretches_every_pause_and_remembers_what_was_wished() -> None:
     plan = next_poll(NOW + 100, NOW, Bounds(2, 75, 5.0), Even())
-    assert (round(plan.at - NOW - 100, 2), plan.why, round(plan.wished_seconds or 0, 2)) == (50, "budget", 10)
+    assert (round(plan.at - NOW - 100, 2), plan.why) == (5 * PRIOR_SECONDS, "budget")
+    assert round(plan.wished_seconds or 0, 2) == PRIOR_SECONDS
     assert delay(100, 4, Bounds(2, 75, 5.0)) == (20, "eta"), "the vendor's guess too"
-    assert delay(100, None, Bounds(2, 40, 5.0)) == (40, "poll_max")
+    assert delay(100, None, Bounds(2, 20, 5.0)) == (20, "poll_max")
+    assert delay(1, None, Bounds(2, 75, 5.0)) == (5 * PRIOR_SECONDS, "budget"), "and nobody looks early"
 
 
 def test_a_stretched_pause_ends_where_so_many_polls_would_have_been() -> None:
@@ -108,8 +140,9 @@ def test_no_poll_is_sooner_than_poll_min_or_later_than_poll_max(
 def test_the_jitter_is_a_tenth_to_both_sides() -> None:
     chance = random.Random(5)
     delays = [next_poll(NOW + 100, NOW, BOUNDS, chance).at - NOW - 100 for _ in range(500)]
-    assert 9 <= min(delays) < 9.1
-    assert 10.9 < max(delays) <= 11.01
+    least, most = PRIOR_SECONDS * (1 - JITTER), PRIOR_SECONDS * (1 + JITTER)
+    assert least * 0.999 <= min(delays) < least * 1.01
+    assert most * 0.99 < max(delays) <= most * 1.001
 
 
 @given(_bounds, _seeds, st.integers(1, 1000), st.none() | st.floats(allow_nan=False))

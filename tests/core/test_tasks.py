@@ -33,7 +33,7 @@ from gateway.core.facts import (
     UnknownTimedOut,
 )
 from gateway.core.states import STATUS_OF, TERMINAL, accepted_event, with_event
-from gateway.core.tasks import EDGES, IllegalTransition, InvariantViolation, apply
+from gateway.core.tasks import EDGES, PROGRESS_STEP, IllegalTransition, InvariantViolation, apply
 from providers.spec import Charged, Succeeded, Unrecognised
 from tests.core.made import (
     CAUSE,
@@ -84,8 +84,8 @@ def test_a_way_back_to_waiting_needs_proof_or_a_permission() -> None:
 # --- single transitions -------------------------------------------------------------------------------
 
 def test_a_task_on_its_way_to_a_video() -> None:
-    task = life(*RENDERING, polled(progress=30))
-    assert (task.status, task.stage, task.progress) == ("in_progress", "rendering", 30)
+    task = life(*RENDERING, polled(progress=PROGRESS_STEP))
+    assert (task.status, task.stage, task.progress) == ("in_progress", "rendering", PROGRESS_STEP)
     assert (task.provider, task.offering) == (ONE.provider, ONE.offering)
     assert (task.vendor_task_id, task.ref) == ("v-1", {"id": "v-1"})
     assert (task.attempts, task.submitted_at, task.started_at, task.estimate_seconds) == (1, NOW, NOW + 1, 60)
@@ -125,14 +125,14 @@ def test_a_task_that_came_back_is_as_free_as_a_new_one() -> None:
     assert (task.attempts, task.charged, task.open_candidates) == (1, "no", (ONE, TWO))
 
 
-@pytest.mark.parametrize("hint", [0, 24, None, -3])
+@pytest.mark.parametrize("hint", [0, PROGRESS_STEP - 1, None, -3])
 def test_a_poll_that_brings_nothing_new_writes_nothing(hint: int | None) -> None:
     change = apply(life(*RENDERING), polled("QUEUED", hint), NOW + 5)
     assert not change.is_saved
     assert change.task == change.before
 
 
-@pytest.mark.parametrize(("hint", "shown"), [(25, 25), (99, 99), (100, 99), (4000, 99)])
+@pytest.mark.parametrize(("hint", "shown"), [(PROGRESS_STEP, PROGRESS_STEP), (99, 99), (100, 99), (4000, 99)])
 def test_progress_is_written_in_steps_and_is_whole_only_at_the_end(hint: int, shown: int) -> None:
     assert apply(life(*RENDERING), polled("QUEUED", hint), NOW).task.progress == shown
 

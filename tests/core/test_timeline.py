@@ -25,7 +25,7 @@ from gateway.core.facts import (
     SubmitUnknown,
 )
 from gateway.core.states import Detail
-from gateway.core.tasks import IllegalTransition, InvariantViolation, apply
+from gateway.core.tasks import PROGRESS_STEP, IllegalTransition, InvariantViolation, apply
 from gateway.errors import TASK_ERRORS
 from providers.spec import Succeeded, Unrecognised
 from tests.core.made import FAILED, NOW, ONE, RENDERING, SUBMITTED, TWO, UNKNOWN, life, make_task, polled
@@ -55,7 +55,7 @@ LINES: tuple[tuple[tuple[Fact, ...], Fact, list[tuple[str, Detail]]], ...] = (
     (RENDERING, Cancelled(detach=True), [("cancelled", {"detached": 1})]),
     (RENDERING, Forgotten(TOLD), [("submission_unknown", WHY)]),
     (RENDERING, polled("PROCESSING"), [("vendor_status", {"raw_status": "PROCESSING", "progress": 0})]),
-    (RENDERING, polled("QUEUED", 30), [("vendor_status", {"raw_status": "QUEUED", "progress": 30})]),
+    (RENDERING, polled("QUEUED", 60), [("vendor_status", {"raw_status": "QUEUED", "progress": 60})]),
     (RENDERING, Polled(Unrecognised(raw_status="PAUSED"), 600, "no"),
      [("status_unrecognised", {"raw_status": "PAUSED", "progress": 0})]),
     (RENDERING, LINKED, [("completed", {"raw_status": "SUCCEED"})]),
@@ -120,7 +120,7 @@ def test_when_nobody_knows_the_time_is_noted() -> None:
     assert (task.started_at, task.unknown_at) == (NOW + 7, NOW + 7)
 
 
-@pytest.mark.parametrize("progress", [None, 24])
+@pytest.mark.parametrize("progress", [None, PROGRESS_STEP - 1])
 def test_no_line_no_change(progress: int | None) -> None:
     change = apply(life(*RENDERING), polled("QUEUED", progress), NOW + 7)
     assert (change.events, change.is_saved) == ((), False)

@@ -35,7 +35,7 @@ LOST = VendorError("broken", "unknown", "connection reset")
 
 def test_a_video_is_submitted_once_followed_and_completed() -> None:
     async def main() -> None:
-        vendor = ScriptedVendor([accepted()], [pending(), pending(progress=40), done()])
+        vendor = ScriptedVendor([accepted()], [pending(), pending(progress=60), done()])
         async with life({"one": vendor}) as one:
             await one.create()
             task = await one.end()
@@ -46,7 +46,7 @@ def test_a_video_is_submitted_once_followed_and_completed() -> None:
             assert len(vendor.sent) == 1
             types = [event.type for event in await one.events()]
             assert types == [
-                "accepted", "submitting", "accepted_by_vendor", "next_poll", "vendor_status", "next_poll",
+                "accepted", "submitting", "accepted_by_vendor", "next_poll", "vendor_status",
                 "vendor_status", "next_poll", "completed",
             ]
             assert one.sample("reelgate_submissions_total", provider="one", result="accepted") == 1

@@ -110,7 +110,7 @@ class SocketLoop(asyncio.SelectorEventLoop):
         """The virtual time in seconds."""
         return self.skew
 
-    def run_in_executor(  # type: ignore[override]  # asyncio's own stub has another type variable
+    def run_in_executor(
         self, executor: object, func: Callable[..., T], *args: object
     ) -> asyncio.Future[T]:
         """Done at once: of what a thread works meanwhile, no virtual time would pass."""

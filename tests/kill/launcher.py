@@ -28,7 +28,7 @@ from gateway.app import openapi_yaml, run
 from gateway.engine.loop import Engine
 from gateway.engine.replica import ReplicaRole
 from gateway.storage import postgres_writer
-from gateway.storage.db import StorageError, Step
+from gateway.storage.db import Step, StorageError
 from gateway.storage.postgres_transaction import Result, Session
 
 # How a statement begins, and what the commit that it is part of is called; None: by the first event in it.
@@ -130,8 +130,8 @@ def _gateway(config: Path, role: ReplicaRole, *, watched: bool) -> int:
     _tell(f"pid {os.getpid()}")
     if watched:
         sqlite3.connect = partial(sqlite3.connect, factory=WatchedConnection)  # type: ignore[assignment]
-        postgres_writer.Session = WatchedSession  # type: ignore[misc]
-    Engine.settled = _told(Engine.settled)  # type: ignore[method-assign]
+        setattr(postgres_writer, "Session", WatchedSession)  # noqa: B010 (it is not the module's own name)
+    Engine.settled = _told(Engine.settled)  # type: ignore[assignment, method-assign]
     try:
         return run(config, role)
     except StorageError as error:  # told as the command tells it

@@ -35,8 +35,8 @@ class Store(NamedTuple):
 SHARDS = 4
 # On PostgreSQL every third point, unless all are wanted: what differs there is the commits.
 EVERY = 1 if os.environ.get("REELGATE_KILL_POINTS") == "all" else 3
-# By kind: what opens an empty store for a life (None: the lane's own), what is committed to it before anything
-# else in a first process and in a later one, and in how many steps the points are gone through.
+# By kind: what opens an empty store for a life (None: the lane's own), what is committed to it before
+# anything else in a first process and in a later one, and in how many steps the points are gone through.
 STORES: Final[dict[str, Store]] = {
     "sqlite": Store(None, BIRTH, ("schema",), 1),
     "postgres": Store(postgres.database, (), (), EVERY),

@@ -89,8 +89,8 @@ async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: P
     has_all = asyncio.Event()
     async with _counting(asked, has_all) as vendors, launcher() as starter:
         path, _ = _written(tmp_path, "again", "sqlite:reelgate.db", vendors)
-        text = path.read_text("utf-8").replace('"10ms"', '"2s"').replace('"20ms"', '"30s"')  # as a user has it
-        path.write_text(text, "utf-8")
+        text = path.read_text("utf-8")  # polled as often as with a user
+        path.write_text(text.replace('"10ms"', '"2s"').replace('"20ms"', '"30s"'), "utf-8")
         gateway = await starter.begin(path, Points())
         began = time.monotonic()  # the program is imported, and its process exists
         assert await gateway.log.wait("ready")
