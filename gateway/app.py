@@ -65,7 +65,7 @@ def _gateway_over(parts: Parts, settings: Settings) -> Gateway:
     engine = parts.engine
     return Gateway(
         store=parts.store, engine=engine, fleet=parts.fleet, telemetry=parts.telemetry,
-        waiters=Waiters(parts.store), links=parts.wires.links, now=engine.now, chance=engine.chance,
+        waiters=Waiters(parts.store), links=parts.wires.links, now=engine.now,
         door=Door(parts.store, time.monotonic, is_open=settings.auth.mode == "off"),
     )
 
@@ -170,6 +170,7 @@ def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
     wires.allow(settings)
     gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet))
     configure_logging(settings.log.level, settings.log.format)
+    gateway.telemetry.follow_configuration()
     gateway.engine.recount()
     log.info("reloaded", providers=len(settings.providers))
 

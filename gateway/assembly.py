@@ -145,7 +145,7 @@ def identity_of(settings: Settings, role: ReplicaRole) -> Identity:
 @asynccontextmanager
 async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncIterator[Parts]:
     """All parts, started; tasks are followed until the context ends. Raises StorageError."""
-    chance, telemetry = random.SystemRandom(), Telemetry({})
+    chance, telemetry = random.Random(), Telemetry({})  # noqa: S311 - for jitter; ids come from `secrets`
     database = open_database(settings.store.url, settings, exclusive=True)
     if role != "all" and not database.is_shared:
         await database.close()

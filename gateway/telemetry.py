@@ -164,12 +164,16 @@ class Telemetry:
     def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
         """`providers`: for each configured provider the models that it serves."""
         self.registry = CollectorRegistry()
-        self.log = structlog.get_logger()
+        self.follow_configuration()
         self._states: dict[str, str] = {}
         self._define()
         self._define_unlabelled()
         for provider, models in providers.items():
             self.add_provider(provider, models)
+
+    def follow_configuration(self) -> None:
+        """Log as `configure_logging` says by now."""
+        self.log = structlog.get_logger().bind()  # bound once: doing so for each line costs as much as the line
 
     def _define(self) -> None:
         counter = partial(_series, partial(Counter, registry=self.registry))

@@ -173,7 +173,7 @@ async def _new_video(gateway: Gateway, owner: str, asked: Asked, rerun_of: str |
     now = gateway.now()
     deadline = asked.deadline_seconds
     task = Task(
-        id=new_video_id(gateway), owner=owner, model=asked.request.model,
+        id=new_video_id(), owner=owner, model=asked.request.model,
         state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
         priority=asked.priority, replica=gateway.engine.owner, last_seq=1 + len(route.refused),

@@ -5,7 +5,7 @@ Not held here: any route, any rule.
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -34,7 +34,6 @@ class Gateway(msgspec.Struct, kw_only=True):
     waiters: Waiters
     links: Links
     now: Callable[[], float]
-    chance: random.Random
     is_ready: bool = False
 
 
@@ -61,9 +60,9 @@ async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
     return video
 
 
-def new_video_id(gateway: Gateway) -> str:
+def new_video_id() -> str:
     """An id that nobody can guess."""
-    return f"video_{gateway.chance.getrandbits(128):032x}"
+    return f"video_{secrets.token_hex(16)}"
 
 
 def absent(video_id: str) -> Problem:

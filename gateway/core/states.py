@@ -32,7 +32,7 @@ IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "subm
 UNOWNED: Final = ""  # the replica of a task that nobody follows yet
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(msgspec.Struct, frozen=True):
     """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
 
     `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events;

@@ -11,6 +11,7 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Final, TypeVar
 
@@ -62,6 +63,7 @@ class Engine:
         self._others: set[asyncio.Task[None]] = set()
         self._doubts = Doubts(store, self.tasks, self.insist, self.give_back)
         self.find_out = self._doubts.doubted
+        self._context = Context()
         self.save = partial(saving.save, self)
         store.listen(self.saved)
 
@@ -69,7 +71,7 @@ class Engine:
 
     async def run(self) -> None:
         """Run every task when it is due, until stopped. What a dead process left is `takeover`'s part."""
-        self.is_running = True
+        self.is_running, self._context = True, copy_context()
         while not self._is_stopping:
             self._wake.clear()
             self._admit()
@@ -166,7 +168,8 @@ class Engine:
     ) -> None:
         watch = self.watches[task_id]  # taken here: the task may end before its step first runs
         watch.is_busy = True
-        running = asyncio.create_task(self._run_step(task_id, watch, step))
+        # In a context of the engine's: what a request is logged with is not the step's.
+        running = asyncio.create_task(self._run_step(task_id, watch, step), context=self._context.copy())
         group.add(running)
 
         def is_over(done: asyncio.Task[None]) -> None:

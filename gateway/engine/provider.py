@@ -23,7 +23,7 @@ from gateway.core.routing import Knowledge, Listing, Route, choose
 from gateway.core.states import Task
 from gateway.engine.turns import ASKING_MAX, Turns
 from gateway.settings import ProviderSettings, Settings
-from providers.spec import Adapter, Charged, MakesRefs, Offering, Ref, VideoRequest
+from providers.spec import Adapter, Charged, FindsSubmission, MakesRefs, Offering, Ref, VideoRequest
 
 BEGUN_SECONDS: Final = 10.0  # of an answer that was long in coming nobody knows when the render began
 NO_JOB: Final = "reelgate-0"  # an id that no vendor gives: asking for it finds out whether anybody answers
@@ -32,7 +32,8 @@ NO_JOB: Final = "reelgate-0"  # an id that no vendor gives: asking for it finds 
 class Provider(msgspec.Struct, kw_only=True):
     """One provider in use. `known` holds every offering: a slug that was switched off is still followed.
 
-    `asking` counts the polls under way; `last_ref` is its latest job, which a free call can ask for.
+    `asking` counts the polls under way; `last_ref` is its latest job, which a free call can ask for. `finder`
+    is the adapter, if its vendor keeps references of ours.
     """
 
     settings: ProviderSettings
@@ -41,6 +42,7 @@ class Provider(msgspec.Struct, kw_only=True):
     polls: Turns
     bounds: Bounds
     known: dict[str, Offering]
+    finder: FindsSubmission | None = None
     asking: int = 0
     last_ref: Ref | None = None
     probes: int = 0
@@ -112,6 +114,7 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
     is_same = before is not None and before.settings.adapter is settings.adapter
     return Provider(
         settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known,
+        finder=adapter if isinstance(adapter, FindsSubmission) else None,
         last_ref=before.last_ref if before is not None and is_same else None,
     )
 

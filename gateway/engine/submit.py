@@ -31,7 +31,7 @@ from gateway.engine.provider import Provider
 from gateway.engine.request import load_request
 from gateway.engine.watch import Ticket
 from gateway.storage.db import Duplicate, NoRoom
-from providers.spec import FindsSubmission, Offering, Submitted, VendorError, VideoRequest
+from providers.spec import Offering, Submitted, VendorError, VideoRequest
 
 _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sent", SubmitUnknown: "unknown"}
 
@@ -92,10 +92,9 @@ def reference_of(task: Task) -> str:
 
 
 async def _call(provider: Provider, offering: Offering, request: VideoRequest, task: Task) -> Submitted:
-    adapter = provider.adapter
-    if isinstance(adapter, FindsSubmission):
-        return await adapter.submit_as(request, offering, reference_of(task))
-    return await adapter.submit(request, offering)
+    if provider.finder is not None:
+        return await provider.finder.submit_as(request, offering, reference_of(task))
+    return await provider.adapter.submit(request, offering)
 
 
 async def _send(

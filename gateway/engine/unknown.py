@@ -30,8 +30,8 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
     timeout = 900.0 if provider is None else provider.settings.unknown_timeout
     since = task.unknown_at or now
     ends_at = min(since + timeout, task.deadline_at)
-    finds = provider is not None and isinstance(provider.adapter, FindsSubmission)
-    acts_at = min(since + LOOK_UP_SECONDS, ends_at) if finds else now
+    finder = None if provider is None else provider.finder
+    acts_at = now if finder is None else min(since + LOOK_UP_SECONDS, ends_at)
     has_no_id = task.vendor_task_id is None
     if has_no_id and policy == "resubmit" and task.resubmits == 0 and acts_at <= now < task.deadline_at:
         await engine.save(task, ResubmitAllowed("the policy on_unknown = resubmit"))
@@ -41,9 +41,9 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
         await engine.save(task, DeadlinePassed())
     elif not has_no_id:
         await poll(engine, task)  # the vendor gave an id once: it may remember it again
-    elif provider is not None and isinstance(provider.adapter, FindsSubmission):
+    elif provider is not None and finder is not None:
         turn_at = provider.polls.pace.book(now)  # before all that is only asked for
-        hint = await _look_up(engine, task, provider.adapter, (turn_at - now, ends_at - now))
+        hint = await _look_up(engine, task, finder, (turn_at - now, ends_at - now))
         watch = engine.watches.get(task.id, Watch())
         watch.failures += 1
         again = poll_again(engine.now(), watch.failures, hint, provider.bounds, engine.chance)

@@ -138,7 +138,7 @@ def task_of(row: Row) -> Task:
         if text is not None:
             values[index] = _decode_ref(str(text)) if name == "ref" else _decode_candidates(str(text))
     # The database holds what this file wrote: checking every field of every read would double its cost.
-    return Task(**dict(zip(_FIELDS, values, strict=True)))  # type: ignore[arg-type]
+    return Task(*values)  # type: ignore[arg-type]
 
 
 def asked_values(new: NewVideo) -> tuple[Value, ...]:

@@ -16,7 +16,6 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
@@ -33,7 +32,7 @@ from gateway.storage.db import (
     StorageShort,
     Value,
 )
-from gateway.storage.sqlite_file import code, connect, lock, migrate, named
+from gateway.storage.sqlite_file import code, connect, in_its_words, lock, migrate
 
 BATCH_MAX: Final = 512  # writes in one commit: bounds how long the first of them waits
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
@@ -48,13 +47,6 @@ _OF_A_STATEMENT: Final = (
     sqlite3.SQLITE_RANGE,
 )
 _OF_THE_FILE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no later commit mends that
-
-# What PostgreSQL's words are here. One writer at a time locks no rows.
-_WORDS: Final = (
-    (" for update skip locked", ""),
-    (" for update", ""),
-    ("extract(epoch from clock_timestamp())::double precision", "((julianday('now') - 2440587.5) * 86400.0)"),
-)
 
 _Result: TypeAlias = "list[Row] | Exception"
 _Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[list[Row]]", asyncio.AbstractEventLoop]
@@ -114,7 +106,7 @@ class SqliteDatabase:
     async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """All rows of one statement, read on this thread."""
         try:
-            return self._reader.execute(_in_its_words(sql), named(args)).fetchall()
+            return self._reader.execute(in_its_words(sql), args).fetchall()
         except _ERRORS as error:
             raise StorageError(f"cannot read {self._path}: {error}") from error
 
@@ -124,7 +116,7 @@ class SqliteDatabase:
         connection = connect(self._path)
 
         async def read(sql: str, args: Sequence[Value]) -> list[Row]:
-            return connection.execute(_in_its_words(sql), named(args)).fetchall()
+            return connection.execute(in_its_words(sql), args).fetchall()
 
         try:
             connection.execute("begin")
@@ -252,7 +244,7 @@ class SqliteDatabase:
         rows: list[Row] = []
         for step in steps:
             try:
-                cursor = self._writer.execute(_in_its_words(step.sql), named(step.args))
+                cursor = self._writer.execute(in_its_words(step.sql), step.args)
                 returned = cursor.fetchall() if cursor.description else []
             except _ERRORS as error:
                 if not self._writer.in_transaction or code(error) not in _OF_A_STATEMENT:
@@ -313,13 +305,6 @@ def _settle(answers: Sequence[tuple[asyncio.Future[list[Row]], _Result]]) -> Non
             done.set_exception(result)
         else:
             done.set_result(result)
-
-
-@cache
-def _in_its_words(sql: str) -> str:
-    for words, ours in _WORDS:
-        sql = sql.replace(words, ours)
-    return sql
 
 
 def _chars(steps: Sequence[Step]) -> int:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -18,18 +19,27 @@ from gateway.storage.db import (
     SCHEMA,
     VERSION_GET,
     StorageBusy,
-    Value,
     migrations,
     pending,
     recorded,
 )
 
 BUSY_TIMEOUT_MS: Final = 5_000
+# What PostgreSQL's words are here. One writer at a time locks no rows.
+_WORDS: Final = (
+    (" for update skip locked", ""),
+    (" for update", ""),
+    ("extract(epoch from clock_timestamp())::double precision", "((julianday('now') - 2440587.5) * 86400.0)"),
+)
+_HOLE: Final = re.compile(r"\$(\d+)")
 
 
-def named(args: Sequence[Value]) -> dict[str, Value]:
-    """SQLite takes `$1` as a parameter named "1", so the same text serves both databases."""
-    return {str(number): value for number, value in enumerate(args, 1)}
+@cache
+def in_its_words(sql: str) -> str:
+    """A statement of the product as SQLite understands it; `$1` is `?1` here, and takes values by position."""
+    for words, ours in _WORDS:
+        sql = sql.replace(words, ours)
+    return _HOLE.sub(r"?\1", sql)
 
 
 def code(error: Exception) -> int | None:
@@ -98,7 +108,7 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> int:
             for statement in _statements(todo[0].sql):
                 connection.execute(statement)
             for step in recorded(todo[0]):
-                connection.execute(step.sql, named(step.args))
+                connection.execute(in_its_words(step.sql), step.args)
             connection.execute("commit")
             applied += 1
         finally:
@@ -107,7 +117,7 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> int:
 
 
 def _runs_from(connection: sqlite3.Connection, number: int) -> int:
-    (found,) = connection.execute(RUNS_FROM_GET, named((number,))).fetchone()
+    (found,) = connection.execute(in_its_words(RUNS_FROM_GET), (number,)).fetchone()
     return int(found or 0)
 
 

@@ -250,11 +250,6 @@ def test_a_job_that_the_failed_video_has_itself_comes_as_its_late_output(
         ended = apply(lost.task, Abandoned("a test"), now)
         await store.task_save(Change(task, ended.task, (*lost.events, *ended.events)))
 
-
-    def is_asked_for(video: Json) -> bool:
-        return "vendor_status" in [event["type"] for event in events(alice, video)]
-
-    served.until(video["id"], is_asked_for, alice)  # from now on nothing changes by itself
     served.run(forget)
     job = video["vendor_task_id"]
     refused = problem(resolve(ops, video, "adopt", vendor_task_id=job), 409, "not_resolvable")

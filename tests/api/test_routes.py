@@ -90,7 +90,7 @@ def test_a_refused_render_ends_as_failed_with_its_reason(served: Served) -> None
 
 
 def test_an_unchanged_video_is_304(served: Served) -> None:
-    video = served.settled()
+    video = served.rendering()
     path = f"/v1/videos/{video['id']}"
     tag = served.client.get(path).headers["etag"]
     for value in (tag, f"W/{tag}", f'"other", {tag}'):

@@ -103,6 +103,18 @@ def bought_by_the_dead(seen: Sightings) -> Iterator[str]:
                     yield f"zombie: {ask.port} stood still for {stood:.1f} s, then bought {ask.what!r}"
 
 
+def bought_when_given_up(seen: Sightings) -> Iterator[str]:
+    """Nothing is sent any more once somebody has written down that nobody knows whether it was."""
+    for ask in seen.asks:
+        events = seen.timelines.get(ask.what, ()) if ask.kind == "submit" else ()
+        before = [event for event in events if event["at"] <= ask.at - BUSY_SECONDS]
+        sendings = [event for event in before if event["type"] in ("submitting", "submission_unknown")]
+        meant = [event["at"] for event in events if event["type"] == "submitting" and event["at"] <= ask.at]
+        if sendings and sendings[-1]["type"] == "submission_unknown" and meant[-1] < sendings[-1]["at"]:
+            late = ask.at - sendings[-1]["at"]
+            yield f"zombie: {ask.port} bought {ask.what!r} {late:.1f} s after its sending was given up"
+
+
 def too_many(seen: Sightings) -> Iterator[str]:
     """No provider has more jobs at once than it may have, over all replicas.
 
@@ -175,7 +187,7 @@ def too_slow(seen: Sightings) -> Iterator[str]:
 
 def broken(seen: Sightings) -> list[str]:
     """Every promise that was broken."""
-    rules = (polled_by_two, bought_by_the_dead, too_many, too_often, too_slow)
+    rules = (polled_by_two, bought_by_the_dead, bought_when_given_up, too_many, too_often, too_slow)
     return [problem for rule in rules for problem in rule(seen)]
 
 

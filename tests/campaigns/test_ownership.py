@@ -81,6 +81,22 @@ def test_a_zombie_buys_nothing(still: Still, intent: float, sent: float, found: 
 
 
 @pytest.mark.parametrize(
+    ("events", "sent", "found"),
+    [
+        ([event("submitting", 1), event("submission_unknown", 8)], 1.1, []),
+        ([event("submitting", 1), event("submission_unknown", 8)], 8.5, []),  # it was on its way
+        ([event("submitting", 1), event("submission_unknown", 8)], 9.5, ["zombie"]),
+        ([event("submitting", 1), event("submission_unknown", 8), event("submitting", 9.4)], 9.5, []),
+        ([event("submitting", 1), event("submission_unknown", 8), event("submitting", 9.6)], 9.5, ["zombie"]),
+    ],
+)
+def test_what_was_given_up_is_not_bought(
+    events: Sequence[Mapping[str, Any]], sent: float, found: list[str]
+) -> None:
+    assert words(replace(NOTHING, asks=[submit(sent)], timelines={"p": events})) == found
+
+
+@pytest.mark.parametrize(
     ("second", "ends", "found"),
     [
         (5.0, [event("completed", 4.0)], []),

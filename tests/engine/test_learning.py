@@ -44,7 +44,7 @@ def test_what_polls_show_decides_when_the_next_ones_are() -> None:
             assert vendor.asked_at[-1] - vendor.asked_at[-2] < 5, "and close together around the end"
             whys = [event.detail["why"] for number in (0, 24) for event in await one.events(f"video_{number}")
                     if event.type == "next_poll"]
-            assert (whys[0], whys[-1]) == ("prior", "poll_max")
+            assert (whys[0], whys[-1]) == ("poll_min", "learned")
 
     run_virtual(main())
 

@@ -47,21 +47,20 @@ class WatchedConnection(sqlite3.Connection):
 
     _name = ""
 
-    def execute(  # type: ignore[override]  # the program gives its parameters by name only
-        self, sql: str, parameters: Mapping[str, object] | None = None, /
+    def execute(  # type: ignore[override]  # the program gives its parameters by position only
+        self, sql: str, parameters: Sequence[object] = (), /
     ) -> sqlite3.Cursor:
         """As sqlite3's."""
         if sql.startswith("begin"):
             self._name = ""
         begins = next((begin for begin in _NAMES if sql.startswith(begin)), None)
         if begins is not None and not self._name:
-            given = parameters or {}
-            self._name = _NAMES[begins] or _first(given[str(_LAST_TYPE)], given[str(_EARLIER)])
+            self._name = _NAMES[begins] or _first(parameters[_LAST_TYPE - 1], parameters[_EARLIER - 1])
         if sql != "commit" and (self.in_transaction or begins is None):
-            return super().execute(sql, parameters or {})
+            return super().execute(sql, parameters)
         name, self._name = self._name, ""
         _stop(f"commit {name} before")
-        done = super().execute(sql, parameters or {})
+        done = super().execute(sql, parameters)
         _stop(f"commit {name} after")
         return done
 
