@@ -173,7 +173,7 @@ class Telemetry:
 
     def follow_configuration(self) -> None:
         """Log as `configure_logging` says by now."""
-        self.log = structlog.get_logger().bind()  # bound once: doing so for each line costs as much as the line
+        self.log = structlog.get_logger().bind()  # once: for each line it costs as much as the line
 
     def _define(self) -> None:
         counter = partial(_series, partial(Counter, registry=self.registry))

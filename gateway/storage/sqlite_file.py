@@ -36,7 +36,7 @@ _HOLE: Final = re.compile(r"\$(\d+)")
 
 @cache
 def in_its_words(sql: str) -> str:
-    """A statement of the product as SQLite understands it; `$1` is `?1` here, and takes values by position."""
+    """A statement of the product as SQLite understands it, with values by position."""
     for words, ours in _WORDS:
         sql = sql.replace(words, ours)
     return _HOLE.sub(r"?\1", sql)

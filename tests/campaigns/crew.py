@@ -109,6 +109,7 @@ class Crew:
         self.vain_starts = 0  # there was no database
         self.is_down = False  # the database
         self.downs: list[tuple[float, float]] = []
+        self.jolts: list[float] = []  # when connections were ended
         self.disturbances: list[tuple[float, float, int | None]] = []  # from, to, which replica; None: all
         self.stills: list[Still] = []
         self.deaths: list[tuple[int, int, float, str]] = []  # who, its port at the vendors, when, place
@@ -161,7 +162,8 @@ class Crew:
                 replica.is_disturbed = False
 
     def _was_down(self, since: float) -> bool:
-        return self.is_down or any(ended >= since - 1.0 for _, ended in self.downs)
+        ends = [ended for _, ended in self.downs]
+        return self.is_down or any(at >= since - 1.0 for at in (*ends, *self.jolts))
 
     async def _port_at_vendors(self) -> int:
         async with httpx.AsyncClient(base_url=self.vendor_url, trust_env=False) as client:

@@ -172,6 +172,7 @@ class _Campaign:
             await connection.execute("""select pg_terminate_backend(pid) from pg_stat_activity
                 where application_name = 'reelgate' and random() < 0.7""")
             await connection.close()
+            self.crew.jolts.append(time.time())
 
 
 _TO_ONE: Final[Mapping[str, Callable[[_Campaign, Replica], Awaitable[None]]]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from click.testing import Result
 
 from gateway.storage.db import Step
 from gateway.storage.postgres import PostgresDatabase
@@ -95,6 +96,10 @@ def test_copy_needs_that_nobody_serves(configured: Path, tmp_path: Path) -> None
     assert not (tmp_path / "new.db").exists()
 
 
+async def copy(config: Path, target: str) -> Result:
+    return await asyncio.to_thread(reelgate, "db", "copy", "--config", str(config), "--to", target)
+
+
 def test_the_move_to_postgresql_and_back(configured: Path, tmp_path: Path) -> None:
     fill(tmp_path, 40)
 
@@ -102,21 +107,21 @@ def test_the_move_to_postgresql_and_back(configured: Path, tmp_path: Path) -> No
         async with postgres.database(is_empty=True) as url:
             new = tmp_path / "new.toml"
             new.write_text(f'[store]\nurl = "{url}"\n{GOOD}', "utf-8")
-            there = await asyncio.to_thread(reelgate, "db", "copy", "--config", str(configured), "--to", str(new))
+            there = await copy(configured, str(new))
             assert (there.exit_code, "never again with the old one" in there.stdout) == (0, True), there.stderr
-            twice = await asyncio.to_thread(reelgate, "db", "copy", "--config", str(configured), "--to", str(new))
+            twice = await copy(configured, str(new))
             assert (twice.exit_code, "is not empty" in twice.stderr) == (1, True)
             database = PostgresDatabase(url)
             try:
                 replicas = Store(database).replicas
                 await replicas.join("r1", "host 1.2.3.4:80", "all", "0")
                 back = f"sqlite:{tmp_path / 'back.db'}"
-                refused = await asyncio.to_thread(reelgate, "db", "copy", "--config", str(new), "--to", back)
+                refused = await copy(new, back)
                 assert (refused.exit_code, "host 1.2.3.4:80" in refused.stderr) == (1, True)
                 await replicas.leave("r1")
             finally:
                 await database.close()
-            done = await asyncio.to_thread(reelgate, "db", "copy", "--config", str(new), "--to", back)
+            done = await copy(new, back)
             assert done.exit_code == 0, done.stderr
 
     asyncio.run(move())

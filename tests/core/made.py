@@ -101,7 +101,6 @@ _BY_TYPE: dict[object, st.SearchStrategy[object]] = {
     bool: st.booleans(),
     str: texts,
     int: st.integers(-(2**53), 2**53),
-    bool: st.booleans(),
     float: st.floats(allow_nan=False, allow_infinity=False),
     dict[str, str]: st.dictionaries(texts, texts, max_size=3),
     tuple[Candidate, ...]: st.lists(st.builds(Candidate, texts, texts), max_size=3).map(tuple),

@@ -1,4 +1,4 @@
-"""Copying a whole database, between all kinds of them: nothing is lost, altered or taken for something else."""
+"""Copying a whole database, between all kinds of them: nothing is lost, altered or mistaken."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ async def test_nothing_is_copied_over_what_is_there(tmp_path: Path) -> None:
 async def test_every_table_and_column_is_copied_or_named_as_left_out(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "reelgate.db")
     await database.migrate()
-    names = {str(name) for (name,) in await database.read("select name from sqlite_master where type = 'table'")}
+    tables = await database.read("select name from sqlite_master where type = 'table'")
+    names = {str(name) for (name,) in tables}
     assert names == {*(table.name for table in TABLES), *NOT_COPIED}
     for table in TABLES:
         columns = await database.read(f"select name from pragma_table_info('{table.name}')")  # noqa: S608

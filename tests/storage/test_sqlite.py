@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.storage import sqlite
-from gateway.storage.db import Duplicate, GuardFailed, Step, StorageBusy, StorageError
+from gateway.storage import sqlite, sqlite_file
+from gateway.storage.db import Duplicate, GuardFailed, Row, Step, StorageBusy, StorageError
 from gateway.storage.sqlite import BATCH_MAX, SqliteDatabase
 from tests.storage.stores import held_up
 
@@ -61,7 +61,7 @@ async def names(database: SqliteDatabase) -> list[str]:
     return [str(row[0]) for row in await database.read("select name from notes order by rowid")]
 
 
-async def together(path: Path, *writes: Coroutine[Any, Any, None]) -> list[BaseException | None]:
+async def together(path: Path, *writes: Coroutine[Any, Any, list[Row]]) -> Sequence[object]:
     """The outcomes of writes of which all are waiting before the first can be committed."""
     with held_up(path):
         waiting = asyncio.gather(*writes, return_exceptions=True)
@@ -91,7 +91,7 @@ async def test_what_was_answered_is_what_others_read(database: SqliteDatabase, p
 async def test_what_waits_is_committed_together(database: SqliteDatabase, path: Path, ran: list[str]) -> None:
     ran.clear()
     outcomes = await together(path, *(database.write(note(f"n{number}")) for number in range(300)))
-    assert outcomes == [None] * 300
+    assert outcomes == [[]] * 300
     assert await names(database) == [f"n{number}" for number in range(300)]  # in the order of asking
     assert 1 <= ran.count("commit") <= 2  # the first may have begun alone
 
@@ -124,7 +124,7 @@ async def test_what_waits_is_counted_until_it_is_committed(
 async def test_a_failure_takes_no_other_along(database: SqliteDatabase, path: Path, ran: list[str]) -> None:
     await database.write(note("taken"))
     ran.clear()
-    absent = Step("update notes set number = 2 where name = $1", ("absent",), guarded=True)
+    absent = Step("update notes set number = 2 where name = $1", ("absent",), GuardFailed)
     outcomes = await together(
         path,
         database.write(note("first")),
@@ -137,8 +137,7 @@ async def test_a_failure_takes_no_other_along(database: SqliteDatabase, path: Pa
         database.write(note("last")),
     )
     kinds = [type(outcome) for outcome in outcomes]
-    none = type(None)
-    assert kinds == [none, GuardFailed, Duplicate, *[StorageError] * 4, none]
+    assert kinds == [list, GuardFailed, Duplicate, *[StorageError] * 4, list]
     assert await names(database) == ["taken", "first", "last"]
     assert ran.count("commit") <= 2
     assert str(path) in str(outcomes[3])
@@ -184,7 +183,7 @@ async def test_a_loop_that_ended_before_its_answer_harms_nobody(database: Sqlite
         unanswered.append(asyncio.ensure_future(database.write(note("unanswered"))))
         await asyncio.sleep(0)
 
-    unanswered: list[asyncio.Future[None]] = []
+    unanswered: list[asyncio.Future[list[Row]]] = []
     with held_up(path):
         await asyncio.to_thread(asyncio.run, leave())
     async with asyncio.timeout(10):
@@ -252,7 +251,7 @@ def test_two_that_open_a_new_file_at_once_both_do(path: Path, monkeypatch: pytes
         other.rollback()
 
     monkeypatch.setattr(time, "sleep", pause)
-    connection = sqlite._connect(path)  # noqa: SLF001 (in whole, the second connection would wait for itself)
+    connection = sqlite_file.connect(path)  # in whole, the second connection would wait for itself
     assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
     assert len(pauses) == 1
     connection.close()
@@ -260,7 +259,7 @@ def test_two_that_open_a_new_file_at_once_both_do(path: Path, monkeypatch: pytes
 
 
 def test_a_new_file_that_another_never_lets_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_MS", 0)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin exclusive")
     with pytest.raises(StorageError, match=r"cannot open .*reelgate\.db.*locked"):

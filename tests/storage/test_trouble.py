@@ -44,7 +44,7 @@ WRITES: dict[str, Callable[[Store], Awaitable[object]]] = {
         new(make_task("new"), {"a": "1", "b": "2"}, {"image": "data:"}), Idempotency("k", "print", "new")
     ),
     "task_save": lambda store: store.task_save(apply(TASK, SubmitStarted(ONE), NOW)),
-    "tasks_claim": lambda store: store.tasks_claim("mine", 10),
+    "tasks_claim": lambda store: store.tasks_claim("mine", "dead", 10),
     "video_delete": lambda store: store.video_delete("old", "key_1"),
     "hold_put": lambda store: store.hold_put(OTHER),
     "hold_delete": lambda store: store.hold_delete("one"),
