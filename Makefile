@@ -13,7 +13,7 @@ MUTANTS := .venv/mutants
 # Of a hundred mutants so many must be noticed.
 MUTATION_SCORE := 80
 
-.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies restarts soak mutants bench bench-peers overload openapi lock
+.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies replicas restarts soak mutants bench bench-peers overload openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ kills: .venv/.dev  ## kill -9 a real gateway N=100 times at random under load
 
 zombies: .venv/.dev  ## stop a real gateway N=50 times for longer than its patience, and let it go on
 	@$(BIN)/python -m tests.campaigns zombies --size $(or $(N),50)
+
+replicas: .venv/.dev  ## two and three replicas on one PostgreSQL through N=200 kills, pauses, cuts and restarts of the database
+	@$(BIN)/python -m tests.campaigns replicas --size $(or $(N),200)
 
 restarts: .venv/.dev  ## SIGTERM a real gateway N=100 times under load
 	@$(BIN)/python -m tests.campaigns restarts --size $(or $(N),100)

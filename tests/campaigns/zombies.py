@@ -20,6 +20,7 @@ from tests.campaigns.report import Report, reported, times
 from tests.campaigns.stage import SUBMIT_TIMEOUT_SECONDS, Plan, Stage, staged
 from tests.campaigns.wire import Client
 from tests.kill.process import run
+from tests.serving import free_port
 
 STILL_SECONDS: Final = (SUBMIT_TIMEOUT_SECONDS * 1.3, SUBMIT_TIMEOUT_SECONDS * 2.5)
 AT_ONCE_SECONDS: Final = 3.0  # after it goes on, on a machine that has other things to do
@@ -88,7 +89,10 @@ async def _stand_still(stage: Stage, number: int, stills: Stills) -> None:
 
 async def _rival(stage: Stage) -> list[str]:
     """Another process does not get the store, though its owner stands still."""
-    code, _, said = await run("serve", "--config", str(stage.config))
+    elsewhere = stage.config.with_name("elsewhere.toml")
+    text = stage.config.read_text("utf-8").replace(f":{stage.port}", f":{free_port()}")
+    elsewhere.write_text(text, "utf-8")
+    code, _, said = await run("serve", "--config", str(elsewhere))
     if code == 1 and "another reelgate serve" in said:
         return []
     return [f"rival: it ended with {code}: {said[-300:]}"]

@@ -24,7 +24,7 @@ from gateway.core.facts import (
     SubmitStarted,
     SubmitUnknown,
 )
-from gateway.core.states import Detail
+from gateway.core.states import Detail, Event, is_minor, with_event, with_noted
 from gateway.core.tasks import PROGRESS_STEP, IllegalTransition, InvariantViolation, apply
 from gateway.errors import TASK_ERRORS
 from providers.spec import Succeeded, Unrecognised
@@ -159,3 +159,48 @@ def test_what_would_be_bought_twice_says_so() -> None:
     told = "^a task that may have been bought would be sent again without a permission$"
     with pytest.raises(InvariantViolation, match=told):
         apply(make_task(charged="unknown"), SubmitStarted(TWO), NOW)
+
+
+# --- words that wait ----------------------------------------------------------------------------------
+
+NO_LINK = Polled(Succeeded(raw_status="SUCCEED", url=None), 600, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("happened", "fact", "expected"),
+    [
+        (RENDERING, polled("PROCESSING"), True),
+        (RENDERING, polled("PROCESSING", PROGRESS_STEP - 1), True),
+        ((*RENDERING, polled("PROCESSING", 60)), polled("ENCODING", 99), True),
+        (RENDERING, NO_LINK, True),
+        (RENDERING, polled("PROCESSING", PROGRESS_STEP), False),
+        (RENDERING, polled("QUEUED", PROGRESS_STEP), False),
+        (RENDERING, polled("QUEUED"), False),  # nothing at all
+        ((*RENDERING, Forgotten(TOLD)), polled("PROCESSING"), False),
+        (RENDERING, Polled(Unrecognised(raw_status="PAUSED"), 600, "no"), False),
+        (RENDERING, LINKED, False),
+        (RENDERING, Polled(FAILED, 600, "no"), False),
+        (SENDING, Accepted(SUBMITTED), False),
+    ],
+)
+def test_only_another_word_for_the_same_state_is_not_worth_a_commit(
+    happened: tuple[Fact, ...], fact: Fact, *, expected: bool
+) -> None:
+    assert is_minor(apply(life(*happened), fact, NOW + 7)) is expected
+
+
+def test_what_was_noted_comes_before_a_change_and_is_numbered_with_it() -> None:
+    task = life(*RENDERING)
+    noted: tuple[Event, ...] = ()
+    for second, word in enumerate(("ONE", "TWO")):
+        change = apply(task, polled(word), NOW + 10 + second)
+        task, noted = replace(change.task, last_seq=change.before.last_seq), (*noted, *change.events)
+    assert [event.seq for event in noted] == [task.last_seq + 1] * 2, "as if each were the only one"
+    ending = with_event(apply(task, LINKED, NOW + 20), "after", {})
+    whole = with_noted(ending, noted)
+    lines = [(event.seq - task.last_seq, event.type, event.at - NOW) for event in whole.events]
+    assert lines == [
+        (1, "vendor_status", 10), (2, "vendor_status", 11), (3, "completed", 20), (4, "after", 20),
+    ]
+    assert (whole.before, whole.task) == (task, replace(ending.task, last_seq=task.last_seq + 4))
+    assert with_noted(ending, ()) is ending

@@ -18,6 +18,7 @@ from gateway.core.facts import Candidate, Fact
 from gateway.core.lease import Lease
 from gateway.core.states import Event, Task, accepted_event
 from gateway.core.tasks import apply
+from gateway.engine.entering import at_once
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.replica import Identity, follow
@@ -25,7 +26,7 @@ from gateway.engine.request import split_request
 from gateway.engine.steps import STEPS
 from gateway.engine.watch import Outside
 from gateway.settings import ProviderSettings, Settings, parse
-from gateway.storage.rows import NewVideo
+from gateway.storage.rows import Idempotency, NewVideo
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
@@ -44,6 +45,7 @@ from providers.spec import (
 )
 
 START = 1_800_000_000.0
+REQUEST = VideoRequest(model="kling-v3", prompt="a fox", resolution="1080p", aspect_ratio="16:9")
 ALONE = Identity("all", "", "0", lambda: "replica-2")
 Outcome: TypeAlias = Submitted | VendorError | Exception
 Answer: TypeAlias = Progress | VendorError
@@ -169,11 +171,16 @@ class AskableVendor(SwitchedVendor):
         return {"id": vendor_task_id}
 
 
+def _video(task: Task, events: tuple[Event, ...]) -> NewVideo:
+    text, inputs = split_request(REQUEST)
+    return NewVideo(task=task, request=text, metadata={}, inputs=inputs, events=events)
+
+
 class Life:
     """The parts under test, and what a test asks of them."""
 
     def __init__(self, database: SqliteDatabase, vendors: dict[str, Adapter], extra: dict[str, str]) -> None:
-        self.store = Store(database)
+        self.database, self.store = database, Store(database)
         self.telemetry = Telemetry({})
         self.chance = random.Random(1)
         self.fleet = Fleet(self.chance)
@@ -217,20 +224,34 @@ class Life:
     async def create(
         self, video_id: str = "video_1", providers: Sequence[str] = ("one",), **fields: object
     ) -> Task:
-        """Accept a video with these providers as candidates, as the API does."""
-        request = VideoRequest(model="kling-v3", prompt="a fox", resolution="1080p", aspect_ratio="16:9")
-        text, inputs = split_request(request)
+        """Accept a video with these providers as candidates; whatever it is, it is admitted later."""
+        task = self.new(video_id, providers, **fields)
+        await self.store.video_add(_video(task, (accepted_event(task),)))
+        return task
+
+    async def order(
+        self, video_id: str = "video_1", providers: Sequence[str] = ("one",), *, key: str | None = None,
+        **fields: object,
+    ) -> Task:
+        """Accept a video as the API does: with the intent to send it, where it need not wait."""
+        task = self.new(video_id, providers, **fields)
+        events: tuple[Event, ...] = (accepted_event(task),)
+        intent = at_once(self.engine, task, REQUEST)
+        if intent is not None:
+            task, events = intent.task, (*events, *intent.events)
+        taken = None if key is None else Idempotency(key, "print", video_id)
+        assert await self.store.video_add(_video(task, events), taken) is None
+        return task
+
+    def new(self, video_id: str = "video_1", providers: Sequence[str] = ("one",), **fields: object) -> Task:
+        """A task that waits, and is not stored."""
         task = Task(
             id=video_id, owner="key_1", model="kling-v3", state="waiting", stage="waiting", last_seq=1,
             candidates=tuple(Candidate(name, "kling-v3.0-pro-t2v") for name in providers),
             replica=self.engine.replica, created_at=self.now(),
             deadline_at=self.now() + self.settings.routing.deadline,
         )
-        task = msgspec.structs.replace(task, **fields)
-        await self.store.video_add(
-            NewVideo(task=task, request=text, metadata={}, inputs=inputs, events=(accepted_event(task),))
-        )
-        return task
+        return msgspec.structs.replace(task, **fields)
 
     async def happens(self, fact: Fact, video_id: str = "video_1") -> None:
         """What a caller's or an operator's request does: apply a fact, and save it."""

@@ -6,12 +6,16 @@ import asyncio
 
 import pytest
 
-from gateway.core.facts import Cancelled
+from gateway.core.facts import Cancelled, Cause, Fact, SubmitUnknown
 from gateway.core.states import Event, Task
 from gateway.core.tasks import apply
-from providers.spec import Progress, Ref
-from tests.engine.life import ScriptedVendor, accepted, done, life, pending
+from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
+from gateway.storage.store import Store
+from providers.spec import Progress, Ref, VendorError
+from tests.engine.life import Outcome, ScriptedVendor, accepted, done, life, pending
 from tests.virtual import VirtualLoop, run_virtual
+
+REFUSED = VendorError("invalid_request", "rejected", "no", status=400)
 
 
 class Hanging(ScriptedVendor):
@@ -93,5 +97,49 @@ def test_a_deadline_does_not_wait_for_a_submit_that_hangs() -> None:
             assert (bought.state, bought.charged, bought.vendor_task_id) == ("failed", "yes", "v-1")
             late = await one.until(lambda task: task.late_url is not None)
             assert (late.state, late.late_url) == ("failed", "https://files.example/v.mp4")
+
+    run_virtual(main())
+
+
+# --- another process took the task over meanwhile -----------------------------------------------------
+
+LOST = SubmitUnknown(Cause("broken", "the gateway ended while it was sending this"))
+TAKEN_OVER: dict[str, tuple[Fact, ...]] = {
+    "just now": (), "and knows nothing": (LOST,), "and its caller has gone": (LOST, Cancelled(detach=True)),
+}
+
+
+@pytest.mark.parametrize(
+    ("became", "outcome", "state", "charged", "event"),
+    [
+        ("just now", accepted(), "rendering", "yes", "accepted_by_vendor"),
+        ("just now", REFUSED, "failed", "no", "failed"),
+        ("and knows nothing", accepted(), "rendering", "yes", "adopted"),
+        ("and knows nothing", REFUSED, "submission_unknown", "unknown", "submission_unknown"),
+        ("and its caller has gone", accepted(), "cancelled", "yes", "accepted_after_end"),
+        ("and its caller has gone", REFUSED, "cancelled", "no", "refused_after_end"),
+    ],
+)
+def test_an_answer_that_comes_after_another_process_took_over_is_kept(
+    became: str, outcome: Outcome, state: str, charged: str, event: str
+) -> None:
+    async def main() -> None:
+        database, vendor = SqliteDatabase(IN_MEMORY), ScriptedVendor([outcome], [done()], seconds=20)
+        async with life({"one": vendor}, database, one="max_in_flight = 1") as zombie:
+            await asyncio.sleep(1)
+            await zombie.order()
+            heir = Store(database)  # whose doings the first process does not hear of
+            (taken,) = await heir.tasks_claim("replica-2", "replica-1", 10)
+            for fact in TAKEN_OVER[became]:
+                taken = await heir.task_save(apply(taken, fact, zombie.now()))
+            await asyncio.sleep(60)
+            task, events = await heir.task_get("video_1"), await zombie.events()
+            assert task is not None
+            assert (task.state, task.charged, task.replica) == (state, charged, "replica-2")
+            assert [one.seq for one in events] == list(range(1, len(events) + 1))
+            told = [one.type for one in events if one.type != "next_poll"]
+            assert (told[-1], len(vendor.sent)) == (event, 1)
+            gate = zombie.fleet.providers["one"].gate
+            assert (zombie.engine.tasks, gate.in_flight, gate.sending) == ({}, 0, 0)
 
     run_virtual(main())

@@ -77,7 +77,7 @@ async def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
     path, _ = _written(tmp_path, "alone", "sqlite:reelgate.db", "http://127.0.0.1:9")
     code, _, said = await run("serve", "--config", str(path), "--role", "api")
     assert (code, "Traceback" in said) == (1, False)
-    assert "--role api needs a database that replicas share: [store] url = postgresql://..." in said
+    assert "--role api needs a database to share: [store] url = postgresql://..." in said
 
 
 async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: Path) -> None:

@@ -113,6 +113,6 @@ async def test_an_older_program_refuses_a_newer_schema_and_says_why(
 @pytest.mark.parametrize("role", ["api", "engine"])
 async def test_a_part_of_a_gateway_needs_a_database_that_is_shared(place: House, role: str) -> None:
     place.url = "sqlite:reelgate.db"
-    with pytest.raises(StorageError, match=f"--role {role} needs a database that replicas share"):
+    with pytest.raises(StorageError, match=f"--role {role} needs a database to share"):
         async with running(place.settings(), role):  # type: ignore[arg-type]
             pytest.fail("it came up")

@@ -20,7 +20,8 @@ from gateway.core.lease import Lease
 from gateway.core.pacing import PollPlan
 from gateway.core.states import Change, Task
 from gateway.core.tasks import IllegalTransition
-from gateway.engine import entering, loop, poll, submit, takeover
+from gateway.engine import entering, poll, submit, takeover
+from gateway.engine import provider as fleet
 from gateway.engine import replica as replica_life
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
@@ -143,7 +144,7 @@ def _nobody_asks() -> Patch:
     def wrong(now: float, *more: object, **hints: object) -> PollPlan:
         return PollPlan(now + 86_400.0, "prior")
 
-    return patch.object(loop, "next_poll", wrong)
+    return patch.object(fleet, "next_poll", wrong)
 
 
 def _lease_never_ends() -> Patch:

@@ -44,8 +44,9 @@ def _knows(world: World, process: Process) -> Iterator[str]:
     jobs = Counter(task.provider for task in stored.values() if task.is_in_flight)
     holds = {hold.provider: hold.action for hold in map(hold_of, world.rows(HOLDS))}
     for name, provider in process.fleet.providers.items():
-        if provider.gate.in_flight - provider.gate.entered != jobs[name]:
-            yield f"counts {provider.gate.in_flight} in flight at {name}, and there are {jobs[name]}"
+        counted = provider.gate.in_flight - provider.gate.entered
+        if counted != jobs[name]:
+            yield f"counts {counted} in flight at {name}, and there are {jobs[name]}"
         if provider.health.hold != holds.get(name):
             yield f"has {name} on {provider.health.hold}, and the order is {holds.get(name)}"
 
