@@ -85,7 +85,9 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
     listen, management = free(settings.server.listen), settings.server.management
     management = None if management is None else free(management)
     async with running(settings, role) as found:
-        from gateway.api.application import MANAGEMENT, PUBLIC, make_application  # noqa: PLC0415 - see `running`
+        from gateway.api.application import (  # noqa: PLC0415 - see `running`
+            MANAGEMENT, PUBLIC, make_application,
+        )
 
         gateway = found.gateway
         stopping = asyncio.Event()

@@ -64,9 +64,10 @@ async def _copy_table(read: Read, target: Database, table: Table, copied: Copied
     names, holes = ", ".join(table.columns), _holes(len(table.columns))
     # S608: names of the table above, no input.
     insert = f"insert into {table.name} ({names}) values ({holes})"  # noqa: S608
-    first = f"select {names} from {table.name} order by {', '.join(table.key)} limit {table.page}"  # noqa: S608
-    after = f"""select {names} from {table.name} where ({", ".join(table.key)}) > ({_holes(len(table.key))})
-        order by {", ".join(table.key)} limit {table.page}"""  # noqa: S608
+    key = ", ".join(table.key)
+    first = f"select {names} from {table.name} order by {key} limit {table.page}"  # noqa: S608
+    after = f"""select {names} from {table.name} where ({key}) > ({_holes(len(table.key))})
+        order by {key} limit {table.page}"""  # noqa: S608
     count, rows = 0, await read(first, ())
     while rows:
         await target.write([Step(insert, row) for row in rows])

@@ -36,7 +36,8 @@ REPLICAS_LIVING: Final = """select id, place, role, version, following from repl
 GATE_TAKE: Final = """insert into provider_gates (provider, passed) values ($1, 1)
     on conflict (provider) do update set passed = provider_gates.passed + 1"""
 SENDING_ADD: Final = f"insert into provider_sendings (provider, at) values ($1, {_NOW})"  # noqa: S608
-SENDINGS_DROP: Final = f"delete from provider_sendings where at < {_NOW} - {SENDINGS_KEPT_SECONDS}"  # noqa: S608
+SENDINGS_DROP: Final = f"""delete from provider_sendings
+    where at < {_NOW} - {SENDINGS_KEPT_SECONDS}"""  # noqa: S608
 CAP_HOLDS: Final = f"""update provider_gates set passed = passed where provider = $1 and $2 >= (
         select count(*) from videos where provider = $1 and state in {_IN_FLIGHT})"""  # noqa: S608
 RATE_HOLDS: Final = f"""update provider_gates set passed = passed where provider = $1 and $2 >= (

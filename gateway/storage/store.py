@@ -76,7 +76,8 @@ OWNERS: Final = f"""select distinct replica from videos
     where {_FOLLOWED} and replica not in (select id from replicas)"""  # noqa: S608
 ORPHANED: Final = f"""select id from replicas where ended_at is not null
     and exists (select 1 from videos where {_FOLLOWED} and replica = replicas.id)
-    union all select '' where exists (select 1 from videos where {_FOLLOWED} and replica = '')"""  # noqa: S608
+    union all select '' where exists (
+        select 1 from videos where {_FOLLOWED} and replica = '')"""  # noqa: S608
 VERSIONS: Final = f"""select id, version from videos where {_FOLLOWED} and replica = $1 and id > $2
     order by id limit $3"""  # noqa: S608
 ENDED_MAX: Final = 100

@@ -56,7 +56,8 @@ def _takeover_sends_again() -> Patch:
 
 def _no_fence() -> Patch:
     """A save does not look whether the task is as it was found, and overwrites events."""
-    sql = statements.VIDEO_SAVE.rsplit(" and version", 1)[0]
+    start, version = statements.VIDEO_SAVE.rsplit(" and version = ", 1)
+    sql = f"{start} and {version} = {version}"
     add = statements.EVENTS_ADD.replace("insert into", "insert or replace into")
     return patch.multiple(statements, VIDEO_SAVE=sql, EVENTS_ADD=add)
 

@@ -15,18 +15,23 @@ import pytest
 from tests.simulation.campaign import run_seeds
 from tests.simulation.plan import FAMILIES, make_plan
 from tests.simulation.planted import PLANTED, planted
-from tests.simulation.run import run_seed
+from tests.simulation.run import run_plan, run_seed
+from tests.simulation.shared_plan import ONE_IN, SHARED_FAMILIES, shared_plan
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
 CHUNKS = 6  # so that workers share them
 
-# Seeds that once failed, by what was wrong.
+# Seeds that once failed, by what was wrong: of scenarios with one process at a time, and with replicas.
 REGRESSIONS = {
     "a create that was stored though the database denied it is followed by nobody": (45, 137, 151, 153),
     "a create that was stored though the database denied it ends after its deadline": (286, 1169),
     "a place at a gate is given back twice after a save that was denied": (7158, 8715, 13949, 19741),
     "a place at a gate is never given back after a denied save and a delete": (398, 1338, 7448, 22511),
+    "what was claimed though the database denied it is followed by nobody": (37, 72, 101, 145),
+}
+SHARED_REGRESSIONS = {
+    "a replica that joined though the database denied it gives up": (6, 174, 258, 270),
 }
 
 # Planted bugs that a few seeds find; `--planted` looks for all of them.
@@ -34,13 +39,18 @@ QUICK = {
     "unknown taken for not sent": range(1, 3),
     "takeover sends again": range(8, 12),
     "gate does not count": range(1, 3),
-    "no version fence": range(14, 17),
+    "no version fence": (120,),
+    "lease never ends": (132, 234),
+    "claim leaves the version": (6,),
+    "caps counted per process": (0,),
+    "name kept after death": (24, 180),
+    "missed news not looked up": (228, 264),
 }
 
 _TRACES = """
 import hashlib
 from tests.simulation.run import run_seed
-for seed in (5, 23, 27, 144, 355):
+for seed in (5, 23, 27, 144, 355, 516):
     print(seed, hashlib.sha256("\\n".join(run_seed(seed).trace).encode()).hexdigest())
 """
 
@@ -56,7 +66,14 @@ def test_no_promise_is_broken(chunk: int) -> None:
 
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_what_once_failed(name: str) -> None:
-    assert run_seeds(REGRESSIONS[name]).failing == {}
+    problems = {seed: run_plan(make_plan(seed)).verdict.problems for seed in REGRESSIONS[name]}
+    assert not any(problems.values()), problems
+
+
+@pytest.mark.parametrize("name", SHARED_REGRESSIONS)
+def test_what_once_failed_with_replicas(name: str) -> None:
+    problems = {seed: run_plan(shared_plan(seed)).verdict.problems for seed in SHARED_REGRESSIONS[name]}
+    assert not any(problems.values()), problems
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -64,7 +81,7 @@ def test_a_planted_bug_is_found(name: str) -> None:
     with planted(name):
         found = run_seeds(QUICK[name]).failing
     assert found, f"{name}: not found by seeds {QUICK[name]}"
-    assert len(PLANTED) >= 7
+    assert len(PLANTED) >= 12
 
 
 def test_the_same_seed_is_the_same_trace_in_any_process() -> None:
@@ -76,7 +93,7 @@ def test_the_same_seed_is_the_same_trace_in_any_process() -> None:
         for hash_seed in ("1", "2")
     ]
     assert traces[0] == traces[1]
-    assert len(set(traces[0].split())) == 10
+    assert len(set(traces[0].split())) == 12
 
 
 def test_a_run_does_not_depend_on_the_run_before() -> None:
@@ -90,3 +107,19 @@ def test_every_fault_is_on_in_some_seed_and_off_in_others() -> None:
     for family in FAMILIES:
         assert 0 < sum(family in plan.families for plan in plans) < SEEDS, family
     assert any(plan.is_calm for plan in plans)
+
+
+def test_every_fault_befalls_some_replicas_and_not_others() -> None:
+    plans = [shared_plan(seed) for seed in range(0, SEEDS * ONE_IN, ONE_IN)]
+    for family in SHARED_FAMILIES:
+        assert 0 < sum(family in plan.families for plan in plans) < SEEDS, family
+    shared = [plan.shared for plan in plans if plan.shared is not None]
+    assert {len(one.replicas) for one in shared} == {2, 3}
+    assert {peril.kind for one in shared for peril in one.perils} <= set(SHARED_FAMILIES)
+
+
+def test_a_replica_that_is_killed_is_inherited_from_within_ten_seconds() -> None:
+    totals = run_seeds(range(0, 40 * ONE_IN, ONE_IN))
+    assert totals.takeovers > 0, "nobody was killed with something to inherit"
+    assert totals.takeover_seconds <= 10.0
+    assert totals.outlived > 0, "nobody was declared dead and lived"

@@ -45,7 +45,8 @@ async def everything(database: Database) -> dict[str, list[Row]]:
     found = {}
     for table in TABLES:
         names, key = ", ".join(table.columns), ", ".join(table.key)
-        found[table.name] = await database.read(f"select {names} from {table.name} order by {key}")  # noqa: S608
+        sql = f"select {names} from {table.name} order by {key}"  # noqa: S608
+        found[table.name] = await database.read(sql)
     return found
 
 
