@@ -86,7 +86,9 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
     management = None if management is None else free(management)
     async with running(settings, role) as found:
         from gateway.api.application import (  # noqa: PLC0415 - see `running`
-            MANAGEMENT, PUBLIC, make_application,
+            MANAGEMENT,
+            PUBLIC,
+            make_application,
         )
 
         gateway = found.gateway

@@ -50,7 +50,6 @@ ONLY_IN = {
     ),
     "aiohttp": ("providers.transport",),
     "sqlite3": ("gateway.storage",),
-    "asyncpg": ("gateway.storage",),
     "structlog": ("gateway.telemetry",),
     "prometheus_client": ("gateway.telemetry",),
     "av": ("gateway.sandbox",),
