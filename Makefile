@@ -66,8 +66,8 @@ simulate: .venv/.dev  ## whole lives in virtual time: SEEDS=1000 of them, or SEE
 planted: .venv/.dev  ## plant each deliberate bug, and tell the seed of the simulation that finds it
 	@$(BIN)/python -m tests.simulation --planted
 
-crash-points: .venv/.dev  ## kill -9 a real gateway at every point of a life, and tell each
-	@$(BIN)/pytest tests/kill --numprocesses auto --maxprocesses 4 --dist worksteal -rP
+crash-points: .venv/.dev  ## kill -9 a real gateway at every point of a life, on both databases, and tell each
+	@REELGATE_KILL_POINTS=all $(BIN)/pytest tests/kill --numprocesses auto --maxprocesses 4 --dist worksteal -rP
 
 kills: .venv/.dev  ## kill -9 a real gateway N=100 times at random under load
 	@$(BIN)/python -m tests.campaigns kills --size $(or $(N),100)

@@ -76,6 +76,7 @@ def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
     """What SIGHUP does; the lines that it logs."""
     with redirect_stdout(StringIO()) as log:
         configure_logging("info", "json")
+        parts.gateway.telemetry.follow_configuration()
         _on_reload(parts.gateway, parts.parts.wires, path)
     return [json.loads(line) for line in log.getvalue().splitlines()]
 

@@ -22,7 +22,7 @@ BACKOFF_BASE_SECONDS: Final = 1.0
 WINDOW_SECONDS: Final = 60.1  # a minute as the vendor sees it, with connections of unequal speed
 ROOM_MAX: Final = 64  # submits under way at once from which on a provider counts as recovered
 BACKOFF_MAX_SECONDS: Final = 60.0
-CROWDED_SECONDS: Final = (0.02, 0.3)  # between looks for a place that all replicas share
+CROWDED_SECONDS: Final = (0.02, 1.0)  # between looks for a place that all replicas share, ever longer
 
 
 class Rate(msgspec.Struct):
@@ -130,6 +130,7 @@ class Gate(msgspec.Struct, kw_only=True):
     health: Health = msgspec.field(default_factory=Health)
     closed_until: float = 0.0
     crowded_until: float = 0.0
+    crowds: int = 0
     failures: int = 0
 
     def free_at(self, now: float) -> float | None:
@@ -159,6 +160,7 @@ class Gate(msgspec.Struct, kw_only=True):
     def started(self) -> None:
         """The intent of one that entered is stored: from now on it is a job like any other."""
         self.entered -= 1
+        self.crowds = 0
 
     def withdraw(self) -> None:
         """Nothing is sent of one that entered."""
@@ -197,7 +199,10 @@ class Gate(msgspec.Struct, kw_only=True):
 
     def crowded(self, now: float, chance: random.Random) -> None:
         """Other replicas hold all places; whoever looks first at a free one has it, so all draw lots."""
-        self.crowded_until = now + chance.uniform(*CROWDED_SECONDS)
+        if now >= self.crowded_until:
+            low, high = CROWDED_SECONDS
+            self.crowds += 1
+            self.crowded_until = now + chance.uniform(low, min(high, low * 2.0 ** min(self.crowds + 1, 10)))
 
     def resume(self) -> None:
         """An operator knows that all is well again: nothing is waited for any more."""

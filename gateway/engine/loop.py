@@ -184,7 +184,10 @@ class Engine:
             await step()
         except Exception as error:  # noqa: BLE001 - a fault in one task's step must not end the others'
             watch.failures += 1
-            self.telemetry.step_failed(task_id, error)
+            if isinstance(error, StorageError):
+                self.telemetry.storage_failed(task_id, error)
+            else:
+                self.telemetry.step_failed(task_id, error)
             watch.not_before = self.now() + pause_seconds(watch.failures, None, self.chance)
             self.due_at(task_id, watch.not_before)
         finally:
@@ -306,6 +309,8 @@ class Engine:
 
     def saved(self, task: Task, events: tuple[Event, ...]) -> None:
         """A task was saved, by this engine or by a caller's request: count, report, plan it anew."""
+        if task.replica != self.replica or task.state != "submitting":
+            self.give_back(task.id)  # it will not be sent with that
         if task.replica != self.replica:
             self.forget(task.id)
             return

@@ -18,6 +18,7 @@ from gateway.engine.watch import Watch
 from providers.spec import Failed, Progress, Succeeded, VendorError
 
 _UNCONFIGURED_SECONDS = 60.0
+_UNSURE_SECONDS = 0.5
 
 
 async def poll(engine: Engine, task: Task) -> None:
@@ -33,6 +34,9 @@ async def poll(engine: Engine, task: Task) -> None:
     watch = engine.watches.get(task.id)
     if watch is None:
         return  # it has ended since it was due
+    if not engine.lease.is_held:
+        engine.due_at(task.id, min(task.deadline_at, now + _UNSURE_SECONDS))  # it may be another's by now
+        return
     if provider is None or task.ref is None:
         engine.due_at(task.id, min(task.deadline_at, now + _UNCONFIGURED_SECONDS))
         return

@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from gateway.storage.db import (
     MIGRATIONS,
     RUNS_FROM_GET,
@@ -25,7 +23,9 @@ from gateway.storage.db import (
     Read,
     Row,
     Step,
+    StorageBusy,
     StorageError,
+    StorageShort,
     Value,
     migrations,
     pending,
@@ -85,7 +85,7 @@ class PostgresDatabase:
                 async with asyncio.timeout(FATE_SECONDS):
                     await self._writer.settled.wait()
             except TimeoutError:
-                raise StorageError(f"cannot read {self._link.place}: {self._writer.trouble}") from None
+                raise StorageShort(f"cannot read {self._link.place}: {self._writer.trouble}") from None
         return await self._readers.read(sql, args)
 
     @asynccontextmanager
@@ -165,11 +165,12 @@ class _Readers:
             else:
                 await self._places.acquire()
         except TimeoutError:
-            raise StorageError(f"cannot read {self._link.place}: too many reads wait already") from None
+            raise StorageBusy(f"cannot read {self._link.place}: too many reads wait already") from None
         try:
             return await self._read(sql, args)
         except ERRORS as error:
-            raise StorageError(f"cannot read {self._link.place}: {reason(error)}") from error
+            kind = StorageShort if is_lost(error) else StorageError
+            raise kind(f"cannot read {self._link.place}: {reason(error)}") from error
         finally:
             self._places.release()
 
@@ -198,8 +199,8 @@ class _Readers:
         try:
             rows = [tuple(record) for record in await connection.fetch(sql, *args)]
             is_usable = True
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TypeError, OverflowError):
-            is_usable = not connection.is_closed()
+        except ERRORS as error:
+            is_usable = not (is_lost(error) or connection.is_closed())
             raise
         else:
             return rows

@@ -99,6 +99,8 @@ class Ear:
             async with asyncio.timeout(PROBE_SECONDS):
                 await connection.add_listener(CHANNEL, self._heard)
         except ERRORS:
+            self._tell(None)
+            await asyncio.sleep(PROBE_SECONDS)
             return
         self._tell(None)  # whatever was told before
         deaf = 0

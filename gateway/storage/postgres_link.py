@@ -46,10 +46,11 @@ _REPEATABLE: Final = ("40001", "40P01")  # undone for another's sake: the same a
 _OF_THE_DATABASE: Final = ("53", "58", "XX", "55P03", "57014")
 _NOT_UNIQUE: Final = "23505"
 
-# All that asyncpg raises; the last three for a value that cannot be sent.
+# All that asyncpg raises; the last three for a value that cannot be sent. An internal error is what a query
+# meets on a connection whose end by the server was not read yet.
 ERRORS: Final = (
-    asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError, TypeError,
-    OverflowError,
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError,
+    ValueError, TypeError, OverflowError,
 )
 
 
@@ -120,7 +121,7 @@ async def tables(connection: Connection) -> dict[str, Table]:
 
 def is_lost(error: BaseException) -> bool:
     """Whether `error` says that the connection is of no use any more; else it may be closed all the same."""
-    return isinstance(error, OSError | TimeoutError) or _is(error, _LOST)
+    return isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError) or _is(error, _LOST)
 
 
 def is_repeatable(error: BaseException) -> bool:

@@ -54,7 +54,8 @@ def test_from_anywhere_a_fact_is_illegal_or_leads_where_the_table_says(
     try:
         change = apply(task, fact, NOW)
     except IllegalTransition:
-        assert allowed is None or isinstance(fact, Cancelled)
+        is_anothers = isinstance(fact, Adopted) and drops_a_job(task, fact)  # its own is still looked up
+        assert allowed is None or isinstance(fact, Cancelled) or is_anothers
         return
     except InvariantViolation:
         is_second = isinstance(fact, SubmitStarted) and task.charged != task.charged_before
