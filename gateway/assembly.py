@@ -89,7 +89,7 @@ def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, 
     connect_seconds = min(CONNECT_SECONDS, entry.submit_timeout * CONNECT_SHARE)
     limits = Limits(
         connect_seconds=connect_seconds, submit_seconds=entry.submit_timeout,
-        may_send=lambda: wires.lease.is_held,
+        may_send=lambda: wires.lease.may_send,
     )
     door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
     telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))

@@ -315,8 +315,8 @@ class Engine:
             self.forget(task.id)
             return
         before = self.tasks.get(task.id)
-        if events and task.id in self.watches:
-            self.watches[task.id].noted = ()
+        if task.id in self.watches:
+            self.watches[task.id].noted = ()  # written, or of before what somebody else saved
         self.telemetry.task_changed(before, task, events)
         self._count(before, task)
         self.tasks[task.id] = task

@@ -62,6 +62,8 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Room | None = None)
             return None
         if fresh.replica == engine.replica and fresh != engine.tasks.get(task.id):
             engine.saved(fresh, ())
+        if fresh.attempts != task.attempts:
+            return None  # it was sent again meanwhile: what is known is of the sending before
         task, fact = fresh, answer or fact
 
 

@@ -103,7 +103,8 @@ async def _send(
     """Send once and say what that proves; everything that proves nothing is unknown."""
     if engine.now() >= task.deadline_at:  # the process stood still since it was admitted
         return NotSent(Cause("not_sent", "its deadline passed before it was sent"))
-    if not engine.lease.is_held:  # likewise, or it cannot reach the database
+    engine.lease.sends()
+    if task.replica != engine.replica or not engine.lease.is_held:  # likewise, or it is cut off
         return NotSent(Cause("not_sent", "this replica may have been replaced before it was sent"))
     try:
         async with asyncio.timeout(provider.settings.submit_timeout):

@@ -124,7 +124,7 @@ class Process:
         account = Account(base_url=entry.base_url, api_key="secret", auth_scheme=entry.adapter.auth_scheme)
         door = VendorHTTP(
             account, fresh=wire, pooled=wire, observe=partial(telemetry.vendor_called, plan.name),
-            limits=Limits(submit_seconds=entry.submit_timeout, may_send=lambda: self.lease.is_held),
+            limits=Limits(submit_seconds=entry.submit_timeout, may_send=lambda: self.lease.may_send),
             clocks=Clocks(monotonic=self.world.time, wall=self.wall),
         )
         return make_provider(entry, entry.adapter.build(door))

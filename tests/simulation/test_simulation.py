@@ -29,9 +29,13 @@ REGRESSIONS = {
     "a place at a gate is given back twice after a save that was denied": (7158, 8715, 13949, 19741),
     "a place at a gate is never given back after a denied save and a delete": (398, 1338, 7448, 22511),
     "what was claimed though the database denied it is followed by nobody": (37, 72, 101, 145),
+    "what the vendor said in between is written after what somebody else saved": (271,),
 }
 SHARED_REGRESSIONS = {
     "a replica that joined though the database denied it gives up": (6, 174, 258, 270),
+    "what connects while its replica is outlived is sent under the next name": (516, 1266, 1320),
+    "a denied fact of one sending is saved again as one of the next": (2730,),
+    "what the vendor said in between is written after what another replica saved": (858,),
 }
 
 # Planted bugs that a few seeds find; `--planted` looks for all of them.
