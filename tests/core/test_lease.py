@@ -100,3 +100,51 @@ async def test_who_waits_for_it_goes_on_when_it_is_held_and_not_before(clock: Cl
     lease.confirmed(lease.begun())
     async with asyncio.timeout(20):
         await asyncio.gather(*waiting)
+
+
+# --- what is sent by it -------------------------------------------------------------------------------
+
+async def test_what_was_begun_before_it_was_lost_is_not_sent_by_what_came_after(clock: Clock) -> None:
+    lease = Lease(clock, is_shared=True)
+    lease.confirmed(lease.begun())
+    assert not lease.may_send, "nobody said that this task sends"
+    lease.sends()
+    assert lease.may_send
+    lease.lost()
+    assert not lease.may_send
+    lease.confirmed(lease.begun())
+    assert (lease.is_held, lease.may_send) == (True, False)
+    lease.sends()
+    assert lease.may_send
+
+
+async def test_it_may_run_out_and_be_renewed_while_something_is_sent(clock: Clock) -> None:
+    lease = Lease(clock, is_shared=True)
+    lease.confirmed(lease.begun())
+    lease.sends()
+    clock.seconds += LEASE_SECONDS
+    assert not lease.may_send
+    lease.confirmed(lease.begun())
+    assert lease.may_send, "nobody declared it dead meanwhile"
+
+
+async def test_each_task_sends_by_the_right_of_its_own_time(clock: Clock) -> None:
+    lease, go = Lease(clock, is_shared=True), asyncio.Event()
+
+    async def sends() -> bool:
+        lease.sends()
+        await go.wait()
+        return await asyncio.create_task(told())  # what it calls inherits that
+
+    async def told() -> bool:
+        return lease.may_send
+
+    lease.confirmed(lease.begun())
+    before = asyncio.create_task(sends())
+    await asyncio.sleep(0)
+    lease.lost()
+    lease.confirmed(lease.begun())
+    after = asyncio.create_task(sends())
+    await asyncio.sleep(0)
+    go.set()
+    assert (await before, await after) == (False, True)

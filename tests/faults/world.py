@@ -365,5 +365,5 @@ def _in_virtual_time() -> Any:  # noqa: ANN401 - mock's own type
         SteadyClock=lambda: now,
         open_database=lambda url, settings, exclusive: SqliteDatabase(IN_MEMORY),
         tls_context=_contexts,
-        random=mock.Mock(SystemRandom=lambda: random.Random(1)),
+        random=mock.Mock(Random=lambda: random.Random(1)),
     )
