@@ -63,8 +63,6 @@ def next_poll(
     low, high, stretch = bounds.min_seconds, bounds.max_seconds, bounds.stretch
     pause = times.until(age, stretch)
     why: Why = "budget" if stretch > 1.0 else "learned" if times.total else "prior"
-    if why == "prior" and age < EARLY_SECONDS:
-        pause = low
     if eta_seconds is not None and 0 < eta_seconds * stretch < pause:
         pause, why = eta_seconds * stretch, "eta"
     if pause <= low:
@@ -72,6 +70,8 @@ def next_poll(
     elif pause >= high:
         pause, why = high, "poll_max"
     wished = pause / stretch
+    if why == "prior" and age < EARLY_SECONDS:
+        pause, why = low, "poll_min"  # which is no wish for the long run
     pause *= chance.uniform(1 - JITTER, 1 + JITTER)
     return PollPlan(now + min(max(pause, low), high), why, wished)
 
