@@ -14,6 +14,8 @@ create index videos_by_replica on videos (replica, created_at, id)
 -- A place at a provider's gate, and in the line, is counted over all replicas.
 create index videos_in_flight on videos (provider) where state in ('submitting', 'rendering', 'submission_unknown');
 create index videos_waiting on videos (priority, created_at) where state = 'waiting';
+-- A page of what has a seldom status is found without a walk through everything.
+create index videos_by_status on videos (owner, status, created_at, id);
 -- What ended lately, for who waits at another replica than the one that saw it.
 create index videos_ended on videos (completed_at) where completed_at is not null;
 
