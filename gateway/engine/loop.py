@@ -124,7 +124,7 @@ class Engine:
         """Begin nothing new; return when the answers of submits under way are saved. Polls are dropped."""
         self._is_stopping = True
         self._wake.set()
-        while self._submits or self.tickets:
+        while self._submits or self.tickets.keys() - self._doubts.looks.keys():
             if self._submits:
                 await asyncio.wait(self._submits)
             else:
