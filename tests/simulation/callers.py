@@ -121,18 +121,21 @@ async def _stores(process: Process, new: NewVideo, key: Idempotency | None) -> I
     """Store a video; who holds its key if another does. It goes on when the caller has gone."""
     adding = asyncio.ensure_future(process.store.video_add(new, key))
     if new.task.id in process.engine.tickets:
-        adding.add_done_callback(partial(_give_back, process.engine, new.task.id))
+        adding.add_done_callback(partial(_give_back, process.engine, new))
     return await asyncio.shield(adding)
 
 
-def _give_back(engine: Engine, video_id: str, added: asyncio.Future[Idempotency | None]) -> None:
+def _give_back(engine: Engine, new: NewVideo, added: asyncio.Future[Idempotency | None]) -> None:
     """A video that was not stored needs no place at a gate. Of a process that died nobody asks."""
     if added.cancelled():
         return
     error = added.exception()
-    is_stored = error is None and added.result() is None
-    if not is_stored and (error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy)):
-        engine.give_back(video_id)
+    if error is None and added.result() is None:
+        return
+    if error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy):
+        engine.give_back(new.task.id)
+    else:
+        engine.find_out(new.task, new.events)
 
 
 async def _acts(world: World, order: Order, act: Act, video_id: str) -> None:
