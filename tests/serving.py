@@ -150,16 +150,6 @@ class Served:
         """A new video that its vendor has accepted; it renders until `finish`."""
         return self.started(self.create(client, **body)["id"], client)
 
-    def settled(self) -> Json:
-        """A new video that renders and whose vendor was asked once: it does not change until `finish`."""
-
-        def is_polled(video: Json) -> bool:
-            events = read(self.client.get(f"/v1/videos/{video['id']}/timeline"))["data"]
-            return any(event["type"] == "vendor_status" for event in events)
-
-        video = self.until(self.rendering()["id"], is_polled)
-        return read(self.client.get(f"/v1/videos/{video['id']}"))
-
     def completed(self, client: httpx.Client | None = None, **body: object) -> Json:
         """A new video, all the way to its file."""
         video = self.finish(self.create(client, **body)["id"], client)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
@@ -48,9 +48,15 @@ async def follow(engine: Engine, identity: Identity) -> None:
     for hold in await engine.insist("", engine.store.holds):
         engine.fleet.hold(hold.provider, hold.action)
     replica = Replica(engine, identity)
-    parts = [asyncio.create_task(replica.live())]
-    if identity.role != "api":
-        parts += [asyncio.create_task(engine.run()), asyncio.create_task(keep_learned(engine))]
+    if identity.role == "api":
+        await replica.live()
+    else:
+        await _together(replica.live(), engine.run(), keep_learned(engine))
+
+
+async def _together(*lives: Coroutine[None, None, None]) -> None:
+    """Return when all have ended, or raise what one of them ends with; then none of them goes on."""
+    parts = [asyncio.create_task(life) for life in lives]
     try:
         await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
         for part in parts:
@@ -83,28 +89,25 @@ class Replica:
             self._engine.settled()
             return
         self._store.hear(self._heard)
-        parts = [asyncio.create_task(self._listen())]
-        if self._identity.role != "api":
-            if self._identity.place:  # who served here before is gone, or we could not listen
-                place = self._identity.place
-                await self._engine.insist("", partial(self._replicas.end_at, self._engine.replica, place))
-            await self._join()
-            parts += [asyncio.create_task(self._beat()), asyncio.create_task(self._inherit())]
-        try:
-            await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
-            for part in parts:
-                if part.done():
-                    part.result()
-        finally:
-            for part in parts:
-                part.cancel()
-            await asyncio.wait(parts)
-            if self._identity.role != "api":
-                with contextlib.suppress(StorageError, TimeoutError):  # the others will notice in a while
-                    async with asyncio.timeout(LEAVE_SECONDS):
-                        await self._replicas.leave(self._engine.replica)
+        if self._identity.role == "api":
+            await self._listen()
+        else:
+            await _together(self._listen(), self._own())
 
     # --- living -------------------------------------------------------------------------------------
+
+    async def _own(self) -> None:
+        """Live under a name by which tasks are owned, until cancelled."""
+        if self._identity.place:  # who served here before is gone, or we could not listen
+            place = self._identity.place
+            await self._engine.insist("", partial(self._replicas.end_at, self._engine.replica, place))
+        await self._join()
+        try:
+            await _together(self._beat(), self._inherit())
+        finally:
+            with contextlib.suppress(StorageError, TimeoutError):  # the others will notice in a while
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await self._replicas.leave(self._engine.replica)
 
     async def _join(self) -> None:
         """Begin to live, under the engine's name."""
