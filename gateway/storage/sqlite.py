@@ -1,7 +1,9 @@
-"""The SQLite driver: one writer thread that commits whatever waits at once, and reads on the calling thread.
+"""The SQLite driver: statements run on the calling thread, and one thread commits whatever waits at once.
 
-A read of a row takes microseconds, a hop into a thread fifty to a hundred of them; in WAL mode readers never
-wait for the writer. So reads run where they are asked for, and only commits, with their fsync, have a thread.
+A statement on a row takes microseconds, a hop into a thread fifty to a hundred of them; in WAL mode readers
+never wait for the writer. So reads and writes run where they are asked for, and only commits, with their
+fsync, have a thread; while one is under way, the writes of the next gather. A batch in which something fails,
+is large, or meets another process's lock is left to the thread as a whole.
 When a commit fails, the database is in trouble until one succeeds again, which the thread tries by itself; on
 a full disk, until there is room for the reserve as well.
 Not held here: any statement of the product (`store`), any rule of the schema (`migrations/`).
@@ -32,11 +34,12 @@ from gateway.storage.db import (
     StorageShort,
     Value,
 )
-from gateway.storage.sqlite_file import code, connect, in_its_words, lock, migrate
+from gateway.storage.sqlite_file import begin, code, connect, in_its_words, lock, migrate
 
-BATCH_MAX: Final = 512  # writes in one commit: bounds how long the first of them waits
+BATCH_MAX: Final = 128  # writes in one commit: bounds how long the loop is busy with them
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 LARGE_CHARS: Final = 65_536  # only a new video with images has more; on a full disk that is not even tried
+LOOP_MAX_CHARS: Final = 65_536  # likewise; it is written beside the loop
 TRY_SECONDS: Final = 1.0  # between the commits that only try whether the trouble is over
 
 _ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # the last two for a value that it cannot bind
@@ -46,10 +49,19 @@ _OF_A_STATEMENT: Final = (
     None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_RANGE,
 )
+_ANEW: Final = (sqlite3.SQLITE_BUSY, *_OF_A_STATEMENT[1:])  # the thread waits for locks, and undoes one write
 _OF_THE_FILE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no later commit mends that
 
 _Result: TypeAlias = "list[Row] | Exception"
+_Answer: TypeAlias = tuple["asyncio.Future[list[Row]]", _Result]
 _Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[list[Row]]", asyncio.AbstractEventLoop]
+# What running writes on the loop came to: in an open transaction; undone; or to be run anew, each alone.
+_Ran: TypeAlias = "list[_Result] | Exception | None"
+_Batch: TypeAlias = tuple[Sequence[_Job], _Ran]
+
+
+class _Entangled(Exception):
+    """A write failed after it had changed something, beside others that did not fail."""
 
 
 IN_MEMORY: Final = Path(":memory:")
@@ -69,18 +81,21 @@ class SqliteDatabase:
         self._reserve = Path(f"{path}-reserve") if exclusive and path != IN_MEMORY else None
         self._damage: str | None = None
         self._is_full = False
-        self._batch: list[_Job] = []
+        self._gathering: list[_Job] = []
+        self._batch: Sequence[_Job] = ()  # the writer's connection is its own until it is committed
+        self._planned_on: asyncio.AbstractEventLoop | None = None
         self._writing = threading.Lock()  # migrations use the writer's connection on another thread
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(path) if exclusive else None
             self._writer = connect(path)
+            self._writer.execute("pragma busy_timeout = 0")  # the loop waits for no lock, and `begin` does
             self._reader = self._writer if path == IN_MEMORY else connect(path)
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             raise StorageError(f"cannot open {path}: {error}") from error
         self._trouble = self._lack()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._batches: SimpleQueue[_Batch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         if path != IN_MEMORY:
             self._thread.start()
@@ -88,7 +103,7 @@ class SqliteDatabase:
     @property
     def waiting(self) -> int:
         """How many writes were handed over and are not committed yet."""
-        return self._jobs.qsize() + len(self._batch)
+        return len(self._gathering) + len(self._batch)
 
     @property
     def trouble(self) -> str | None:
@@ -134,7 +149,7 @@ class SqliteDatabase:
     async def write(
         self, steps: Sequence[Step], committed: Callable[[], None] | None = None, tell: str | None = None
     ) -> list[Row]:
-        """Hand `steps` to the writer thread; returns after the fsync of the commit that they were part of."""
+        """Run `steps` with what else waits; returns after the fsync of the commit that they were part of."""
         if self._is_closed:
             raise StorageError(f"cannot write {self._path}: it is closed")
         if self.waiting >= QUEUE_MAX:
@@ -150,7 +165,8 @@ class SqliteDatabase:
         if committed is not None:
             done.add_done_callback(lambda _: None if done.exception() else committed())
         done.add_done_callback(lambda _: done.exception())  # seen, also when nobody waits for it any more
-        self._jobs.put((steps, done, loop))
+        self._gathering.append((steps, done, loop))
+        self._plan(loop)
         # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
         return await asyncio.shield(done)
 
@@ -166,7 +182,9 @@ class SqliteDatabase:
         """Commit what was handed over, then close. Nothing is taken from then on."""
         self._is_closed = True
         if self._thread.is_alive():
-            self._jobs.put(None)
+            if self._gathering:
+                self._batches.put((self._gathering, None))
+            self._batches.put(None)
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
         self._reader.close()
         self._writer.close()
@@ -177,34 +195,84 @@ class SqliteDatabase:
             os.close(self._lock)
             self._lock = None
 
-    def _work(self) -> None:
-        """The writer thread: take what waits, commit it together, answer everybody. Only `close` ends it."""
-        running = True
-        while running:
-            running = self._take()
-            batch = self._batch
-            if running or batch:
-                results = self._commit(batch)
-                self._batch = []
-                _answer(batch, results)
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin with what waits once this turn of the loop is over, unless a batch is under way."""
+        is_planned = self._planned_on is not None and not self._planned_on.is_closed()
+        if self._gathering and not self._batch and not is_planned:
+            self._planned_on = loop
+            loop.call_soon(self._begin)
 
-    def _take(self) -> bool:
-        """Move what waits into the batch; False when it is the last. In trouble it may come back empty."""
+    def _begin(self) -> None:
+        """Run what waits, and let the thread commit it; in trouble the thread does all of it."""
+        self._planned_on = None
+        if self._is_closed:
+            return
+        batch = self._gathering[:BATCH_MAX]
+        del self._gathering[:BATCH_MAX]
+        self._batch = batch
+        is_plain = self._trouble is None and all(_chars(steps) <= LOOP_MAX_CHARS for steps, _, _ in batch)
+        self._batches.put((batch, self._opened(batch) if is_plain else None))
+
+    def _opened(self, batch: Sequence[_Job]) -> _Ran:
+        """Run `batch` in a transaction that is left open for the thread to commit."""
         try:
-            job = self._jobs.get(timeout=None if self._trouble is None else TRY_SECONDS)
-        except Empty:
-            return True
-        while job is not None:
-            self._batch.append(job)
-            if len(self._batch) >= BATCH_MAX or self._jobs.empty():
-                return True
-            job = self._jobs.get()
-        return False
+            self._writer.execute("begin immediate")
+            return [self._run_plain(steps) for steps, _, _ in batch]
+        except Exception as error:  # noqa: BLE001 (the thread tells everybody who waits)
+            error.__traceback__ = None  # its frames hold cursors: one open hinders the next transaction
+            with contextlib.suppress(Exception):  # tried again before the next batch
+                self._writer.rollback()
+            is_own_fault = isinstance(error, _Entangled | OverflowError | UnicodeError)
+            return None if is_own_fault or code(error) in _ANEW else error
 
-    def _commit(self, batch: Sequence[_Job], *, is_retry: bool = False) -> list[_Result]:
+    def _run_plain(self, steps: Sequence[Step]) -> _Result:
+        """Run one write that needs nothing undone: it succeeds, or fails before it has changed anything."""
+        rows: list[Row] = []
+        for step in steps:
+            cursor = self._writer.execute(in_its_words(step.sql), step.args)
+            returned = cursor.fetchall() if cursor.description else []
+            if step.guard is not None and not returned and cursor.rowcount < 1:
+                if step is steps[0]:
+                    return step.guard(step.sql.split("\n", 1)[0])
+                raise _Entangled
+            rows += returned
+        return rows
+
+    def _work(self) -> None:
+        """The thread: commit each batch, answer everybody; in trouble try the disk. Only `close` ends it."""
+        while True:
+            try:
+                taken = self._batches.get(timeout=None if self._trouble is None else TRY_SECONDS)
+            except Empty:
+                self._commit(())
+                continue
+            if taken is None:
+                return
+            batch, ran = taken
+            self._answer(batch, self._commit(batch, ran))
+
+    def _answer(self, batch: Sequence[_Job], results: Sequence[_Result]) -> None:
+        """Wake the writers, one call per event loop rather than one per writer."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+        for (_, done, loop), result in zip(batch, results, strict=True):
+            by_loop.setdefault(loop, []).append((done, result))
+        self._batch = ()
+        if self._gathering:
+            by_loop.setdefault(self._gathering[0][2], [])
+        for loop, answers in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody left who waits
+                loop.call_soon_threadsafe(self._go_on, loop, answers)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop, answers: Sequence[_Answer]) -> None:
+        _settle(answers)
+        self._plan(loop)
+
+    def _commit(
+        self, batch: Sequence[_Job], ran: _Ran = None, *, is_retry: bool = False
+    ) -> list[_Result]:
         """Commit `batch`, once more each write alone where that may help; its rows, or why it was undone."""
         try:
-            results = self._together(batch)
+            results = self._together(batch) if ran is None else self._closed(ran)
         except Exception as error:  # noqa: BLE001 (everybody waits for this thread: nothing may end it)
             self._trouble = f"cannot write {self._path}: {error}"
             if self._may_succeed_alone(error) and not is_retry:
@@ -213,6 +281,19 @@ class SqliteDatabase:
         if self._trouble is not None:
             self._trouble = self._lack()
             self._is_full &= self._trouble is not None
+        return results
+
+    def _closed(self, results: list[_Result] | Exception) -> list[_Result]:
+        """Commit the open transaction in which `results` came. Raises what it ended by: all are undone."""
+        if isinstance(results, Exception):
+            raise results
+        with self._writing:
+            try:
+                self._writer.execute("commit")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # tried again before the next batch
+                    self._writer.rollback()
+                raise
         return results
 
     def _together(self, batch: Sequence[_Job]) -> list[_Result]:
@@ -224,7 +305,7 @@ class SqliteDatabase:
             try:
                 if self._writer.in_transaction:  # it could not be undone before
                     self._writer.rollback()
-                self._writer.execute("begin immediate")
+                begin(self._writer)
                 results = [self._run(steps) for steps, _, _ in batch]
                 if not batch:
                     (version,) = self._writer.execute("pragma user_version").fetchone()
@@ -289,17 +370,7 @@ class SqliteDatabase:
         return self._damage or (None if self._reserve is None else reserve.hold(self._reserve))
 
 
-def _answer(batch: Sequence[_Job], results: Sequence[_Result]) -> None:
-    """Wake the writers, one call per event loop rather than one per writer."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[list[Row]], _Result]]] = {}
-    for (_, done, loop), result in zip(batch, results, strict=True):
-        by_loop.setdefault(loop, []).append((done, result))
-    for loop, answers in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody left who waits
-            loop.call_soon_threadsafe(_settle, answers)
-
-
-def _settle(answers: Sequence[tuple[asyncio.Future[list[Row]], _Result]]) -> None:
+def _settle(answers: Sequence[_Answer]) -> None:
     for done, result in answers:
         if isinstance(result, Exception):
             done.set_exception(result)

@@ -63,10 +63,20 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
     SQLite does not wait for others here: of two that open a new file at once, one meets "locked" immediately.
     """
+    _patiently(connection, "pragma journal_mode = wal")
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin to write, once no other process does. Blocks. Raises sqlite3.Error."""
+    _patiently(connection, "begin immediate")
+
+
+def _patiently(connection: sqlite3.Connection, sql: str) -> None:
+    """Run what meets a lock until it does not, for BUSY_TIMEOUT_MS."""
     ends_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
-            connection.execute("pragma journal_mode = wal")
+            connection.execute(sql)
         except sqlite3.OperationalError as error:
             if code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_at:
                 raise
@@ -94,11 +104,11 @@ def lock(path: Path) -> int:
 
 def migrate(connection: sqlite3.Connection, folder: Path) -> int:
     """Run the migrations of `folder` that are missing; how many. Raises SchemaTooNew, sqlite3.Error."""
-    connection.execute(SCHEMA)
+    _patiently(connection, SCHEMA)
     known = migrations(folder)
     applied = 0
     while True:
-        connection.execute("begin immediate")
+        begin(connection)
         try:
             (version,) = connection.execute(VERSION_GET).fetchone()
             runs_from = _runs_from(connection, len(known)) if version > len(known) else 0

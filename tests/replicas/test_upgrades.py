@@ -56,7 +56,8 @@ async def _migrated(place: House, folder: Path) -> int:
 async def _ordered(place: House, by: Replica, prompt: str) -> None:
     """A whole life there, with a save of every kind."""
     video = await by.create(prompt)
-    await by.until(video["id"], lambda video: bool(video["status"] != "queued"))  # another may have finished it
+    # Not "in progress": another may have finished it, the clock is shared.
+    await by.until(video["id"], lambda video: bool(video["status"] != "queued"))
     place.finish()
     assert (await by.video(video["id"], wait=30))["status"] == "completed"
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
 
 from gateway.core.states import Task, accepted_event
-from gateway.storage.db import Database
+from gateway.storage.db import Database, StorageError
 from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.rows import Filters, NewVideo, Page
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
@@ -117,3 +117,18 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 (it is whatever a test looks at, and sets no event)
             await asyncio.sleep(0)
+
+
+def content(path: Path) -> str:
+    """All that is stored, as another process reads it."""
+    with closing(sqlite3.connect(path)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+async def failure_of(write: Awaitable[object]) -> StorageError | None:
+    """What `write` raises."""
+    try:
+        await write
+    except StorageError as error:
+        return error
+    return None
