@@ -6,7 +6,7 @@ Not held here: what a video looks like (`shapes`), who waits for which (`waiting
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from litestar import Request, Response
@@ -68,6 +68,18 @@ async def place_in_line(gateway: Gateway, task: Task) -> Place:
     if known is None and gateway.store.is_shared:
         return 1 + await gateway.store.waiting_before(task), None
     return known
+
+
+async def places_in_line(gateway: Gateway, tasks: Sequence[Task]) -> list[Place]:
+    """`place_in_line` of each of a page's tasks, with one statement for all that wait elsewhere."""
+    found = [gateway.engine.queue_place(task) if task.state == "waiting" else None for task in tasks]
+    if gateway.store.is_shared:
+        elsewhere = [index for index, task in enumerate(tasks)
+                     if task.state == "waiting" and found[index] is None]
+        before = await gateway.store.waiting_before_each([tasks[index] for index in elsewhere])
+        for index, count in zip(elsewhere, before, strict=True):
+            found[index] = 1 + count, None
+    return found
 
 
 def hints(gateway: Gateway, video: Video, place: Place) -> dict[str, str]:

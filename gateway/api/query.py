@@ -1,6 +1,6 @@
 """The list's query parameters: strict, because a misspelt filter that is ignored lists too much.
 
-Not held here: the statement that they become (`gateway.storage.store`).
+Not held here: the statements that they become (`gateway.storage.lists`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from gateway.errors import FieldError, Problem, invalid
 from gateway.storage.rows import Filters
 
 _LABEL: Final = re.compile(r"metadata\[(.{1,64})\]")
+LABELS_MAX: Final = 16  # that a video can have
 _UnixSeconds = Annotated[int, Meta(ge=0, le=2**53, description="Unix seconds, inclusive")]
 
 
 class ListQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What `GET /v1/videos` takes, beside any number of `metadata[key]=value`."""
+    """What `GET /v1/videos` takes, beside `metadata[key]=value`, up to LABELS_MAX times."""
 
     limit: Annotated[int, Meta(ge=1, le=100, description="how many at most")] = 20
     after: Annotated[str | None, Meta(description="begin after the video with this id")] = None
@@ -47,7 +48,11 @@ def read_list_query(items: Iterable[tuple[str, str]]) -> tuple[ListQuery, Filter
         kept, key = (plain, name) if label is None else (labels, label.group(1))
         if key in kept:
             raise invalid(f"?{name}", f"{name} is given twice")
+        if "\0" in name + value:
+            raise invalid(f"?{name}", "Holds U+0000, which no database keeps in a text.")
         kept[key] = value
+    if len(labels) > LABELS_MAX:
+        raise invalid("?metadata", f"a video has at most {LABELS_MAX} labels")
     query = ListQuery()
     for name, value in plain.items():
         query = _with(query, name, value)

@@ -13,7 +13,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from litestar.types import ASGIApp, HTTPScope
 
-from gateway.api.answers import Ready, answer, hints, place_in_line, preferred_seconds, waited
+from gateway.api.answers import (
+    Ready,
+    answer,
+    hints,
+    place_in_line,
+    places_in_line,
+    preferred_seconds,
+    waited,
+)
 from gateway.api.auth import require
 from gateway.api.edge import header_of
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
@@ -118,7 +126,9 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
         position = (last.task.created_at, last.task.id)
     page = Page(limit=query.limit, newest_first=query.order == "desc", after=position)
     videos = await gateway.store.video_list(owner, filters, page)
-    data = [video_object(video, await place_in_line(gateway, video.task)) for video in videos[: query.limit]]
+    shown = videos[: query.limit]
+    places = await places_in_line(gateway, [video.task for video in shown])
+    data = [video_object(video, place) for video, place in zip(shown, places, strict=True)]
     listed = video_list(data, has_more=len(videos) > query.limit)
     return Ready(encode(listed))
 

@@ -23,6 +23,10 @@ RULES: Final = {
     "an event of no video":
         """select distinct video_id from events where not exists (
             select 1 from videos v where v.id = video_id)""",
+    "a label that is not its video's":
+        """select distinct video_id from video_labels l where not exists (
+            select 1 from videos v
+            where v.id = l.video_id and v.owner = l.owner and v.created_at = l.created_at)""",
     "a video that ended without a time, or has one and did not end":
         f"select id from videos where (completed_at is not null) <> (state in {_ENDED})",  # noqa: S608
     "a job being rendered without the vendor's id":

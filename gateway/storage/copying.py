@@ -37,7 +37,7 @@ TABLES: Final = (
     Table("videos", ("id",), tuple(name for name in TASK_COLUMNS if name != "id")),
     Table("video_requests", ("video_id",), ("request", "metadata", "pins")),
     Table("video_inputs", ("video_id", "field"), ("value",), page=4),  # each up to 14 MB
-    Table("video_labels", ("owner", "name", "value", "video_id"), ()),
+    Table("video_labels", ("owner", "name", "value", "created_at", "video_id"), ()),
     Table("events", ("video_id", "seq"), (
         "at", "type", "status", "stage", "provider", "offering", "detail", "earlier", "count",
     )),

@@ -220,7 +220,7 @@ class SqliteDatabase:
             return [self._run_plain(steps) for steps, _, _ in batch]
         except Exception as error:  # noqa: BLE001 (the thread tells everybody who waits)
             error.__traceback__ = None  # its frames hold cursors: one open hinders the next transaction
-            with contextlib.suppress(Exception):  # tried again before the next batch
+            with contextlib.suppress(sqlite3.Error, MemoryError):  # tried again before the next batch
                 self._writer.rollback()
             is_own_fault = isinstance(error, _Entangled | OverflowError | UnicodeError)
             return None if is_own_fault or code(error) in _ANEW else error

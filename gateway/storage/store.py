@@ -7,13 +7,13 @@ drivers), and what a change means (`gateway.core.tasks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
 from gateway.core.states import Change, Event, Task
-from gateway.storage import news
+from gateway.storage import lists, news, places
 from gateway.storage.db import (
     Database,
     Duplicate,
@@ -22,7 +22,6 @@ from gateway.storage.db import (
     StorageBusy,
     StorageError,
     StorageShort,
-    Value,
 )
 from gateway.storage.replicas import Replicas, Room
 from gateway.storage.rows import (
@@ -46,7 +45,6 @@ from gateway.storage.rows import (
 )
 
 _NAMES: Final = ", ".join(TASK_COLUMNS)
-_VIDEO_NAMES: Final = ", ".join(f"v.{name}" for name in TASK_COLUMNS) + ", r.request, r.metadata"
 _HOLES: Final = ", ".join(f"${number}" for number in range(1, len(TASK_COLUMNS) + 1))
 _SETS: Final = ", ".join(f"{name} = ${number}" for number, name in enumerate(TASK_COLUMNS, 1))
 _ID: Final = TASK_COLUMNS.index("id") + 1
@@ -63,9 +61,9 @@ ADMIT_MAX: Final = 1_024
 # S608 below: what is put into these texts are names of columns, never input.
 VIDEO_ADD: Final = f"insert into videos ({_NAMES}) values ({_HOLES})"  # noqa: S608
 VIDEO_SAVE: Final = f"update videos set {_SETS} where id = ${_ID} and version = ${_VERSION}"  # noqa: S608
-VIDEO_GET: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
+VIDEO_GET: Final = f"""select {lists.VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
     where v.id = $1 and v.owner = $2"""  # noqa: S608
-VIDEO_ANY: Final = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
+VIDEO_ANY: Final = f"""select {lists.VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
     where v.id = $1"""  # noqa: S608
 TASK_GET: Final = f"select {_NAMES} from videos where id = $1"  # noqa: S608
 TASKS_CLAIM: Final = f"""update videos set replica = $1, version = version + 1 where id in (
@@ -92,7 +90,8 @@ REQUEST_ADD: Final = """insert into video_requests (video_id, request, metadata,
 REQUEST_GET: Final = "select request, metadata, pins from video_requests where video_id = $1"
 INPUT_ADD: Final = "insert into video_inputs (video_id, field, value) values ($1, $2, $3)"
 INPUTS_GET: Final = "select field, value from video_inputs where video_id = $1"
-LABEL_ADD: Final = "insert into video_labels (owner, name, value, video_id) values ($1, $2, $3, $4)"
+LABEL_ADD: Final = """insert into video_labels (owner, name, value, created_at, video_id)
+    values ($1, $2, $3, $4, $5)"""
 EVENTS_ADD: Final = """insert into events
     (video_id, seq, at, type, status, stage, provider, offering, detail, earlier, count)
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
@@ -184,7 +183,8 @@ class Store:
             Step(VIDEO_ADD, task_values(task)),
             Step(REQUEST_ADD, asked_values(new)),
             *(Step(INPUT_ADD, (task.id, field, value)) for field, value in new.inputs.items()),
-            *(Step(LABEL_ADD, (task.owner, name, value, task.id)) for name, value in new.metadata.items()),
+            *(Step(LABEL_ADD, (task.owner, name, value, task.created_at, task.id))
+              for name, value in new.metadata.items()),
             *([Step(EVENTS_ADD, events_values(task.id, new.events))] if new.events else []),
         ]
         if key is not None:
@@ -216,8 +216,13 @@ class Store:
 
     async def video_list(self, owner: str, filters: Filters, page: Page) -> list[Video]:
         """The caller's videos by creation, keyset-paged; at most `page.limit + 1`: one more tells of more."""
-        sql, args = _list_statement(owner, filters, page)
-        return [video_of(row) for row in await self._database.read(sql, args)]
+        by = lists.equals(filters)
+        lead = by[0] if by else None
+        if len(by) > 1:
+            (reached,) = await self._database.read(*lists.reach(owner, filters, page))
+            lead = lists.leader(filters, page, reached)
+        rows = await self._database.read(*lists.page_of(owner, filters, page, lead))
+        return [video_of(row) for row in rows]
 
     async def video_delete(self, video_id: str, owner: str) -> bool:
         """Remove a terminal video and its parts; False when there is none. Its idempotency key stays."""
@@ -284,6 +289,10 @@ class Store:
         rows = await self._database.read(WAITING_BEFORE, (task.priority, task.created_at))
         return int(rows[0][0] or 0)
 
+    async def waiting_before_each(self, tasks: Sequence[Task]) -> list[int]:
+        """`waiting_before` of each of these, at most PLACES_MAX of `places`, in one statement."""
+        return places.befores(tasks, await self._database.read(*places.counting(tasks))) if tasks else []
+
     async def asked_get(self, video_id: str) -> Asked:
         """All that was asked for with this video, whoever owns it. Raises GuardFailed when it is gone."""
         rows = await self._database.read(REQUEST_GET, (video_id,))
@@ -346,42 +355,3 @@ class Store:
         """Tell the listeners that this task, with these events, is committed."""
         for listener in self._listeners:
             listener(task, events)
-
-
-def _list_statement(owner: str, filters: Filters, page: Page) -> tuple[str, tuple[Value, ...]]:
-    """The list with just the conditions that are asked for. Only texts of the table below reach the SQL."""
-    args: list[Value] = [owner]
-    where = ["v.owner = $1"]
-
-    def condition(text: str, values: Iterable[Value]) -> None:
-        holes = []
-        for value in values:
-            args.append(value)
-            holes.append(f"${len(args)}")
-        where.append(text.format(*holes))
-
-    for text, value in (
-        ("v.status = {}", filters.status),
-        ("v.stage = {}", filters.stage),
-        ("v.model = {}", filters.model),
-        ("v.provider = {}", filters.provider),
-        ("v.created_at >= {}", filters.created_after),
-        ("v.created_at <= {}", filters.created_before),
-    ):
-        if value is not None:
-            condition(text, (value,))
-    for name, value in filters.metadata.items():
-        condition(
-            "exists (select 1 from video_labels l where l.owner = $1 and l.name = {} and l.value = {}"
-            " and l.video_id = v.id)", (name, value),
-        )
-    if page.after is not None:
-        condition("(v.created_at, v.id) " + ("<" if page.newest_first else ">") + " ({}, {})", page.after)
-    args.append(page.limit + 1)
-    direction = "desc" if page.newest_first else "asc"
-    sql = f"""select {_VIDEO_NAMES} from videos v join video_requests r on r.video_id = v.id
-        where {" and ".join(where)}
-        order by v.created_at {direction}, v.id {direction} limit ${len(args)}"""  # noqa: S608
-    return sql, tuple(args)
-
-

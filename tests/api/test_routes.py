@@ -238,7 +238,8 @@ def test_each_filter_narrows(served: Served) -> None:
         ("limit=0", "?limit"), ("limit=101", "?limit"), ("limit=ten", "?limit"), ("order=up", "?order"),
         ("status=done", "?status"), ("sttaus=failed", "?sttaus"), ("created_after=now", "?created_after"),
         ("metadata=x", "?metadata"), ("metadata[]=x", "?metadata[]"), ("after=video_0", "?after"),
-        ("limit=1&limit=2", "?limit"),
+        ("limit=1&limit=2", "?limit"), ("metadata[a]=%00", "?metadata[a]"), ("model=%00", "?model"),
+        ("&".join(f"metadata[{number}]=x" for number in range(17)), "?metadata"),
     ],
 )  # fmt: skip
 def test_a_query_that_would_be_misread_is_refused(served: Served, query: str, pointer: str) -> None:

@@ -55,8 +55,8 @@ def finished(gateway: Gateway, count: int) -> None:
     _fill(gateway.database, task, count, each)
     with closing(sqlite3.connect(gateway.database)) as connection, connection:
         connection.execute(
-            """insert into video_labels (owner, name, value, video_id)
-            select owner, 'shelf', 'top', id from videos where id like '%00'"""
+            """insert into video_labels (owner, name, value, created_at, video_id)
+            select owner, 'shelf', 'top', created_at, id from videos where id like '%00'"""
         )
 
 

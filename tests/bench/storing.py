@@ -93,9 +93,15 @@ PAGES: Final = {
     "page by a common status": "limit=20&status=completed",
     "page by a rare status": "limit=20&status=failed",
     "page by a status of none": "limit=20&status=cancelled",
+    "page by a stage of none": "limit=20&stage=rendering",
+    "page by a model of none": "limit=20&model=none",
+    "page by a provider of none": "limit=20&provider=none",
     "page by a label": "limit=20&metadata[shelf]=top",
     "page by a label of none": "limit=20&metadata[shelf]=cellar",
     "page by provider and time": "limit=20&provider=highway&created_before={then}",
+    "page by a label and a common status": "limit=20&metadata[shelf]=top&status=completed",
+    "page by a label and a status of none": "limit=20&metadata[shelf]=top&status=cancelled",
+    "page by a label and a rare status": "limit=20&metadata[shelf]=top&status=failed",
 }
 MANY: Final = "1,000,000 rows"
 FEW: Final = "1,000 rows"

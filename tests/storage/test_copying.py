@@ -108,6 +108,7 @@ BROKEN = {
     "a timeline that does not end with the video's last event": "update videos set last_seq = 9",
     "a gap in a timeline": "update events set seq = 2",
     "an event of no video": "delete from videos",
+    "a label that is not its video's": "update video_labels set created_at = 1",
     "a video that ended without a time, or has one and did not end": "update videos set completed_at = 1",
     "a job being rendered without the vendor's id": "update videos set state = 'rendering', charged = 'yes'",
     "a video that may have been bought and says otherwise": "update videos set state = 'submission_unknown'",
@@ -120,7 +121,7 @@ BROKEN = {
 async def test_each_rule_finds_who_breaks_it(kind: str, rule: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as database:
         task: Task = make_task("video_1")
-        await add(Store(database), task)
+        await add(Store(database), task, team="x")
         assert (await database.flaws(), await checking.check(database)) == ([], [])
         await database.write([Step(BROKEN[rule], ())])
         assert any(said.startswith(f"{rule}: video_1") for said in await checking.check(database))

@@ -25,7 +25,7 @@ from gateway.storage.db import (
 )
 from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.postgres_batch import MARKS
-from gateway.storage.rows import Asked, Filters, Video
+from gateway.storage.rows import Asked, Filters, Page, Video
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from tests import postgres
@@ -65,9 +65,10 @@ WRITTEN_BY_1 = (
         3.0, null, null, 'queue_timeout', 'No place.', 'no', 'no',
         null, null)""",
     """insert into video_requests values ('video_1', '{"prompt":"a fox"}', '{"team":"x"}'),
-        ('video_2', '{"prompt":"a hen"}', '{}')""",
+        ('video_2', '{"prompt":"a hen"}', '{"team":"x"}')""",
     "insert into video_inputs values ('video_1', 'image', 'data:image/png;base64,AAAA')",
-    "insert into video_labels values ('key_1', 'team', 'x', 'video_1')",
+    """insert into video_labels
+        values ('key_1', 'team', 'x', 'video_1'), ('key_1', 'team', 'x', 'video_2')""",
 )
 RENDERING = Task(
     id="video_1", owner="key_1", model="kling-v3", state="rendering", stage="rendering", version=3,
@@ -185,7 +186,9 @@ async def test_what_the_first_schema_holds_is_taken_along(database: Database, kn
     ended = await store.task_get("video_2")
     assert ended is not None
     assert (ended.state, ended.reruns, ended.late_until) == ("failed", 0, None)
-    assert await ids(store, Filters(metadata={"team": "x"})) == ["video_1"]
+    labelled = Filters(metadata={"team": "x"})
+    assert await ids(store, labelled) == ["video_2", "video_1"]
+    assert await ids(store, labelled, Page(limit=1, after=(2.0, "video_2"))) == ["video_1"]
     (mine,) = await store.tasks_claim("mine", "dead", 10)  # not the one that has ended
     saved = await store.task_save(Change(mine, msgspec.structs.replace(mine, late_until=5.0), ()))
     assert await store.task_get("video_1") == saved

@@ -1,4 +1,3 @@
--- runs-from: 2
 -- Several processes on one database, and what renders take. For SQLite and PostgreSQL.
 alter table schema_version add column runs_from bigint;             -- the oldest schema whose programs may start on this one
 
@@ -14,10 +13,30 @@ create index videos_by_replica on videos (replica, created_at, id)
 -- A place at a provider's gate, and in the line, is counted over all replicas.
 create index videos_in_flight on videos (provider) where state in ('submitting', 'rendering', 'submission_unknown');
 create index videos_waiting on videos (priority, created_at) where state = 'waiting';
--- A page of what has a seldom status is found without a walk through everything.
+-- A page by any one filter is a walk along an index in the order of pages, however seldom the value is.
 create index videos_by_status on videos (owner, status, created_at, id);
+create index videos_by_stage on videos (owner, stage, created_at, id);
+create index videos_by_model on videos (owner, model, created_at, id);
+create index videos_by_provider on videos (owner, provider, created_at, id);
 -- What ended lately, for who waits at another replica than the one that saw it.
 create index videos_ended on videos (completed_at) where completed_at is not null;
+
+-- A label has the time of its video, which never changes, so that its key is in the order of pages, too.
+drop index video_labels_by_video;
+alter table video_labels rename to video_labels_before;
+create table video_labels (
+    owner text not null,
+    name text not null,
+    value text not null,
+    created_at double precision not null,
+    video_id text not null,
+    constraint video_labels_by_time primary key (owner, name, value, created_at, video_id)
+);
+insert into video_labels (owner, name, value, created_at, video_id)
+    select l.owner, l.name, l.value, v.created_at, l.video_id
+    from video_labels_before l join videos v on v.id = l.video_id;
+drop table video_labels_before;
+create index video_labels_by_video on video_labels (video_id);
 
 -- All events of one save are one row: the last as before, those before it in `earlier` (JSON).
 alter table events add column earlier text not null default '[]';
