@@ -212,6 +212,7 @@ class Replica:
                 self._has_missed = True
                 self._engine.telemetry.storage_failed("", error)
                 await asyncio.sleep(BEAT_SECONDS)
+                continue  # what could not be looked up is no news to wait for
             try:
                 async with asyncio.timeout(MISSED_SECONDS):
                     await self._news.wait()
