@@ -22,8 +22,9 @@ from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from gateway.engine.replica import ReplicaRole
 from gateway.listening import free, listening, server, settle_memory
+from gateway.logs import configure_logging, write_lines
 from gateway.settings import Settings, SettingsError, load
-from gateway.telemetry import Telemetry, configure_logging
+from gateway.telemetry import Telemetry
 from providers import adapters
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ async def _drain(gateway: Gateway, servers: list[Server], serving: list[asyncio.
 
 def _on_stop(stopping: asyncio.Event) -> None:
     if stopping.is_set():
+        write_lines()
         os._exit(1)  # asked twice: now. Whatever was being sent is `submission_unknown` at the next start
     stopping.set()
 

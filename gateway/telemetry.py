@@ -1,30 +1,21 @@
-"""Every metric and every log line of the product: other code says what happened, this file says it onward.
+"""Every metric and every line of the log: other code says what happened, this file says it onward.
 
 Log lines take named fields from an allow-list of plain values; there is no way to log "the request". Never a
 key, a prompt, a header or a link with its query. Not held here: when something is reported (the callers of
-these methods).
+these methods), how a line is written (`gateway.logs`).
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
-import msgspec
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from structlog.typing import EventDict, Processor, WrappedLogger
+
+from gateway import logs
 
 M = TypeVar("M", Counter, Gauge, Histogram)
-
-LogFormat = Literal["auto", "json", "text"]
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 RESULTS: Final = ("accepted", "rejected", "not_sent", "unknown")
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
@@ -38,7 +29,6 @@ _RENDER_BUCKETS: Final = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200,
 _QUEUE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
 _LAG_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HTTP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
-_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _ALARMS: Final = frozenset({"open", "paused"})  # states of a provider that somebody should look at
 _UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
 _WARNINGS: Final = frozenset({
@@ -100,47 +90,6 @@ class Happening(Protocol):
     def detail(self) -> Mapping[str, str | int | float | None]: ...
 
 
-def configure_logging(level: LogLevel, style: LogFormat) -> None:
-    """One line an event on stdout: JSON, or text for people (`auto`: text on a terminal)."""
-    text = style == "text" or (style == "auto" and sys.stdout.isatty())
-    renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
-    structlog.configure(
-        processors=[_placed, structlog.processors.format_exc_info, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
-        cache_logger_on_first_use=False,
-    )
-    # Libraries that print each URL they fetch would print signed links.
-    for name in ("httpx", "httpcore", "aiohttp", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
-_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
-
-
-def _placed(_: WrappedLogger, level: str, line: EventDict) -> EventDict:
-    """When, how grave, and for which request."""
-    request_id = _request_id.get()
-    if request_id is not None:
-        line.setdefault("request_id", request_id)
-    line["level"] = level
-    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return line
-
-
-def _as_json(_: WrappedLogger, __: str, line: EventDict) -> str:
-    """ASCII whatever is in it: what controls a terminal is escaped, and every stream takes it.
-
-    The standard library's encoder does that by itself, at several times the price.
-    """
-    try:
-        content = _encode(line)
-    except (UnicodeEncodeError, OverflowError):  # half of a surrogate pair, a number of more than 64 bits
-        return json.dumps(line, default=repr)
-    return content.decode("ascii") if content.isascii() else json.dumps(line, default=repr)
-
-
 def _fields(task: Followed, event: Happening) -> dict[str, str | int | float]:
     """What a line says of an event, as far as it has it."""
     fields = {
@@ -172,8 +121,8 @@ class Telemetry:
             self.add_provider(provider, models)
 
     def follow_configuration(self) -> None:
-        """Log as `configure_logging` says by now."""
-        self.log = structlog.get_logger().bind()  # once: for each line it costs as much as the line
+        """Log as `gateway.logs` is configured by now."""
+        self.log = logs.logger()  # once: for each line it costs as much as the line
 
     def _define(self) -> None:
         counter = partial(_series, partial(Counter, registry=self.registry))
@@ -303,7 +252,7 @@ class Telemetry:
     @staticmethod
     def in_request(request_id: str) -> None:
         """Have every line that is written while this request is served say its id."""
-        _request_id.set(request_id)
+        logs.request_id.set(request_id)
 
     def task_changed(
         self, before: Followed | None, after: Followed, events: Sequence[Happening]

@@ -33,11 +33,11 @@ from gateway.api.gateway import Gateway
 from gateway.api.problems import MEDIA_TYPE
 from gateway.app import running
 from gateway.core.states import Event, Task
+from gateway.logs import configure_logging
 from gateway.sandbox.renders import Entry
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import Address, Settings, parse
-from gateway.telemetry import configure_logging
 from providers import adapters
 
 T = TypeVar("T")

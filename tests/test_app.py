@@ -20,9 +20,9 @@ from gateway.assembly import SteadyClock
 from gateway.core.facts import Cancelled, LateEnded
 from gateway.core.states import Task
 from gateway.core.tasks import apply
+from gateway.logs import configure_logging, write_lines
 from gateway.settings import load
 from gateway.storage.rows import NewVideo
-from gateway.telemetry import configure_logging
 from providers import adapters
 from tests.core.made import make_task
 
@@ -78,6 +78,7 @@ def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
         configure_logging("info", "json")
         parts.gateway.telemetry.follow_configuration()
         _on_reload(parts.gateway, parts.parts.wires, path)
+        write_lines()
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 

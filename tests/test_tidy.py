@@ -50,7 +50,7 @@ ONLY_IN = {
     ),
     "aiohttp": ("providers.transport",),
     "sqlite3": ("gateway.storage",),
-    "structlog": ("gateway.telemetry",),
+    "structlog": ("gateway.logs",),
     "prometheus_client": ("gateway.telemetry",),
     "av": ("gateway.sandbox",),
     "jsonschema": ("gateway.sandbox",),

@@ -6,12 +6,16 @@ Not held here: deaths at a crossing (`process`), vendors' bad times (`vendor`), 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.simulation.plan import Happening
+from tests.simulation.process import Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+KILLED: Final = 0.5  # the share of those that are taken for dead
+
 
 async def fate(world: World) -> None:
     """Let everything happen that is planned, in its order."""
@@ -42,15 +46,24 @@ async def _happens(world: World, happening: Happening) -> None:
     elif happening.kind == "kill":
         process.kill()
     elif happening.kind == "zombie":
-        # Not while it takes over: of two that do so at once, the lock on the file lets one start.
-        if not process.has_claimed:
-            return
-        process.freeze()
-        world.boot()
-        await asyncio.sleep(seconds)
-        process.thaw()
-        await asyncio.sleep(seconds)
-        process.kill("outlived")
+        await _is_taken_for_dead(world, process, seconds)
         return
     await asyncio.sleep(seconds)
     world.boot()
+
+
+async def _is_taken_for_dead(world: World, process: Process, seconds: float) -> None:
+    """It stands still, and another is started, which the lock on the file keeps waiting until it has ended.
+
+    It goes on with what it remembers, and is killed then, or found to be alive.
+    """
+    world.history.trouble_seconds += seconds  # it serves nobody for twice as long as it stands still
+    process.stand_still(seconds)
+    process.is_given_up()
+    world.boot()
+    await asyncio.sleep(2 * seconds)
+    if world.chance(f"fate at {world.time()}").random() < KILLED:
+        process.kill("taken for dead")
+    elif not process.is_dead:
+        world.say("fate", f"{process.name} is found again")
+        process.is_found_again()

@@ -79,15 +79,12 @@ class Clock:
 
 
 class Process:
-    """One life of the gateway, at its slot among those that serve at once.
-
-    `is_outlived`: it stood still, and another one has taken over from it.
-    """
+    """One life of the gateway, at its slot among those that serve at once."""
 
     def __init__(self, world: World, slot: int) -> None:
         self.world, self.number, self.slot = world, len(world.processes), slot
         self.name = f"gateway-{self.number}"
-        self.is_dead = self.is_outlived = self.is_frozen = False
+        self.is_dead = self.is_frozen = False
         self.asleep: list[Turn] = []  # what waits while it is frozen
         self.tasks: list[asyncio.Task[Any]] = []
         self.life = Life(number=self.number, born_at=world.time())
@@ -103,7 +100,7 @@ class Process:
         self.context = contextvars.copy_context()
         self.context.run(OWNER.set, self)
         telemetry = _telemetry()
-        telemetry.log = Log(self)
+        telemetry.log = Log(self)  # type: ignore[assignment]  # of the real one it has what is called
         self.link = None if world.server is None else Link(self, world.server)
         self.store, self.fleet = Store(self.link or Disk(self)), Fleet(self.chance)
         self.store.listen(self._saved)
@@ -162,11 +159,6 @@ class Process:
         ends += [end for start, end in self.world.plan.disk.outages if start <= self.world.time()]
         return max((*ends, self.life.born_at))
 
-    @property
-    def has_claimed(self) -> bool:
-        """Whether it has taken over all that was left by earlier ones."""
-        return self.engine.is_settled
-
     # --- its life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -187,7 +179,7 @@ class Process:
 
     async def request(self, work: Coroutine[Any, Any, T]) -> T:
         """Have this process do something for a caller. Raises ConnectionLost when it is gone, or dies."""
-        if self.is_dead or self.is_outlived:
+        if self.is_dead:
             work.close()
             raise ConnectionLost
         task = self.spawn(work)
@@ -210,14 +202,19 @@ class Process:
             self.world.server.promises.has_died(self)
         for task in self.tasks:
             task.cancel()
-        self._leaves()
+        self.is_given_up()
         self.thaw()
 
-    def _leaves(self) -> None:
-        """Nobody reaches it any more."""
+    def is_given_up(self) -> None:
+        """Its callers wait no longer, and nobody reaches it any more."""
         if not self._gone.done():
             self._gone.set_result(None)
         self.world.gone(self)
+
+    def is_found_again(self) -> None:
+        """It answers after all, and requests reach it as before."""
+        self._gone = self.world.loop.create_future()
+        self.world.serving[self.slot] = self
 
     async def stop(self) -> None:
         """As on SIGTERM: let submits under way end, for as long as an orchestrator waits; then it is gone."""
@@ -236,13 +233,6 @@ class Process:
             self.is_disturbed(seconds)
             self.is_frozen = True
             self.world.later(seconds, self.thaw)
-
-    def freeze(self) -> None:
-        """Stand still, and be taken for dead: its callers are gone."""
-        self.is_frozen = self.is_outlived = True
-        self.life.ended_at, self.life.end = self.world.time(), "frozen"
-        self.world.say(self.name, "stands still")
-        self._leaves()
 
     def thaw(self) -> None:
         """Go on, with whatever is remembered."""

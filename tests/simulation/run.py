@@ -131,7 +131,10 @@ async def _until_all_is_over(world: World) -> None:
     last = max((order.at + order.deadline for order in world.plan.orders), default=0.0)
     await _until(world, lambda process: not world.unfinished(),
                  last + GRACE_SECONDS + world.history.trouble_seconds + world.history.jump_seconds)
-    await asyncio.sleep(ON_ITS_WAY_SECONDS)
+    # What was asked of a disk that is away is known soon after it is back, and not before.
+    outages = (end for start, end in world.plan.disk.outages if start < world.time() + ON_ITS_WAY_SECONDS)
+    back_at = max(outages, default=0.0)
+    await asyncio.sleep(max(0.0, back_at - world.time()) + ON_ITS_WAY_SECONDS)
     await _until(world, lambda process: not process.engine.tasks, world.time() + LATE_SECONDS)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from tests.simulation.campaign import run_seeds
 from tests.simulation.plan import FAMILIES, make_plan
 from tests.simulation.planted import PLANTED, planted
-from tests.simulation.run import run_plan, run_seed
+from tests.simulation.run import ON_ITS_WAY_SECONDS, run_plan, run_seed
 from tests.simulation.shared_plan import ONE_IN, SHARED_FAMILIES, shared_plan
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +38,12 @@ SHARED_REGRESSIONS = {
     "what connects while its replica is outlived is sent under the next name": (516, 1266, 1320),
     "a denied fact of one sending is saved again as one of the next": (2730,),
     "what the vendor said in between is written after what another replica saved": (858,),
+    "an order that could not be looked up waits for other news": (4848,),
+    "a vendor's word that waits to be written is taken for a difference": (4206,),
 }
+
+TAKEN_FOR_DEAD = (9, 23, 29, 380)  # one stands still, and another is started
+AWAY_AT_THE_END = 2306  # the database, when nothing that is stored is unfinished
 
 # Planted bugs that a few seeds find; `--planted` looks for all of them.
 QUICK = {
@@ -104,6 +111,25 @@ def test_a_run_does_not_depend_on_the_run_before() -> None:
     alone = run_seed(23).trace
     run_seed(27)
     assert run_seed(23).trace == alone
+
+
+def test_a_database_that_is_not_shared_is_served_by_one_process_at_a_time() -> None:
+    ends = set()
+    for seed in TAKEN_FOR_DEAD:
+        outcome = run_plan(make_plan(seed))
+        lives = outcome.history.lives
+        assert all((one.ended_at or inf) <= later.born_at for one, later in pairwise(lives)), seed
+        assert outcome.verdict.problems == [], seed
+        ends |= {end for end in ("taken for dead", "is found again") for line in outcome.trace if end in line}
+    assert len(ends) == 2, "none was killed then, or none went on"
+
+
+def test_a_run_is_judged_when_what_a_database_away_was_asked_for_is_known() -> None:
+    outcome = run_plan(make_plan(AWAY_AT_THE_END))
+    (order,), ((_, back_at),) = outcome.plan.orders, outcome.plan.disk.outages
+    assert back_at > order.at + ON_ITS_WAY_SECONDS, "it is back before anybody would have judged"
+    assert outcome.history.videos == []
+    assert outcome.verdict.problems == []
 
 
 def test_every_fault_is_on_in_some_seed_and_off_in_others() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.simulation.vendor import Vendor
 
 START = 1_800_000_000.0
+LOCKED_SECONDS = 1.0  # between two starts of a process that finds the file locked
 
 
 class World:
@@ -88,10 +89,19 @@ class World:
         return self.serving[chance.choice(slots)] if len(slots) > 1 else self.serving.get(*slots or (0,))
 
     def boot(self, slot: int = 0) -> None:
-        """Start a process, unless one serves there already."""
-        if slot not in self.serving and not self.is_over:
-            self.serving[slot] = self.make_process(self, slot)
-            self.serving[slot].start()
+        """Start a process, unless one serves there already; again and again while a lock keeps it from it."""
+        if slot in self.serving or self.is_over:
+            return
+        if self.is_locked:
+            self.later(LOCKED_SECONDS, self.boot, slot)
+            return
+        self.serving[slot] = self.make_process(self, slot)
+        self.serving[slot].start()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process lives that has the database to itself, as `serve` locks its file."""
+        return self.server is None and any(not process.is_dead for process in self.processes)
 
     def gone(self, process: Process) -> None:
         """It serves no more."""

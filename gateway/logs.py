@@ -1,0 +1,117 @@
+"""How a line of the log is written: its form, its level, its time, and when it leaves the process.
+
+Lines of one turn of the event loop leave together, at its end; outside a loop each at once. What is grave
+leaves at once always, with all that came before it. Not held here: what is logged (`gateway.telemetry`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Final, Literal, TextIO, TypeAlias
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat: TypeAlias = Literal["auto", "json", "text"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+class _Lines:
+    """The loggers' end: it gathers lines and writes them to `stream`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._gathered: list[str] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def gather(self, line: str) -> None:
+        """Write `line` with the others of this turn of the loop."""
+        self._gathered.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # nothing comes after
+            self.write()
+            return
+        if len(self._gathered) == 1 or loop is not self._loop:  # another one may have ended before its turn
+            self._loop = loop
+            loop.call_soon(self.write)
+
+    def at_once(self, line: str) -> None:
+        """Write `line`, after those that wait."""
+        self._gathered.append(line)
+        self.write()
+
+    def write(self) -> None:
+        """Write all that waits, in one go."""
+        lines, self._gathered = self._gathered, []
+        if lines:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
+
+    debug = info = gather
+    warning = error = critical = exception = at_once
+
+
+_lines = _Lines(sys.stdout)
+
+
+def configure_logging(level: LogLevel, style: LogFormat) -> None:
+    """One line an event on stdout: JSON, or text for people (`auto`: text on a terminal)."""
+    global _lines  # noqa: PLW0603 - as the library's own configuration, it is the process's
+    _lines.write()
+    _lines = _Lines(sys.stdout)
+    text = style == "text" or (style == "auto" and sys.stdout.isatty())
+    renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
+    structlog.configure(
+        processors=[_placed, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda *_: _lines,
+        cache_logger_on_first_use=False,
+    )
+    # Libraries that print each URL they fetch would print signed links.
+    for name in ("httpx", "httpcore", "aiohttp", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def logger() -> structlog.typing.FilteringBoundLogger:
+    """A logger as configured by now. Made once: for each line it would cost as much as the line."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind()
+    return bound
+
+
+def write_lines() -> None:
+    """Let all lines leave now: the process is about to end without another turn of its loop."""
+    _lines.write()
+
+
+def _placed(_: WrappedLogger, level: str, line: EventDict) -> EventDict:
+    """When, how grave, and for which request."""
+    request = request_id.get()
+    if request is not None:
+        line.setdefault("request_id", request)
+    line["level"] = level
+    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return line
+
+
+def _as_json(_: WrappedLogger, __: str, line: EventDict) -> str:
+    """ASCII whatever is in it: what controls a terminal is escaped, and every stream takes it.
+
+    The standard library's encoder does that by itself, at several times the price.
+    """
+    try:
+        content = _encode(line)
+    except (UnicodeEncodeError, OverflowError):  # half of a surrogate pair, a number of more than 64 bits
+        return json.dumps(line, default=repr)
+    return content.decode("ascii") if content.isascii() else json.dumps(line, default=repr)
