@@ -38,8 +38,10 @@ setup: .venv/.setup  ## build .venv (runtime and sandbox) and put `reelgate` int
 demo: .venv/.setup  ## run the main job: five vendor endpoints, five playable files in ./demo/ (KEEP=1 leaves it running)
 	@$(BIN)/reelgate demo $(if $(KEEP),--keep)
 
+# Four workers on two cores, too: many tests wait for other processes. Bytecode is kept whatever the environment says:
+# without it every worker and every gateway that a test starts compiles all that it imports.
 test: .venv/.dev tools  ## run the whole suite
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal -rs
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 4 --dist worksteal -rs
 
 # As root on Debian what is missing is installed; elsewhere, and whenever that fails, the command is printed and the tests go on.
 # A package's own daemon is switched off again: the tests start their own.

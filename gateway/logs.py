@@ -35,6 +35,11 @@ class _Lines:
         self._gathered: list[str] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def to(self, stream: TextIO) -> None:
+        """Write to `stream` from now on."""
+        self.write()
+        self._stream = stream
+
     def gather(self, line: str) -> None:
         """Write `line` with the others of this turn of the loop."""
         self._gathered.append(line)
@@ -63,14 +68,12 @@ class _Lines:
     warning = error = critical = exception = at_once
 
 
-_lines = _Lines(sys.stdout)
+_lines: Final = _Lines(sys.stdout)
 
 
 def configure_logging(level: LogLevel, style: LogFormat) -> None:
     """One line an event on stdout: JSON, or text for people (`auto`: text on a terminal)."""
-    global _lines  # noqa: PLW0603 - as the library's own configuration, it is the process's
-    _lines.write()
-    _lines = _Lines(sys.stdout)
+    _lines.to(sys.stdout)
     text = style == "text" or (style == "auto" and sys.stdout.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
     structlog.configure(

@@ -27,7 +27,7 @@ from gateway.engine.steps import STEPS
 from gateway.engine.watch import Outside
 from gateway.settings import ProviderSettings, Settings, parse
 from gateway.storage.rows import Idempotency, NewVideo
-from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
+from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
 from providers import adapters
@@ -43,6 +43,7 @@ from providers.spec import (
     VendorError,
     VideoRequest,
 )
+from tests.blank import blank
 
 START = 1_800_000_000.0
 REQUEST = VideoRequest(model="kling-v3", prompt="a fox", resolution="1080p", aspect_ratio="16:9")
@@ -292,7 +293,7 @@ async def life(
     vendors: dict[str, Adapter] | None = None, database: SqliteDatabase | None = None, **extra: str
 ) -> AsyncIterator[Life]:
     """A running gateway inside; `extra` are lines of TOML for `one`, `two` and `routing`."""
-    database = database or SqliteDatabase(IN_MEMORY)
+    database = database or blank()
     await database.migrate()
     made = Life(database, vendors or {}, extra)
     made.start()

@@ -34,9 +34,9 @@ from gateway.sandbox.ports import Port
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import parse
-from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from providers import adapters
 from providers.transport import tls_context
+from tests.blank import blank
 
 T = TypeVar("T")
 Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
@@ -363,7 +363,7 @@ def _in_virtual_time() -> Any:  # noqa: ANN401 - mock's own type
     return mock.patch.multiple(
         assembly,
         SteadyClock=lambda: now,
-        open_database=lambda url, settings, exclusive: SqliteDatabase(IN_MEMORY),
+        open_database=lambda url, settings, exclusive: blank(),
         tls_context=_contexts,
         random=mock.Mock(Random=lambda: random.Random(1)),
     )

@@ -12,6 +12,7 @@ asked (`tests.kill.process`). Run as `python -m tests.kill.launcher`, spoken to 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import select
@@ -23,6 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
+
+import granian.server.embed  # noqa: F401 - every fork would import it
 
 from gateway.app import openapi_yaml, run
 from gateway.engine.loop import Engine
@@ -166,6 +169,8 @@ def _asked() -> str:
 def main() -> None:
     """Start gateways, one after the other, until stdin ends."""
     openapi_yaml()  # what else the program imports or builds at its first start is there for every fork
+    gc.collect()
+    gc.freeze()  # a fork that collects would go through, and so copy, all that it shares with us
     while asked := _asked():
         # Before the word there may be a byte for one that died.
         _, watched, role, config = asked.split(" ", 3)
