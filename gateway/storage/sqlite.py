@@ -40,6 +40,7 @@ BATCH_MAX: Final = 128  # writes in one commit: bounds how long the loop is busy
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 LARGE_CHARS: Final = 65_536  # only a new video with images has more; on a full disk that is not even tried
 LOOP_MAX_CHARS: Final = 65_536  # likewise; it is written beside the loop
+GATHER_SECONDS: Final = 0.002  # in which the writes of a commit gather, where several came for the last one
 TRY_SECONDS: Final = 1.0  # between the commits that only try whether the trouble is over
 
 _ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # the last two for a value that it cannot bind
@@ -53,8 +54,10 @@ _ANEW: Final = (sqlite3.SQLITE_BUSY, *_OF_A_STATEMENT[1:])  # the thread waits f
 _OF_THE_FILE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no later commit mends that
 
 _Result: TypeAlias = "list[Row] | Exception"
-_Answer: TypeAlias = tuple["asyncio.Future[list[Row]]", _Result]
-_Job: TypeAlias = tuple[Sequence[Step], "asyncio.Future[list[Row]]", asyncio.AbstractEventLoop]
+_Job: TypeAlias = tuple[
+    Sequence[Step], "asyncio.Future[list[Row]]", Callable[[], None] | None, asyncio.AbstractEventLoop
+]
+_Answer: TypeAlias = tuple[_Job, _Result]
 # What running writes on the loop came to: in an open transaction; undone; or to be run anew, each alone.
 _Ran: TypeAlias = "list[_Result] | Exception | None"
 _Batch: TypeAlias = tuple[Sequence[_Job], _Ran]
@@ -84,6 +87,7 @@ class SqliteDatabase:
         self._gathering: list[_Job] = []
         self._batch: Sequence[_Job] = ()  # the writer's connection is its own until it is committed
         self._planned_on: asyncio.AbstractEventLoop | None = None
+        self._is_busy = False
         self._writing = threading.Lock()  # migrations use the writer's connection on another thread
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,19 +160,13 @@ class SqliteDatabase:
             raise StorageBusy(f"{QUEUE_MAX} writes are waiting already")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Row]] = loop.create_future()
-        if not self._thread.is_alive():
-            _settle([(done, self._commit([(steps, done, loop)])[0])])
-            rows = await done
-            if committed is not None:
-                committed()
-            return rows
-        if committed is not None:
-            done.add_done_callback(lambda _: None if done.exception() else committed())
-        done.add_done_callback(lambda _: done.exception())  # seen, also when nobody waits for it any more
-        self._gathering.append((steps, done, loop))
-        self._plan(loop)
-        # Shielded: the commit goes on when the caller is cancelled, so nobody may conclude that it did not.
-        return await asyncio.shield(done)
+        job = (steps, done, committed, loop)
+        if self._thread.is_alive():
+            self._gathering.append(job)
+            self._plan(loop)
+        else:
+            _settle([(job, self._commit([job])[0])])
+        return await done  # cancelled, it is committed all the same: nobody may conclude that it is not
 
     async def migrate(self, folder: Path = MIGRATIONS) -> int:
         """Run what is missing, each in its own transaction, under SQLite's write lock."""
@@ -200,7 +198,10 @@ class SqliteDatabase:
         is_planned = self._planned_on is not None and not self._planned_on.is_closed()
         if self._gathering and not self._batch and not is_planned:
             self._planned_on = loop
-            loop.call_soon(self._begin)
+            if self._is_busy:
+                loop.call_later(GATHER_SECONDS, self._begin)
+            else:
+                loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         """Run what waits, and let the thread commit it; in trouble the thread does all of it."""
@@ -209,15 +210,15 @@ class SqliteDatabase:
             return
         batch = self._gathering[:BATCH_MAX]
         del self._gathering[:BATCH_MAX]
-        self._batch = batch
-        is_plain = self._trouble is None and all(_chars(steps) <= LOOP_MAX_CHARS for steps, _, _ in batch)
+        self._batch, self._is_busy = batch, len(batch) > 1
+        is_plain = self._trouble is None and all(_chars(steps) <= LOOP_MAX_CHARS for steps, *_ in batch)
         self._batches.put((batch, self._opened(batch) if is_plain else None))
 
     def _opened(self, batch: Sequence[_Job]) -> _Ran:
         """Run `batch` in a transaction that is left open for the thread to commit."""
         try:
             self._writer.execute("begin immediate")
-            return [self._run_plain(steps) for steps, _, _ in batch]
+            return [self._run_plain(steps) for steps, *_ in batch]
         except Exception as error:  # noqa: BLE001 (the thread tells everybody who waits)
             error.__traceback__ = None  # its frames hold cursors: one open hinders the next transaction
             with contextlib.suppress(sqlite3.Error, MemoryError):  # tried again before the next batch
@@ -254,11 +255,11 @@ class SqliteDatabase:
     def _answer(self, batch: Sequence[_Job], results: Sequence[_Result]) -> None:
         """Wake the writers, one call per event loop rather than one per writer."""
         by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
-        for (_, done, loop), result in zip(batch, results, strict=True):
-            by_loop.setdefault(loop, []).append((done, result))
+        for job, result in zip(batch, results, strict=True):
+            by_loop.setdefault(job[-1], []).append((job, result))
         self._batch = ()
         if self._gathering:
-            by_loop.setdefault(self._gathering[0][2], [])
+            by_loop.setdefault(self._gathering[0][-1], [])
         for loop, answers in by_loop.items():
             with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody left who waits
                 loop.call_soon_threadsafe(self._go_on, loop, answers)
@@ -306,7 +307,7 @@ class SqliteDatabase:
                 if self._writer.in_transaction:  # it could not be undone before
                     self._writer.rollback()
                 begin(self._writer)
-                results = [self._run(steps) for steps, _, _ in batch]
+                results = [self._run(steps) for steps, *_ in batch]
                 if not batch:
                     (version,) = self._writer.execute("pragma user_version").fetchone()
                     self._writer.execute(f"pragma user_version = {version}")
@@ -371,7 +372,12 @@ class SqliteDatabase:
 
 
 def _settle(answers: Sequence[_Answer]) -> None:
-    for done, result in answers:
+    """Tell of each write what came of it, those that watch before the one that waits."""
+    for (_, done, committed, loop), result in answers:
+        if committed is not None and not isinstance(result, Exception):
+            loop.call_soon(committed)
+        if done.cancelled():
+            continue
         if isinstance(result, Exception):
             done.set_exception(result)
         else:
