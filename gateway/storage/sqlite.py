@@ -40,7 +40,6 @@ BATCH_MAX: Final = 128  # writes in one commit: bounds how long the loop is busy
 QUEUE_MAX: Final = 20_000  # writes that may wait; beyond, a write is refused before latency grows
 LARGE_CHARS: Final = 65_536  # only a new video with images has more; on a full disk that is not even tried
 LOOP_MAX_CHARS: Final = 65_536  # likewise; it is written beside the loop
-GATHER_SECONDS: Final = 0.002  # in which the writes of a commit gather, where several came for the last one
 TRY_SECONDS: Final = 1.0  # between the commits that only try whether the trouble is over
 
 _ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)  # the last two for a value that it cannot bind
@@ -87,7 +86,6 @@ class SqliteDatabase:
         self._gathering: list[_Job] = []
         self._batch: Sequence[_Job] = ()  # the writer's connection is its own until it is committed
         self._planned_on: asyncio.AbstractEventLoop | None = None
-        self._is_busy = False
         self._writing = threading.Lock()  # migrations use the writer's connection on another thread
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,10 +196,7 @@ class SqliteDatabase:
         is_planned = self._planned_on is not None and not self._planned_on.is_closed()
         if self._gathering and not self._batch and not is_planned:
             self._planned_on = loop
-            if self._is_busy:
-                loop.call_later(GATHER_SECONDS, self._begin)
-            else:
-                loop.call_soon(self._begin)
+            loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         """Run what waits, and let the thread commit it; in trouble the thread does all of it."""
@@ -210,7 +205,7 @@ class SqliteDatabase:
             return
         batch = self._gathering[:BATCH_MAX]
         del self._gathering[:BATCH_MAX]
-        self._batch, self._is_busy = batch, len(batch) > 1
+        self._batch = batch
         is_plain = self._trouble is None and all(_chars(steps) <= LOOP_MAX_CHARS for steps, *_ in batch)
         self._batches.put((batch, self._opened(batch) if is_plain else None))
 
