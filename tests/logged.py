@@ -1,24 +1,47 @@
 """What gateways log in tests: lines of JSON, as at work, where a test that fails shows them.
 
-Held here: the fixture for a folder whose gateways nobody else tells how to log. Without it every line is
-made for a terminal, and a traceback of one failed step takes longer than the rest of its test. Not held
-here: whatever is expected of a log.
+Held here: who gets the lines, one within another, and the fixture for a folder whose gateways nobody else
+tells how to log. Without it every line is made for a terminal, and a traceback of one failed step takes
+longer than the rest of its test. Not held here: whatever is expected of a log.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Final, TextIO
 
 import pytest
 import structlog
 
-from gateway.logs import configure_logging
+from gateway.logs import configure_logging, write_lines
+
+_ends: Final[list[TextIO]] = []  # who gets the lines, the innermost last: there is one end in a process
+
+
+@contextmanager
+def logging_to(stream: TextIO) -> Iterator[None]:
+    """Lines of JSON to `stream` for as long as the context lasts; then they go where they went before."""
+    kept = structlog.get_config()
+    _ends.append(stream)
+    _log_to(stream)
+    try:
+        yield
+    finally:
+        write_lines()
+        _ends.pop()
+        _log_to(_ends[-1] if _ends else sys.stdout)
+        structlog.configure(**kept)
+
+
+def _log_to(stream: TextIO) -> None:
+    with redirect_stdout(stream):
+        configure_logging("info", "json")
 
 
 @pytest.fixture(scope="package", autouse=True)
 def logs_as_at_work() -> Iterator[None]:
     """Lines of JSON for as long as this package's tests run."""
-    kept = structlog.get_config()
-    configure_logging("info", "json")
-    yield
-    structlog.configure(**kept)
+    with logging_to(sys.stdout):
+        yield

@@ -8,13 +8,12 @@ what a problem document always has.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager, redirect_stdout
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -22,10 +21,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import httpx
 import msgspec
-import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from granian.constants import Interfaces
-from granian.server.embed import Server
 
 from gateway.api.application import make_application
 from gateway.api.auth import Role, make_key
@@ -33,12 +29,14 @@ from gateway.api.gateway import Gateway
 from gateway.api.problems import MEDIA_TYPE
 from gateway.app import running
 from gateway.core.states import Event, Task
-from gateway.logs import configure_logging
+from gateway.logs import write_lines
 from gateway.sandbox.renders import Entry
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
-from gateway.settings import Address, Settings, parse
+from gateway.settings import Settings, parse
 from providers import adapters
+from tests.answering import Answering, bound
+from tests.logged import logging_to
 
 T = TypeVar("T")
 Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
@@ -55,6 +53,8 @@ listen = "127.0.0.1:{port}"
 mode = "{auth}"
 [store]
 url = "sqlite:reelgate.db"
+[files]
+{files}
 [providers.highway]
 adapter = "highwayapi"
 base_url = "{sandbox}/highwayapi"
@@ -96,13 +96,17 @@ class StillClock:
 
 
 class Served:
-    """A gateway that is being served. `client` brings no key; `log` is what was logged so far."""
+    """A gateway that is being served. `client` brings no key."""
 
-    def __init__(self, gateway: Gateway, settings: Settings, sandbox: Sandbox, clock: StillClock) -> None:
+    def __init__(
+        self, gateway: Gateway, answering: Answering, settings: Settings, sandbox: Sandbox,
+        clock: StillClock,
+    ) -> None:
         self.gateway, self.settings, self.sandbox, self.clock = gateway, settings, sandbox, clock
+        self._answering = answering
         self.url = f"http://{settings.server.listen}"
         self.portal: BlockingPortal
-        self.log: StringIO
+        self.stream: StringIO
         self.clients = ExitStack()
         self.client = self.client_with({})
         self._saves: list[tuple[str, str]] = []
@@ -113,6 +117,22 @@ class Served:
     def ledger(self) -> list[Entry]:
         """What the vendors have charged."""
         return self.sandbox.ledger
+
+    @property
+    def log(self) -> str:
+        """What was logged so far, and of every request that was answered that it was."""
+        self.run(self._all_logged)
+        return self.stream.getvalue()
+
+    @property
+    def lines(self) -> list[Json]:
+        """Each line of `log`, oldest first."""
+        return [msgspec.json.decode(line, type=dict[str, Any]) for line in self.log.splitlines()]
+
+    async def _all_logged(self) -> None:
+        while self._answering.ending:  # noqa: ASYNC110 - what is left of them is done without an event
+            await asyncio.sleep(0)
+        write_lines()
 
     @property
     def database(self) -> Path:
@@ -302,63 +322,37 @@ def odd_vendor() -> Iterator[OddVendor]:
 
 
 @contextmanager
-def serving(folder: Path, *, auth: str = "off", more: str = "") -> Iterator[Served]:
-    """A gateway with its data in `folder`; `more` is added to its configuration."""
-    kept, log = structlog.get_config(), StringIO()
-    with redirect_stdout(log):
-        configure_logging("info", "json")
-    try:
-        with (
-            start_blocking_portal("asyncio") as portal,
-            portal.wrap_async_context_manager(_living(folder, auth, more)) as served,
-            served.clients,
-        ):
-            served.portal, served.log = portal, log
-            yield served
-    finally:
-        structlog.configure(**kept)
+def serving(
+    folder: Path, *, auth: str = "off", more: str = "", files: str = 'url = "off"'
+) -> Iterator[Served]:
+    """A gateway with its data in `folder`; `more` is added to its configuration, `files` to `[files]`."""
+    log = StringIO()
+    with (
+        logging_to(log),
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(_living(folder, auth, more, files)) as served,
+        served.clients,
+    ):
+        served.portal, served.stream = portal, log
+        yield served
 
 
 @asynccontextmanager
-async def _living(folder: Path, auth: str, more: str) -> AsyncIterator[Served]:
+async def _living(folder: Path, auth: str, more: str, files: str) -> AsyncIterator[Served]:
     clock = StillClock()
     vendors = SandboxSettings(
         port=0, key=VENDOR_KEY, render_seconds=RENDER_SECONDS, render_spread=0, link_seconds=1e7,
         draw_words=False,
     )
     async with sandbox_running(vendors, clock=clock) as sandbox:
-        text = _CONFIGURATION.format(port=free_port(), auth=auth, sandbox=sandbox.url, more=more)
+        text = _CONFIGURATION.format(
+            port=free_port(), auth=auth, sandbox=sandbox.url, more=more, files=files
+        )
         settings = parse(text, folder, adapters(), {"KEY": VENDOR_KEY})
-        async with running(settings) as parts, _bound(parts.gateway, settings.server.listen):
-            parts.gateway.is_ready = True
-            yield Served(parts.gateway, settings, sandbox, clock)
-            parts.gateway.waiters.release()
-            await parts.gateway.engine.stop()
-
-
-@asynccontextmanager
-async def _bound(gateway: Gateway, listen: Address) -> AsyncIterator[None]:
-    """The server that `gateway.app` uses, with its options."""
-    logging.getLogger("_granian").setLevel(logging.ERROR)
-    server = Server(
-        make_application(gateway), address=listen.host, port=listen.port, interface=Interfaces.ASGINL,
-        log_access=False, log_enabled=False, websockets=False,
-    )
-    task = asyncio.create_task(server.serve())
-    try:
-        while not await _is_listening(listen):  # each look gives the server a turn
-            assert not task.done(), task.result()
-        yield
-    finally:
-        server.stop()  # type: ignore[no-untyped-call]  # the server has no types
-        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
-
-
-async def _is_listening(listen: Address) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(listen.host, listen.port)
-    except ConnectionRefusedError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
+        async with running(settings) as parts:
+            gateway, answering = parts.gateway, Answering(make_application(parts.gateway))
+            async with bound(answering, settings.server.listen):
+                gateway.is_ready = True
+                yield Served(gateway, answering, settings, sandbox, clock)
+                gateway.waiters.release()
+                await gateway.engine.stop()

@@ -20,11 +20,11 @@ from gateway.assembly import SteadyClock
 from gateway.core.facts import Cancelled, LateEnded
 from gateway.core.states import Task
 from gateway.core.tasks import apply
-from gateway.logs import configure_logging, write_lines
 from gateway.settings import load
 from gateway.storage.rows import NewVideo
 from providers import adapters
 from tests.core.made import make_task
+from tests.logged import logging_to
 
 CONFIGURATION = """
 [store]
@@ -74,11 +74,10 @@ def write(path: Path, adapter: str = "myrouter", base_url: str = HERE) -> None:
 
 def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
     """What SIGHUP does; the lines that it logs."""
-    with redirect_stdout(StringIO()) as log:
-        configure_logging("info", "json")
+    log = StringIO()
+    with logging_to(log), redirect_stdout(log):
         parts.gateway.telemetry.follow_configuration()
         _on_reload(parts.gateway, parts.parts.wires, path)
-        write_lines()
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 

@@ -20,7 +20,7 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
 
-from gateway.api.problems import MEDIA_TYPE, TYPES
+from gateway.api.problems import MEDIA_TYPE, TYPES, openai_error
 from gateway.errors import CODES
 from gateway.telemetry import Telemetry
 
@@ -29,11 +29,12 @@ from gateway.telemetry import Telemetry
 # which are made together, are not the limit. Measured at 4, 8, 16: the same goodput on a fast disk, and the
 # refusals' p99 doubled each time.
 CREATES_AT_WORK: Final = 8
-# At work or in line while there always is a line: what is accepted then waits some tenths of a second.
-CREATES_MAX: Final = 128
-# At work or in line in a burst, which is no overload: a line that has stood for less than this time.
-CREATES_BURST: Final = 1_024
-BURST_SECONDS: Final = 1.0
+# At work or in line: so many are never refused, so many are the most. In between a newcomer is refused when
+# it would wait longer than this by the pace of those before it, or those have stood still for as long.
+CREATES_SURE: Final = 128
+CREATES_MAX: Final = 1_024
+WAIT_SECONDS: Final = 2.0
+PACE_WEIGHT: Final = 1 / 32  # of the last one
 # Reads and all else: a fraction of a millisecond each, so they are refused much later.
 OTHERS_MAX: Final = 4_000
 # Whoever watches the process needs its answer most when there is most to do.
@@ -46,11 +47,12 @@ _ID: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CREATE: Final = "/v1/videos"
 _CODE: Final = CODES["overloaded"]
+_FULL: Final = "The gateway has as much to do as it can; nothing of this was stored or sent. Try again."
 # All of a refusal but its path and its id, without the closing brace.
 _REFUSAL: Final = msgspec.json.encode({
-    "type": f"{TYPES}overloaded", "title": _CODE.title, "status": _CODE.status,
-    "detail": "The gateway has as much to do as it can; nothing of this was stored or sent. Try again.",
+    "type": f"{TYPES}overloaded", "title": _CODE.title, "status": _CODE.status, "detail": _FULL,
     "code": "overloaded", "param": None, "errors": [], "retryable": _CODE.retryable, "charged": "no",
+    "error": openai_error("overloaded", _FULL, None),
 })[:-1]  # fmt: skip
 
 
@@ -61,24 +63,27 @@ AtOnce: TypeAlias = Callable[[HTTPScope], Awaitable[ASGIApp | None]]
 class Line:
     """Places for `at_work` at once; beyond, one waits, in order, until `at_most` are here.
 
-    `burst` may be here as long as the line has not stood for BURST_SECONDS. `now` is in seconds.
+    Of those only `sure` may come whatever they have to wait; None: all. `now` is in seconds.
     """
 
     def __init__(
-        self, at_work: int, at_most: int, burst: int = 0, now: Callable[[], float] = time.monotonic
+        self, at_work: int, at_most: int, sure: int | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._at_work, self._at_most, self._burst, self._now = at_work, at_most, burst, now
+        self._at_work, self._at_most, self._now = at_work, at_most, now
+        self._sure = at_most if sure is None else sure
         self._working = 0
-        self._stands_since = 0.0
+        self._pace_seconds = self._entered_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def is_full(self) -> bool:
         """Whether a newcomer is to be refused."""
         here = self._working + len(self._waiting)
-        if here < self._at_most:
+        if here < self._sure:
             return False
-        return here >= self._burst or self._now() - self._stands_since >= BURST_SECONDS
+        stands_seconds = self._now() - self._entered_at
+        wait_seconds = max(len(self._waiting) * self._pace_seconds, stands_seconds)
+        return here >= self._at_most or wait_seconds >= WAIT_SECONDS
 
     async def enter(self, *, first: bool = False) -> None:
         """Return with a place. `first`: before all who wait, for one who had a place already."""
@@ -86,7 +91,7 @@ class Line:
             self._working += 1
             return
         if not self._waiting:
-            self._stands_since = self._now()
+            self._entered_at = self._now()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         (self._waiting.appendleft if first else self._waiting.append)(turn)
         try:
@@ -95,6 +100,10 @@ class Line:
             if not turn.cancelled():
                 self.leave()  # its turn had come all the same
             raise
+        if not first:
+            now = self._now()
+            self._pace_seconds += (now - self._entered_at - self._pace_seconds) * PACE_WEIGHT
+            self._entered_at = now
 
     def leave(self) -> None:
         """Give a place back, to who waits longest."""
@@ -145,7 +154,7 @@ class Edge:
     def __init__(self, app: ASGIApp, telemetry: Telemetry, at_once: AtOnce | None = None) -> None:
         """`at_once` is asked first; where it has no answer or fails, `app` serves the request."""
         self._app, self._telemetry, self._at_once = app, telemetry, at_once
-        self._creates = Line(CREATES_AT_WORK, CREATES_MAX, CREATES_BURST)
+        self._creates = Line(CREATES_AT_WORK, CREATES_MAX, CREATES_SURE)
         self._others = Line(OTHERS_MAX, OTHERS_MAX)
         self._endless = Line(sys.maxsize, sys.maxsize)
         self._unsaid = 0

@@ -19,6 +19,7 @@ from gateway.engine.watch import Watch
 from gateway.storage.db import Duplicate
 from providers.spec import FindsSubmission, VendorError
 
+ANSWER_SECONDS: Final = 10.0  # an owner that was taken for dead, and lives, has this long to tell an answer
 LOOK_UP_SECONDS: Final = 120.0  # a vendor that can look a submission up has this long before a policy acts
 
 
@@ -31,7 +32,8 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
     since = task.unknown_at or now
     ends_at = min(since + timeout, task.deadline_at)
     finder = None if provider is None else provider.finder
-    acts_at = now if finder is None else min(since + LOOK_UP_SECONDS, ends_at)
+    patience = LOOK_UP_SECONDS if finder is not None else ANSWER_SECONDS if engine.store.is_shared else 0.0
+    acts_at = min(since + patience, ends_at)
     has_no_id = task.vendor_task_id is None
     if has_no_id and policy == "resubmit" and task.resubmits == 0 and acts_at <= now < task.deadline_at:
         await engine.save(task, ResubmitAllowed("the policy on_unknown = resubmit"))
@@ -50,7 +52,7 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
         if watch.due is None:
             engine.due_at(task.id, min(ends_at, again.at))
     else:
-        engine.due_at(task.id, ends_at)
+        engine.due_at(task.id, acts_at if policy != "hold" and now < acts_at else ends_at)
 
 
 async def _look_up(

@@ -18,6 +18,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
@@ -54,7 +55,7 @@ _OF_THE_FILE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no late
 
 _Result: TypeAlias = "list[Row] | Exception"
 _Job: TypeAlias = tuple[
-    Sequence[Step], "asyncio.Future[list[Row]]", Callable[[], None] | None, asyncio.AbstractEventLoop
+    Sequence[Step], "asyncio.Future[list[Row]]", Callable[[], None] | None, Context, asyncio.AbstractEventLoop
 ]
 _Answer: TypeAlias = tuple[_Job, _Result]
 # What running writes on the loop came to: in an open transaction; undone; or to be run anew, each alone.
@@ -158,12 +159,16 @@ class SqliteDatabase:
             raise StorageBusy(f"{QUEUE_MAX} writes are waiting already")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Row]] = loop.create_future()
-        job = (steps, done, committed, loop)
-        if self._thread.is_alive():
-            self._gathering.append(job)
-            self._plan(loop)
-        else:
-            _settle([(job, self._commit([job])[0])])
+        job = (steps, done, committed, copy_context(), loop)
+        if not self._thread.is_alive():
+            (result,) = self._commit([job])
+            if isinstance(result, Exception):
+                raise result
+            if committed is not None:
+                committed()
+            return result
+        self._gathering.append(job)
+        self._plan(loop)
         return await done  # cancelled, it is committed all the same: nobody may conclude that it is not
 
     async def migrate(self, folder: Path = MIGRATIONS) -> int:
@@ -368,9 +373,9 @@ class SqliteDatabase:
 
 def _settle(answers: Sequence[_Answer]) -> None:
     """Tell of each write what came of it, those that watch before the one that waits."""
-    for (_, done, committed, loop), result in answers:
+    for (_, done, committed, context, loop), result in answers:
         if committed is not None and not isinstance(result, Exception):
-            loop.call_soon(committed)
+            loop.call_soon(committed, context=context)  # the writer's: lines of the log tell its request
         if done.cancelled():
             continue
         if isinstance(result, Exception):

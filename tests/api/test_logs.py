@@ -10,14 +10,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving import PATIENCE_SECONDS, VENDOR_KEY, Json, Served, free_port, serving
+from gateway.logs import logger
+from tests.logged import logging_to
+from tests.serving import PATIENCE_SECONDS, VENDOR_KEY, Served, free_port, serving
 
 Series: TypeAlias = set[tuple[tuple[str, str], ...]]
 
@@ -174,7 +178,7 @@ def lives(served: Served) -> tuple[list[str], list[str]]:
 
 def test_nothing_secret_is_logged_counted_or_answered(served: Served) -> None:
     secrets, errors = lives(served)
-    metrics, log = served.client.get("/metrics").text, served.log.getvalue()
+    metrics, log = served.client.get("/metrics").text, served.log
     assert log.count("\n") > 20
     for secret in secrets:
         assert secret not in log
@@ -189,7 +193,7 @@ def test_a_life_is_told_in_json_lines(served: Served) -> None:
     answer = client.post("/v1/videos", json={"prompt": "x"}, headers={"X-Request-Id": "told-1"})
     video_id = answer.json()["id"]
     served.finish(video_id, client)
-    lines: list[Json] = [json.loads(line) for line in served.log.getvalue().splitlines()]
+    lines = served.lines
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
     (access,) = (line for line in lines if line["event"] == "request" and line["request_id"] == "told-1")
     assert (access["route"], access["method"], access["status"]) == ("/v1/videos", "POST", 202)
@@ -211,10 +215,23 @@ def test_a_life_is_told_in_json_lines(served: Served) -> None:
 )  # fmt: skip
 def test_a_line_is_ascii_whatever_is_in_it(served: Served, given: object, shown: object) -> None:
     served.gateway.telemetry.log.info("odd", given=given)
-    line = served.log.getvalue().splitlines()[-1]
+    (line,) = [line for line in served.log.splitlines() if '"odd"' in line]
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["given"] == shown
+
+
+def test_lines_go_back_to_who_had_them_before() -> None:
+    before = structlog.get_config()
+    outer, inner = StringIO(), StringIO()
+    with logging_to(outer):
+        logger().info("first")
+        with logging_to(inner):
+            logger().info("second")
+        logger().info("third")
+    told = [[json.loads(line)["event"] for line in log.getvalue().splitlines()] for log in (outer, inner)]
+    assert told == [["first", "third"], ["second"]]
+    assert structlog.get_config() == before
 
 
 def test_the_process_writes_json_lines_and_nothing_else(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ poll_max = "20ms"
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setattr(edge, "CREATES_AT_WORK", AT_WORK)
     monkeypatch.setattr(edge, "CREATES_MAX", AT_WORK + IN_LINE)
-    monkeypatch.setattr(edge, "CREATES_BURST", 0)
+    monkeypatch.setattr(edge, "CREATES_SURE", AT_WORK + IN_LINE)
     monkeypatch.setattr(edge, "OTHERS_MAX", AT_WORK)
     with serving(tmp_path) as started:
         yield started
@@ -143,12 +143,8 @@ def refused(answer: httpx.Response) -> Json:
     return found
 
 
-def lines(served: Served) -> list[Json]:
-    return [json.loads(line) for line in served.log.getvalue().splitlines()]
-
-
 def access_lines(served: Served, status: int) -> list[Json]:
-    return [line for line in lines(served) if line["event"] == "request" and line["status"] == status]
+    return [line for line in served.lines if line["event"] == "request" and line["status"] == status]
 
 
 def test_what_has_no_room_is_refused_and_the_rest_is_served(
@@ -192,7 +188,7 @@ def test_a_refusal_is_counted_and_not_logged_one_by_one(
     name = 'reelgate_http_request_duration_seconds_count{method="POST",route="/v1/videos",status="503"}'
     assert f"{name} 4.0" in served.client.get("/metrics").text
     assert access_lines(served, 503) == []
-    said = [line for line in lines(served) if line["event"] == "overloaded"]
+    said = [line for line in served.lines if line["event"] == "overloaded"]
     assert said
     assert said[0]["refused"] >= 1
     storage.let_go()
@@ -334,30 +330,52 @@ async def test_a_line_has_its_order_and_loses_no_place() -> None:
     assert not line.is_full
 
 
-def test_burst_is_taken_and_a_standing_line_is_not() -> None:
+async def _filled(line: edge.Line, count: int) -> list[asyncio.Task[None]]:
+    await line.enter()
+    entering = [asyncio.create_task(line.enter()) for _ in range(count)]
+    await asyncio.sleep(0)
+    return entering
+
+
+def test_a_line_that_moves_is_as_long_as_one_wants_to_wait() -> None:
     async def main() -> None:
         now = 0.0
-        line = edge.Line(1, 2, 4, lambda: now)
-        await line.enter()
-        entering = [asyncio.create_task(line.enter()) for _ in range(2)]
-        await asyncio.sleep(0)
-        is_full = [line.is_full]
-        now = edge.BURST_SECONDS
-        is_full.append(line.is_full)
-        line.leave()
-        line.leave()
-        await asyncio.gather(*entering)
-        assert [*is_full, line.is_full] == [False, True, False]
+        line = edge.Line(1, 10_000, 2, lambda: now)
+        entering = await _filled(line, 2_000)
+        pace_seconds, is_full = 0.005, []
+        for entered in entering:
+            now += pace_seconds
+            line.leave()
+            await entered
+            is_full.append(line.is_full)
+        longest = is_full[::-1].index(True)  # so many waited when a newcomer was refused for the last time
+        assert longest * pace_seconds == pytest.approx(edge.WAIT_SECONDS, rel=0.02)
 
     asyncio.run(main())
 
 
-def test_burst_has_an_end_too() -> None:
+def test_a_line_that_stands_takes_nobody_but_those_who_are_sure_of_a_place() -> None:
     async def main() -> None:
-        line = edge.Line(1, 2, 4, lambda: 0.0)
-        await line.enter()
-        entering = [asyncio.create_task(line.enter()) for _ in range(3)]
+        now = 0.0
+        line = edge.Line(1, 10, 3, lambda: now)
+        entering = await _filled(line, 3)
+        is_full = [line.is_full]
+        now = edge.WAIT_SECONDS
+        is_full.append(line.is_full)
+        line.leave()
+        line.leave()
         await asyncio.sleep(0)
+        assert [*is_full, line.is_full] == [False, True, False]
+        line.leave()
+        await asyncio.gather(*entering)
+
+    asyncio.run(main())
+
+
+def test_no_pace_makes_a_line_endless() -> None:
+    async def main() -> None:
+        line = edge.Line(1, 4, 2, lambda: 0.0)
+        entering = await _filled(line, 3)
         assert line.is_full
         for _ in range(3):
             line.leave()

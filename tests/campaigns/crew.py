@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -30,7 +30,7 @@ from tests.campaigns.cable import Cable
 from tests.campaigns.callers import Callers, Menu
 from tests.campaigns.evidence import collect
 from tests.campaigns.history import Evidence, Verdict, check
-from tests.campaigns.ownership import TAKEOVER_SECONDS, Claim, Death, Limit, Sightings, Still
+from tests.campaigns.ownership import TAKEOVER_SECONDS, Burial, Claim, Death, Limit, Sightings, Still
 from tests.campaigns.stage import ASKS, END_WITHIN_SECONDS, Plan, vendors
 from tests.campaigns.vendor import read_asks
 from tests.kill.points import Points
@@ -113,6 +113,7 @@ class Crew:
         self.disturbances: list[tuple[float, float, int | None]] = []  # from, to, which replica; None: all
         self.stills: list[Still] = []
         self.deaths: list[tuple[int, int, float, str]] = []  # who, its port at the vendors, when, place
+        self.begun: list[tuple[int, str, float]] = []  # each process: its port at the vendors, place, when
         self.joined: dict[int, float] = {}  # when each replica was first ready
         self.claims: list[Claim] = []
         self._log = log
@@ -127,6 +128,7 @@ class Crew:
             replica.asks_at = await self._port_at_vendors()
             replica.config.write_text(self._configuration(replica), "utf-8")
             note = partial(self._note, replica.asks_at)
+            self.begun.append((replica.asks_at, replica.place, time.time()))
             replica.gateway = await replica.starter.begin(replica.config, Points(), note)
             began = time.time()
             if await replica.gateway.log.wait("ready"):
@@ -234,17 +236,34 @@ class Crew:
 
     async def _sightings(self, evidence: Evidence) -> Sightings:
         prompts = {video["id"]: video["prompt"] for video in evidence.videos}
+        rows = await self._names()
         return Sightings(
             asks=read_asks(self.plan.folder / ASKS), ledger=evidence.ledger, stills=self.stills,
             timelines={prompts[video_id]: events for video_id, events in evidence.timelines.items()},
-            deaths=await self._deaths(), claims=self.claims, limits=LIMITS,
+            burials=self._burials(rows), deaths=self._deaths(rows), claims=self.claims, limits=LIMITS,
         )
 
-    async def _deaths(self) -> list[Death]:
-        """Each kill with its last beat, as the database knows it."""
+    async def _names(self) -> list[asyncpg.Record]:
+        """The names that processes had, as the database knows them, oldest first."""
         connection = await asyncpg.connect(self.server.url())
-        rows = await connection.fetch("select place, started_at, beat_at from replicas order by started_at")
+        rows = await connection.fetch(
+            "select place, started_at, beat_at, ended_at from replicas order by started_at"
+        )
         await connection.close()
+        return rows
+
+    def _burials(self, rows: Sequence[asyncpg.Record]) -> list[Burial]:
+        """When each name ended, and whose it was."""
+        found = []
+        for row in rows:
+            had = [port for port, place, began in self.begun
+                   if row["place"].endswith(place) and began <= row["started_at"]]
+            if had and row["ended_at"] is not None:
+                found.append(Burial(had[-1], row["ended_at"]))
+        return found
+
+    def _deaths(self, rows: Sequence[asyncpg.Record]) -> list[Death]:
+        """Each kill with its last beat, as the database knows it."""
         found = []
         for who, port, at, place in self.deaths:
             beats = [row["beat_at"] for row in rows

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.lease import LEASE_SECONDS
 from gateway.sandbox.renders import Entry
 from tests.campaigns.vendor import Ask
 
@@ -31,6 +30,17 @@ class Still(msgspec.Struct, frozen=True):
     port: int
     began: float
     ended: float
+
+
+class Burial(msgspec.Struct, frozen=True):
+    """The database says since when a name is dead that a process had: declared so by others, or given up."""
+
+    port: int
+    at: float
+
+    def found_still(self, stills: Iterable[Still]) -> bool:
+        """Whether the process stood still at that moment."""
+        return any(one.port == self.port and one.began <= self.at <= one.ended for one in stills)
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -64,6 +74,7 @@ class Sightings(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Sequence[Entry]
     timelines: Mapping[str, Sequence[Mapping[str, Any]]]
     stills: Sequence[Still]
+    burials: Sequence[Burial]
     deaths: Sequence[Death]
     claims: Sequence[Claim]
     limits: Sequence[Limit]
@@ -89,18 +100,19 @@ def polled_by_two(seen: Sightings) -> Iterator[str]:
 
 
 def bought_by_the_dead(seen: Sightings) -> Iterator[str]:
-    """A process that stood still for longer than its lease sends nothing that it had meant to send before."""
+    """Who was declared dead sends nothing that it had meant to send before.
+
+    How long it stood still says nothing: where nobody declared it dead meanwhile, it is still the owner.
+    """
     intents = _intents(seen)
+    # Of one that stood still nothing was on its way; of another it may have been.
+    buried = [(burial, 0.0 if burial.found_still(seen.stills) else BUSY_SECONDS) for burial in seen.burials]
     for ask in seen.asks:
-        if ask.kind != "submit":
-            continue
-        for still in seen.stills:
-            is_outlived = still.ended - still.began >= LEASE_SECONDS
-            if still.port == ask.port and is_outlived and still.ended <= ask.at:
-                before = [at for at in intents.get(ask.what, ()) if at <= ask.at]
-                if before and before[-1] <= still.began:
-                    stood = still.ended - still.began
-                    yield f"zombie: {ask.port} stood still for {stood:.1f} s, then bought {ask.what!r}"
+        meant = [at for at in intents.get(ask.what, ()) if at <= ask.at] if ask.kind == "submit" else []
+        for burial, on_its_way_seconds in buried:
+            late = ask.at - burial.at
+            if burial.port == ask.port and late > on_its_way_seconds and meant and meant[-1] <= burial.at:
+                yield f"zombie: {ask.port} bought {ask.what!r} {late:.1f} s after it was declared dead"
 
 
 def bought_when_given_up(seen: Sightings) -> Iterator[str]:

@@ -205,8 +205,10 @@ async def replicas(plan: Plan, count: int, pace: Pace | None = None) -> Report:
 
 def _rows(crew: Crew, running: _Campaign, seen: Sightings) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(running.done.items()))
+    buried = sum(burial.found_still(seen.stills) for burial in seen.burials)
     return [
         ("disturbed", kinds), ("last beat to a poll", times(takeovers(seen))),
         ("  with others in trouble", times(takeovers(seen, all_deaths=True))),
+        ("paused, and declared dead", f"{buried} of {len(seen.stills)}"),
         ("takeovers told", str(len(crew.claims))), ("starts without database", str(crew.vain_starts)),
     ]

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gateway.sandbox.renders import Entry
 from tests.campaigns.ownership import (
+    Burial,
     Claim,
     Death,
     Limit,
@@ -23,7 +24,10 @@ from tests.campaigns.ownership import (
 from tests.campaigns.vendor import Ask
 
 ONE, OTHER = 1, 2  # the ports of two processes at the vendors
-NOTHING = Sightings(asks=(), ledger=(), timelines={}, stills=(), deaths=(), claims=(), limits=())
+NOTHING = Sightings(
+    asks=(), ledger=(), timelines={}, stills=(), burials=(), deaths=(), claims=(), limits=()
+)
+STILL = Still(ONE, 10, 18)
 
 
 def polls(*times: tuple[float, int], job: str = "j") -> list[Ask]:
@@ -66,18 +70,27 @@ def test_a_job_is_polled_by_one_at_a_time(
 
 
 @pytest.mark.parametrize(
-    ("still", "intent", "sent", "found"),
+    ("stills", "burials", "intent", "sent", "found"),
     [
-        (Still(ONE, 10, 18), 9.9, 18.1, ["zombie"]),
-        (Still(ONE, 10, 18), 18.05, 18.1, []),  # decided after it went on
-        (Still(ONE, 10, 14), 9.9, 14.1, []),  # its lease had not ended
-        (Still(OTHER, 10, 18), 9.9, 18.1, []),
-        (Still(ONE, 10, 18), 9.8, 9.9, []),
+        ([STILL], [Burial(ONE, 16)], 9.9, 18.1, ["zombie"]),
+        ([STILL], [Burial(ONE, 18)], 9.9, 18.1, ["zombie"]),
+        ([STILL], [], 9.9, 18.1, []),  # nobody declared it dead: there was nobody, or no database
+        ([STILL], [Burial(ONE, 30)], 9.9, 18.1, []),  # it ended in order, later
+        ([STILL], [Burial(ONE, 16)], 18.05, 18.1, []),  # decided after it went on, under another name
+        ([STILL], [Burial(OTHER, 16)], 9.9, 18.1, []),
+        ([STILL], [Burial(ONE, 16)], 9.8, 9.9, []),
+        ([], [Burial(ONE, 16)], 9.9, 16.9, []),  # it was on its way
+        ([], [Burial(ONE, 16)], 9.9, 17.1, ["zombie"]),  # it was cut off, and did not stand still
+        ([Still(OTHER, 10, 18)], [Burial(ONE, 16)], 9.9, 17.1, ["zombie"]),
+        ([], [Burial(ONE, 16)], 16.5, 17.6, []),
     ],
 )
-def test_a_zombie_buys_nothing(still: Still, intent: float, sent: float, found: list[str]) -> None:
+def test_the_dead_buy_nothing(
+    stills: Sequence[Still], burials: Sequence[Burial], intent: float, sent: float, found: list[str]
+) -> None:
     timelines = {"p": [event("submitting", intent)]}
-    assert words(replace(NOTHING, asks=[submit(sent)], stills=[still], timelines=timelines)) == found
+    seen = replace(NOTHING, asks=[submit(sent)], stills=stills, burials=burials, timelines=timelines)
+    assert words(seen) == found
 
 
 @pytest.mark.parametrize(

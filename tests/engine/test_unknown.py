@@ -12,6 +12,8 @@ from typing import TypeAlias
 import pytest
 
 from gateway.core.facts import Abandoned, Adopted, Fact, ResubmitAllowed
+from gateway.core.states import Task
+from gateway.storage.store import Store
 from providers.spec import Offering, Progress, Ref, Submitted, VendorError, VideoRequest
 from tests.engine.life import Life, Outcome, ScriptedVendor, SwitchedVendor, accepted, done, life, pending
 from tests.virtual import run_virtual
@@ -150,6 +152,50 @@ def test_the_job_of_another_video_is_not_adopted() -> None:
             task = await one.until(lambda task: task.state == "rendering", "video_2")
             assert task.vendor_task_id == "v-2"
             assert len(vendor.looked_up) == 3
+
+    run_virtual(main())
+
+
+# --- on a shared database -----------------------------------------------------------------------------
+
+async def unknown_since_now(one: Life) -> Task:
+    return await one.create(
+        state="submission_unknown", stage="submission_unknown", provider="one", attempts=1,
+        offering="kling-v3.0-pro-t2v", charged="unknown", unknown_at=one.now(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "timeout", "is_shared", "seconds"),
+    [("resubmit", "15m", True, 10), ("fail", "15m", True, 10), ("resubmit", "4s", True, 4),
+     ("fail", "4s", True, 4), ("hold", "15m", True, 900), ("resubmit", "15m", False, 0),
+     ("fail", "15m", False, 0)],
+)
+def test_where_there_are_replicas_a_policy_leaves_time_for_an_answer(
+    policy: str, timeout: str, is_shared: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        lines = f'on_unknown = "{policy}"\nunknown_timeout = "{timeout}"'
+        async with life({"one": ScriptedVendor([accepted()], [done()])}, one=lines) as one:
+            monkeypatch.setattr(Store, "is_shared", is_shared)
+            created = await unknown_since_now(one)
+            acted = await one.until(lambda task: task.state != "submission_unknown")
+            assert seconds <= one.now() - created.created_at < seconds + 0.1
+            assert acted.state == ("waiting" if policy == "resubmit" else "failed")
+
+    run_virtual(main())
+
+
+def test_an_answer_that_an_owner_still_tells_is_not_bought_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        vendor = ScriptedVendor([accepted("v-2")], [done()])
+        async with life({"one": vendor}, one='on_unknown = "resubmit"') as one:
+            monkeypatch.setattr(Store, "is_shared", True)
+            await unknown_since_now(one)
+            await asyncio.sleep(9.5)
+            await one.happens(Adopted(accepted("v-1"), "its owner until now"))
+            task = await one.end()
+            assert (task.state, task.vendor_task_id, vendor.sent) == ("completed", "v-1", [])
 
     run_virtual(main())
 

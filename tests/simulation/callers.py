@@ -7,7 +7,6 @@ What they do is what the routes do with the engine and the store, in the same or
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -15,10 +14,9 @@ from msgspec.structs import replace
 from gateway.core.facts import Cancelled
 from gateway.core.states import Event, Task, accepted_event
 from gateway.core.tasks import IllegalTransition, apply
-from gateway.engine.entering import at_once
-from gateway.engine.loop import Engine
+from gateway.engine.entering import at_once, store_new
 from gateway.engine.request import split_request
-from gateway.storage.db import Duplicate, GuardFailed, StorageBusy, StorageError
+from gateway.storage.db import GuardFailed, StorageError
 from gateway.storage.rows import Idempotency, NewVideo
 from providers.spec import VideoRequest
 from tests.simulation.history import Accepted
@@ -113,29 +111,8 @@ async def create(process: Process, order: Order) -> str:
         task, events = intent.task, (*events, *intent.events)
     new = NewVideo(task=task, request=text, metadata={}, inputs=inputs, events=events)
     key = None if order.key is None else Idempotency(order.key, order.prompt, task.id)
-    taken = await _stores(process, new, key)
+    taken = await store_new(process.engine, new, key)
     return task.id if taken is None else taken.video_id
-
-
-async def _stores(process: Process, new: NewVideo, key: Idempotency | None) -> Idempotency | None:
-    """Store a video; who holds its key if another does. It goes on when the caller has gone."""
-    adding = asyncio.ensure_future(process.store.video_add(new, key))
-    if new.task.id in process.engine.tickets:
-        adding.add_done_callback(partial(_give_back, process.engine, new))
-    return await asyncio.shield(adding)
-
-
-def _give_back(engine: Engine, new: NewVideo, added: asyncio.Future[Idempotency | None]) -> None:
-    """A video that was not stored needs no place at a gate. Of a process that died nobody asks."""
-    if added.cancelled():
-        return
-    error = added.exception()
-    if error is None and added.result() is None:
-        return
-    if error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy):
-        engine.give_back(new.task.id)
-    else:
-        engine.find_out(new.task, new.events)
 
 
 async def _acts(world: World, order: Order, act: Act, video_id: str) -> None:
