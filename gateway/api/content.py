@@ -1,13 +1,13 @@
-"""The video's bytes: streamed through from the vendor's link, in constant memory, with ranges.
+"""The video's bytes, in constant memory, with ranges: from our storage once stored, from the vendor before.
 
-Not held here: opening the link safely (`gateway.engine.collect`), storing files (a later part of the
-product).
+Held here: the route, and which of the two answers. Not held here: what a range means and what goes with it
+(`ranges`), opening vendors' links safely (`gateway.engine.collect`), storing (`gateway.engine.keeping`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import base64
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Annotated, Any, Final
 
@@ -17,23 +17,28 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
-from gateway.api.gateway import Gateway, gateway_of, video_of
+from gateway.api.gateway import Gateway, absent, gateway_of, video_of
 from gateway.api.problems import responses
+from gateway.api.ranges import asked_range, is_listed, span, whole_or_part
 from gateway.core.states import Task
 from gateway.engine.collect import LinkRefused, LinkUnreachable, Piece, open_link
+from gateway.engine.copies import link_of
 from gateway.errors import Problem
+from gateway.storage.files import FileMissing, FileStoreError
 
 CONTENT_TYPE: Final = "video/mp4"
+PURPOSE: Final = "content"  # what a link to a file is signed for
+REDIRECT_SECONDS: Final = 300.0  # how long a URL of the bucket itself lives: until the download has begun
 _FILES: Final = {
     206: ResponseSpec(bytes, generate_examples=False, media_type=CONTENT_TYPE, description="A part of it"),
+    302: ResponseSpec(None, generate_examples=False, description="The bucket has it (`[files] redirect`)"),
     304: ResponseSpec(None, generate_examples=False, description="The caller has it already"),
 }
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 @route(
     "/v1/videos/{video_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD],
-    opt={"role": "viewer"}, media_type=CONTENT_TYPE,
+    opt={"role": "viewer", "signed": PURPOSE}, media_type=CONTENT_TYPE,
     responses=_FILES | responses(404, 409, 410, 416, 502),
     summary="The video file", tags=["videos"],
 )
@@ -45,97 +50,152 @@ async def get_content(
     if_range: Annotated[str | None, HeaderParameter(name="If-Range")] = None,
     if_none_match: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,
 ) -> Response[Any]:
-    """The MP4, or the late one (`late_output`). 409 while there is none, 410 when its link has died."""
+    """The MP4, or the late one (`late_output`). 409 while there is none, 410 when it is over, or was lost.
+
+    A link of `POST /v1/videos/{id}/links` needs no key. There is no thumbnail: other variants are 404.
+    """
     gateway = gateway_of(request)
-    video = await video_of(request, video_id)
+    task = await _task(request, video_id)
     if variant != "video":
         raise Problem("not_found", f"There is no variant {variant[:40]!r} of a video here; only `video`.")
-    url = _link(gateway, video.task)
-    tag = f'"{video_id}"'
-    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=0"}
-    headers["Content-Disposition"] = f'inline; filename="{video_id}.mp4"'
-    if if_none_match is not None and (tag in if_none_match or if_none_match.strip() == "*"):
+    _check_there_is_a_file(gateway, task)
+    tag = _tag(task)
+    headers = {
+        "ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=0",
+        "Content-Disposition": f'inline; filename="{video_id}.mp4"',
+    }
+    if is_listed(tag, if_none_match):
         return Response(b"", status_code=304, headers=headers)
-    asked = _asked(range_header if if_range in (None, tag) else None)
-    with _explained():
-        piece = await _open(gateway, url, "bytes=0-0" if request.method == "HEAD" else asked)
-    start, end = _span(asked, piece.total)
-    if start >= piece.total and asked is not None:
+    # A weak tag never matches here: parts of two files would be put together.
+    asked = asked_range(range_header if if_range in (None, tag) and not _is_torn(tag, if_range) else None)
+    if task.file_key is None:
+        return await _from_vendor(gateway, task, request.method == "HEAD", asked, headers)
+    return await _from_store(gateway, task, request.method == "HEAD", asked, headers)
+
+
+def _is_torn(tag: str, if_range: str | None) -> bool:
+    return if_range is not None and tag.startswith("W/")
+
+
+async def _task(request: Request[Any, Any, Any], video_id: str) -> Task:
+    """The video asked for: the caller's, or whose a signed link is. Raises Problem not_found."""
+    if "caller" in request.scope["state"]:
+        return (await video_of(request, video_id)).task
+    task = await gateway_of(request).store.task_get(video_id)
+    if task is None:
+        raise absent(video_id)
+    return task
+
+
+def _tag(task: Task) -> str:
+    """Strong once the bytes are known; before, the vendor may have others under the same link tomorrow."""
+    return f'W/"{task.id}"' if task.file_key is None or task.file is None else f'"{task.file.sha256}"'
+
+
+def has_file(task: Task) -> bool:
+    """Whether there is, or was, a file of this video anywhere."""
+    return task.result_url is not None or task.late_url is not None
+
+
+def _check_there_is_a_file(gateway: Gateway, task: Task) -> None:
+    """Raises Problem while there is none, and when its time is over or it was lost."""
+    charged, now = {"charged": task.charged}, gateway.now()
+    if not has_file(task):
+        extra = {**charged, "retryable": task.is_followed}
+        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
+    if task.file is not None:
+        if task.file_key is None or now >= task.file.expires_at:
+            raise Problem("expired", "The time for which files are kept is over.", extra=charged)
+    elif task.stage == "lost":
+        detail = "The vendor's link died before the file could be stored."
+        raise Problem("expired", detail, extra=charged)
+    elif now >= link_of(task)[1]:
+        if task.unstored_since is not None:
+            detail = "The vendor's link has died; the vendor is asked for another one."
+            raise Problem("vendor_unavailable", detail, extra=charged)
+        raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra=charged)
+
+
+async def _from_store(
+    gateway: Gateway, task: Task, is_head: bool, asked: str | None, headers: dict[str, str]
+) -> Response[Any]:
+    keeping, file, key = gateway.engine.keeping, task.file, task.file_key or ""
+    if keeping is None or file is None:
+        raise Problem("overloaded", "The file is stored, and [files] url no longer says where.")
+    if gateway.fleet.settings.files.redirect and not is_head:  # it would be signed for GET only
+        with _explained_store():
+            url = await keeping.store.link(key, REDIRECT_SECONDS)
+        if url is not None:
+            return Response(b"", status_code=302, headers={"Location": url, "Cache-Control": "no-store"})
+    digest = f"sha-256=:{base64.b64encode(bytes.fromhex(file.sha256)).decode()}:"
+    status, (start, end) = whole_or_part(asked, file.bytes, headers)
+    headers["Repr-Digest"] = digest
+    if is_head:
+        return Response(b"", status_code=status, headers=headers, media_type=CONTENT_TYPE)
+    part = keeping.store.read(key, start, end)
+    with _explained_store():
+        first = await anext(part)
+    return Stream(_rejoined(first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE)
+
+
+async def _from_vendor(
+    gateway: Gateway, task: Task, is_head: bool, asked: str | None, headers: dict[str, str]
+) -> Response[Any]:
+    with _explained(task):
+        piece = await _open(gateway, link_of(task)[0], "bytes=0-0" if is_head else asked)
+    try:
+        status, (start, end) = whole_or_part(asked, piece.total, headers)
+    except Problem:
         await piece.close()
-        detail, size = f"The video has {piece.total} bytes.", {"Content-Range": f"bytes */{piece.total}"}
-        raise Problem("range_not_satisfiable", detail, headers=size)
-    if asked is not None:
-        headers["Content-Range"] = f"bytes {start}-{end}/{piece.total}"
-    headers["Content-Length"] = str(end - start + 1)
-    status = 200 if asked is None else 206
-    if request.method == "HEAD":
+        raise
+    if is_head:
         await piece.close()
         return Response(b"", status_code=status, headers=headers, media_type=CONTENT_TYPE)
     part = piece.part(start, end)
-    with _explained():
+    with _explained(task):
         first = await anext(part)  # before the answer begins: until then a failure can be told
     return Stream(_rejoined(first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE)
 
 
-def _link(gateway: Gateway, task: Task) -> str:
-    """The vendor's link, be it a late one. Raises Problem while there is none, and when its time is over."""
-    charged = {"charged": task.charged}
-    url, expires_at = task.result_url, task.result_expires_at
-    if task.late_url is not None:
-        url, expires_at = task.late_url, task.late_expires_at
-    if url is None:
-        extra = {**charged, "retryable": task.is_followed}
-        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
-    if expires_at is not None and gateway.now() >= expires_at:
-        raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra=charged)
-    return url
-
-
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Make a Problem of what goes wrong with a link."""
+def _explained(task: Task) -> Iterator[None]:
+    """Make a Problem of what goes wrong with a link. While the file is being stored there is hope."""
     charged = {"charged": "yes"}
     try:
         yield
     except LinkRefused as error:
+        if task.unstored_since is not None:
+            detail = f"{error}; the vendor is asked for another one.".capitalize()
+            raise Problem("vendor_unavailable", detail, extra=charged) from error
         detail = f"{error}; the file was not stored.".capitalize()
         raise Problem("expired", detail, extra=charged) from error
     except LinkUnreachable as error:
         raise Problem("vendor_unavailable", f"{error}.".capitalize(), extra=charged) from error
 
 
+@contextmanager
+def _explained_store() -> Iterator[None]:
+    """Make a Problem of what goes wrong with stored files."""
+    charged = {"charged": "yes"}
+    try:
+        yield
+    except FileMissing as error:
+        raise Problem("expired", "The file is no longer where it was stored.", extra=charged) from error
+    except FileStoreError as error:
+        raise Problem("overloaded", "The gateway's file store does not answer.", extra=charged) from error
+
+
 async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:
     """The vendor's answer, which holds all that was asked for. Raises LinkRefused, LinkUnreachable."""
     piece = await open_link(gateway.links, url, asked)
-    start, end = _span(asked, piece.total)
+    start, end = span(asked, piece.total)
     if start < piece.total and not (piece.start <= start and end <= piece.end):
         await piece.close()
         raise LinkUnreachable("the vendor's file server sent another part than was asked for")
     return piece
 
 
-def _asked(header: str | None) -> str | None:
-    """One well-formed range, else None: by RFC 9110 14.2 any other is ignored, and the whole file sent."""
-    match = _RANGE.fullmatch((header or "").replace(" ", ""))
-    if match is None or not (match.group(1) or match.group(2)):
-        return None
-    first, last = match.groups()
-    return None if first and last and int(last) < int(first) else match.group()
-
-
-def _span(asked: str | None, total: int) -> tuple[int, int]:
-    """First and last byte asked of a file of `total` bytes; the first is `total` when nothing is there."""
-    match = _RANGE.fullmatch(asked or "")
-    if match is None:
-        return 0, total - 1
-    first, last = match.groups()
-    if not first:
-        length = min(int(last), total)
-        return total - length, total - 1
-    return min(int(first), total), min(int(last) if last else total - 1, total - 1)
-
-
-async def _rejoined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _rejoined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         yield first
         async for chunk in rest:

@@ -68,11 +68,15 @@ class SubmitUnknown(Fact, frozen=True):
 
 
 class Polled(Fact, frozen=True):
-    """The vendor answered a poll. `link_seconds` is how long a link lives when the vendor does not say."""
+    """The vendor answered a poll. `link_seconds` is how long a link lives when the vendor does not say.
+
+    `is_kept`: a file that it has is to be copied out of the vendor's hands.
+    """
 
     progress: Progress
     link_seconds: float
     failed_is_charged: Charged
+    is_kept: bool = False
 
 
 class OutputMissing(Fact, frozen=True):
@@ -136,6 +140,37 @@ class RerunAllowed(Fact, frozen=True):
 
 class LateEnded(Fact, frozen=True):
     """Nobody looks any more for what an ended task may still bring."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a file that was stored: its length and hash (hexadecimal). Times in Unix seconds."""
+
+    bytes: int
+    sha256: str
+    content_type: str
+    stored_at: float
+    expires_at: float
+
+
+class Stored(Fact, frozen=True):
+    """The file is copied out and durable under `key`."""
+
+    file: File
+    key: str
+
+
+class Lost(Fact, frozen=True):
+    """The file could not be copied out before its link died, and the vendor has no other link."""
+
+    reason: str
+
+
+class KeepingEnded(Fact, frozen=True):
+    """Files are no longer copied out: the vendor's link is all there is."""
+
+
+class FileExpired(Fact, frozen=True):
+    """The time is over for which a stored file is kept."""
 
 
 # What a complete refusal says about the request: `final` for all vendors, `elsewhere` for this candidate

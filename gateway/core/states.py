@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.facts import Candidate
+from gateway.core.facts import Candidate, File
 from providers.spec import Charged, Ref
 
 Detail: TypeAlias = dict[str, str | int | float | None]
@@ -39,6 +39,8 @@ class Task(msgspec.Struct, frozen=True):
     `duration` (seconds) and `audio` are those of the video asked for: its render time depends on them.
     `charged_before` and `cost_before` are what was bought before the last permission to send again;
     `late_...` what an ended task still brought, and until when anybody looks for it.
+    `file` is what was stored of it; its bytes are under `file_key` until `file_until`, then both are None.
+    `unstored_since`: since when an ended task has a file at its vendor that is still to be stored.
     """
 
     id: str
@@ -86,6 +88,10 @@ class Task(msgspec.Struct, frozen=True):
     late_expires_at: float | None = None
     duration: int | None = None
     audio: bool | None = None
+    file: File | None = None
+    file_key: str | None = None
+    file_until: float | None = None
+    unstored_since: float | None = None
 
     @property
     def status(self) -> Status:
@@ -105,8 +111,8 @@ class Task(msgspec.Struct, frozen=True):
 
     @property
     def is_followed(self) -> bool:
-        """Whether it is looked after: unfinished, or ended while a vendor's job may still bring a video."""
-        return not self.is_terminal or self.late_until is not None
+        """Whether it is looked after: unfinished, or ended while its vendor may still bring its file."""
+        return not self.is_terminal or self.late_until is not None or self.unstored_since is not None
 
     @property
     def is_in_flight(self) -> bool:

@@ -1,8 +1,8 @@
 """The life of a task: its states, the facts that can happen to it, and the one table that says what follows.
 
 `apply` is the only place where a task changes, and pure: nothing is read or sent. Not held here: when to poll
-(`pacing`), who may submit now (`admission`), what was bought (`money`), saving (`gateway.storage`), the loops
-(`gateway.engine`).
+(`pacing`), who may submit now (`admission`), what was bought (`money`), what comes later (`after_end`),
+saving (`gateway.storage`), the loops (`gateway.engine`).
 
     waiting -> submitting -> rendering -> completed | failed | cancelled
     submitting -> waiting             only on proof that nothing was accepted
@@ -19,17 +19,16 @@ from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
+from gateway.core.after_end import LATE_SECONDS, cause_detail, learned, link_seconds
 from gateway.core.facts import (
     REFUSALS,
     Abandoned,
     Accepted,
     Adopted,
     Cancelled,
-    Cause,
     DeadlinePassed,
     Fact,
     Forgotten,
-    LateEnded,
     NotSent,
     OutputMissing,
     Polled,
@@ -74,7 +73,6 @@ EDGES: Final[Mapping[tuple[State, type[Fact]], frozenset[State]]] = {
 
 # Progress is written only when it moved this far: polls cost no writes, and a life stays at eight rows.
 PROGRESS_STEP: Final = 50
-LATE_SECONDS: Final = 86_400.0  # how long a vendor is still asked for a job whose task has ended without it
 _ORDER: Final[Mapping[Status, int]] = {
     "queued": 0, "in_progress": 1, "completed": 2, "failed": 2, "cancelled": 2,
 }
@@ -100,7 +98,7 @@ def apply(task: Task, fact: Fact, now: float) -> Change:
     if allowed is None:
         raise IllegalTransition(task, fact)
     after, kind, detail = _STEPS[type(fact)](task, fact, now)
-    after = replace(after, stage=None if after.state in ("failed", "cancelled") else _stage(after.state))
+    after = replace(after, stage=_stage(after))
     if after.is_terminal and after.ref is not None and not isinstance(fact, Polled):
         after = replace(after, late_until=now + LATE_SECONDS)  # the vendor has not had the last word
     if after.state not in allowed:
@@ -143,8 +141,12 @@ def _check(task: Task, after: Task, fact: Fact) -> None:
         raise InvariantViolation(f"{names}: {task.state} -> {after.state} by {type(fact).__name__}")
 
 
-def _stage(state: State) -> str:
-    return "linked" if state == "completed" else state
+def _stage(task: Task) -> str | None:
+    if task.state in ("failed", "cancelled"):
+        return None
+    if task.state == "completed":
+        return "linked" if task.unstored_since is None else "storing"
+    return task.state
 
 
 def _change(task: Task, after: Task, now: float, kind: str, detail: Detail) -> Change:
@@ -201,25 +203,20 @@ def _back(task: Task) -> Task:
     return replace(unspent(task), state="waiting", provider=None, offering=None, submitted_at=None)
 
 
-def _cause(cause: Cause) -> Detail:
-    shown: Detail = {"kind": cause.kind, "http_status": cause.http_status}
-    return shown | {"reason": cause.reason, "message": cause.message}
-
-
 def _not_sent(task: Task, fact: NotSent, now: float) -> _Step:
-    return _back(task), "not_sent", _cause(fact.cause)
+    return _back(task), "not_sent", cause_detail(fact.cause)
 
 
 def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
     scope, code = REFUSALS.get(fact.cause.kind, ("final", "vendor_rejected"))
     if scope == "later":
-        return _back(task), "rejected", _cause(fact.cause)
+        return _back(task), "rejected", cause_detail(fact.cause)
     after = replace(task, ruled_out=(*task.ruled_out, task.tried))
     if scope == "elsewhere" and after.open_candidates:
-        return _back(after), "rejected", _cause(fact.cause)
+        return _back(after), "rejected", cause_detail(fact.cause)
     if scope == "elsewhere" and fact.is_known:
-        return _back(task), "rejected", _cause(fact.cause)
-    return _ended(unspent(after), now, code, fact.cause.message), "rejected", _cause(fact.cause)
+        return _back(task), "rejected", cause_detail(fact.cause)
+    return _ended(unspent(after), now, code, fact.cause.message), "rejected", cause_detail(fact.cause)
 
 
 def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
@@ -227,12 +224,12 @@ def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
         task, state="submission_unknown", charged=charged_with(task, "unknown"), started_at=now,
         unknown_at=now,
     )
-    return after, "submission_unknown", _cause(fact.cause)
+    return after, "submission_unknown", cause_detail(fact.cause)
 
 
 def _forgotten(task: Task, fact: Forgotten, now: float) -> _Step:
     after = replace(task, state="submission_unknown", unknown_at=now)
-    return after, "submission_unknown", _cause(fact.cause)
+    return after, "submission_unknown", cause_detail(fact.cause)
 
 
 def _polled(task: Task, fact: Polled, now: float) -> _Step:
@@ -246,7 +243,7 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
         case Succeeded(url=str(url)):
             done = replace(
                 noted, state="completed", progress=100, completed_at=now, result_url=url,
-                result_expires_at=now + _link_seconds(fact),
+                result_expires_at=now + link_seconds(fact), unstored_since=now if fact.is_kept else None,
             )
             return done, "completed", {"raw_status": got.raw_status}
         case Failed():
@@ -260,12 +257,6 @@ def _polled(task: Task, fact: Polled, now: float) -> _Step:
         return task, None, {}
     kind = "status_unrecognised" if isinstance(got, Unrecognised) else "vendor_status"
     return noted, kind, {"raw_status": got.raw_status, "progress": noted.progress}
-
-
-def _link_seconds(fact: Polled) -> float:
-    """How long the link lives: as the vendor says, else as its page does."""
-    said = fact.progress.expires_in_seconds if isinstance(fact.progress, Succeeded) else None
-    return fact.link_seconds if said is None else said
 
 
 def _output_missing(task: Task, fact: OutputMissing, now: float) -> _Step:
@@ -352,29 +343,10 @@ _STEPS: Final[Mapping[type[Fact], Callable[..., _Step]]] = {
 
 
 def _late(task: Task, fact: Fact, now: float) -> Change:
-    """A terminal status never changes. A vendor's answer that arrives later still says what was bought."""
-    match fact:
-        case Accepted(submitted=got):
-            given: Detail = {"vendor_task_id": got.vendor_task_id}
-            after = replace(task, **given, ref=got.ref, charged="yes", late_until=now + LATE_SECONDS)
-            kind, detail = "accepted_after_end", given
-        case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:
-            after = unspent(replace(task, charged=charged_with(task, "no")))
-            kind, detail = "refused_after_end", _cause(fact.cause)
-        case Polled(progress=Succeeded(url=str(url))) if task.late_until is not None:
-            expires_at = now + _link_seconds(fact)
-            after = replace(
-                task, charged="yes", late_until=None, late_at=now, late_url=url, late_expires_at=expires_at,
-            )
-            kind, detail = "late_output", {"raw_status": fact.progress.raw_status}
-        case Polled(progress=Failed() as failed) if task.late_until is not None:
-            after = render_failed(replace(task, late_until=None), fact.failed_is_charged)
-            kind, detail = "late_failure", {"raw_status": failed.raw_status, "code": failed.code}
-        case Polled() if task.late_until is not None:
-            return Change(task, task, ())
-        case LateEnded() if task.late_until is not None:
-            after, kind, detail = replace(task, late_until=None), "late_ended", {}
-        case _:
-            raise IllegalTransition(task, fact)
+    """A terminal status never changes. What comes later still says what was bought, and where the file is."""
+    found = learned(task, fact, now)
+    if found is None:
+        raise IllegalTransition(task, fact)
+    after, kind, detail = found
     _check(task, after, fact)
-    return _change(task, after, now, kind, detail)
+    return Change(task, task, ()) if kind is None else _change(task, after, now, kind, detail)

@@ -20,8 +20,12 @@ from gateway.core.facts import (
     Cause,
     DeadlinePassed,
     Fact,
+    File,
+    FileExpired,
     Forgotten,
+    KeepingEnded,
     LateEnded,
+    Lost,
     NotSent,
     OutputMissing,
     Polled,
@@ -29,6 +33,7 @@ from gateway.core.facts import (
     Rejected,
     RerunAllowed,
     ResubmitAllowed,
+    Stored,
     SubmitStarted,
     SubmitUnknown,
     UnknownTimedOut,
@@ -50,6 +55,9 @@ from providers.spec import (
 NOW = 1_800_000_000.0
 ONE, TWO = Candidate("one", "kling-v3.0-pro-t2v"), Candidate("two", "kling-v3.0-std-t2v")
 CAUSE = Cause("timeout", "no answer")
+FILE = File(
+    bytes=1000, sha256="ab" * 32, content_type="video/mp4", stored_at=NOW + 60, expires_at=NOW + 86_460
+)
 
 
 def make_task(task_id: str = "video_1", **fields: object) -> Task:
@@ -105,6 +113,9 @@ _BY_TYPE: dict[object, st.SearchStrategy[object]] = {
     dict[str, str]: st.dictionaries(texts, texts, max_size=3),
     tuple[Candidate, ...]: st.lists(st.builds(Candidate, texts, texts), max_size=3).map(tuple),
     types.NoneType: st.none(),
+    File: st.builds(
+        File, bytes=st.integers(0, 2**53), sha256=texts, content_type=texts, stored_at=times, expires_at=times
+    ),
 }
 
 
@@ -149,7 +160,7 @@ FACTS: dict[type[Fact], st.SearchStrategy[Fact]] = {
     NotSent: st.builds(NotSent, _causes),
     Rejected: st.builds(Rejected, _causes, st.booleans()),
     SubmitUnknown: st.builds(SubmitUnknown, _causes),
-    Polled: st.builds(Polled, _progress, times, _charged),
+    Polled: st.builds(Polled, _progress, times, _charged, st.booleans()),
     OutputMissing: st.just(OutputMissing()),
     Forgotten: st.builds(Forgotten, _causes),
     Cancelled: st.builds(Cancelled, st.booleans()),
@@ -163,5 +174,9 @@ FACTS: dict[type[Fact], st.SearchStrategy[Fact]] = {
         RerunAllowed, _failed, _charged, st.lists(st.sampled_from((ONE, TWO)), max_size=2).map(tuple), _who,
     ),
     LateEnded: st.just(LateEnded()),
+    Stored: st.just(Stored(FILE, "60/video_1-0.mp4")),
+    Lost: st.just(Lost("the link has died")),
+    KeepingEnded: st.just(KeepingEnded()),
+    FileExpired: st.just(FileExpired()),
 }
 facts: st.SearchStrategy[Fact] = st.one_of(list(FACTS.values()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.after_end import LATE_SECONDS
 from gateway.core.facts import (
     Abandoned,
     Accepted,
@@ -27,7 +28,7 @@ from gateway.core.facts import (
     UnknownTimedOut,
 )
 from gateway.core.states import Task
-from gateway.core.tasks import LATE_SECONDS, IllegalTransition, apply
+from gateway.core.tasks import IllegalTransition, apply
 from providers.spec import Charged, Pending, Progress, Succeeded, Unrecognised
 from tests.core.made import CAUSE, FAILED, NOW, ONE, RENDERING, SUBMITTED, TWO, UNKNOWN, life, polled
 

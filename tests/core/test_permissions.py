@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from gateway.core import after_end
 from gateway.core import tasks as module
 from gateway.core.facts import (
     Abandoned,
@@ -236,7 +237,7 @@ def test_a_rule_cannot_lead_where_the_table_does_not(monkeypatch: pytest.MonkeyP
 
 def test_a_terminal_state_stays_whatever_a_rule_says(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = life(*RENDERING, DeadlinePassed())
-    monkeypatch.setattr(module, "render_failed", lambda task, charged: replace(task, state="completed"))
+    monkeypatch.setattr(after_end, "render_failed", lambda task, charged: replace(task, state="completed"))
     with pytest.raises(InvariantViolation, match="a terminal state changes: failed -> completed by Polled"):
         apply(ended, Polled(FAILED, 600, "no"), NOW)
 

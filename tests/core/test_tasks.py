@@ -19,8 +19,11 @@ from gateway.core.facts import (
     Cause,
     DeadlinePassed,
     Fact,
+    FileExpired,
     Forgotten,
+    KeepingEnded,
     LateEnded,
+    Lost,
     NotSent,
     OutputMissing,
     Polled,
@@ -28,6 +31,7 @@ from gateway.core.facts import (
     Rejected,
     RerunAllowed,
     ResubmitAllowed,
+    Stored,
     SubmitStarted,
     SubmitUnknown,
     UnknownTimedOut,
@@ -73,7 +77,8 @@ def test_the_table_is_what_the_docstring_draws() -> None:
 def test_every_state_has_a_status_and_every_kind_of_fact_a_place() -> None:
     assert not {state for state, _ in EDGES} & TERMINAL
     assert {state for state, _ in EDGES} | TERMINAL == set(STATUS_OF)
-    assert {kind for _, kind in EDGES} | {LateEnded} == set(FACTS) == set(Fact.__subclasses__())
+    after_end = {LateEnded, Stored, Lost, KeepingEnded, FileExpired}
+    assert {kind for _, kind in EDGES} | after_end == set(FACTS) == set(Fact.__subclasses__())
 
 
 def test_a_way_back_to_waiting_needs_proof_or_a_permission() -> None:

@@ -1,0 +1,60 @@
+"""Which files are copied out now: a bounded number at once, those first whose links die first.
+
+Not held here: copying (`keeping`), when a try is repeated (`keeping` says not before when).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.core.states import Task
+
+COPIES_MAX: Final = 8  # at once in this process
+
+
+def link_of(task: Task) -> tuple[str, float]:
+    """The vendor's link to the file, be it a late one, and when it dies (Unix seconds)."""
+    if task.late_url is not None:
+        return task.late_url, task.late_expires_at or 0.0
+    return task.result_url or "", task.result_expires_at or 0.0
+
+
+def oldest_unstored_seconds(tasks: Iterable[Task], now: float) -> float:
+    """How long the file that waits longest has waited to be stored, 0 when none does."""
+    since = (task.unstored_since for task in tasks if task.unstored_since is not None)
+    return max(0.0, now - min(since, default=now))
+
+
+class Copies:
+    """The line of files that are due, and those that are being copied."""
+
+    def __init__(self) -> None:
+        self._line: list[tuple[float, str]] = []
+        self._waiting: set[str] = set()
+        self._running: set[str] = set()
+
+    def line_up(self, task: Task) -> None:
+        """A file is due."""
+        if task.id not in self._waiting:
+            self._waiting.add(task.id)
+            heapq.heappush(self._line, (link_of(task)[1], task.id))
+
+    def leave(self, task_id: str) -> None:
+        """A file is not due any more."""
+        self._waiting.discard(task_id)
+
+    def next(self) -> str | None:
+        """Whose turn it is; that one counts as being copied until `ended`."""
+        while self._line and len(self._running) < COPIES_MAX:
+            _, task_id = heapq.heappop(self._line)
+            if task_id in self._waiting:
+                self._waiting.discard(task_id)
+                self._running.add(task_id)
+                return task_id
+        return None
+
+    def ended(self, task_id: str) -> None:
+        """It is being copied no longer."""
+        self._running.discard(task_id)
