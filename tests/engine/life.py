@@ -19,6 +19,7 @@ from gateway.core.lease import Lease
 from gateway.core.states import Event, Task, accepted_event
 from gateway.core.tasks import apply
 from gateway.engine.entering import at_once
+from gateway.engine.keeping import Keeping
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.replica import Identity, follow
@@ -52,6 +53,8 @@ Outcome: TypeAlias = Submitted | VendorError | Exception
 Answer: TypeAlias = Progress | VendorError
 
 CONFIGURATION = """
+[files]
+{files}
 [routing]
 deadline = "1h"
 {routing}
@@ -83,9 +86,9 @@ def done(url: str | None = "https://files.example/v.mp4") -> Succeeded:
 
 
 def configured(**extra: str) -> Settings:
-    """The two providers `one` and `two`, with these lines of TOML for them, and for `routing`."""
+    """The two providers `one` and `two`, with these lines of TOML for them, `files` and `routing`."""
     text = CONFIGURATION
-    for name in ("routing", "one", "two"):
+    for name in ("files", "routing", "one", "two"):
         text = text.replace(f"{{{name}}}", extra.get(name, ""))
     return parse(text, Path(), adapters(), {"KEY": "secret"})
 
@@ -180,7 +183,10 @@ def _video(task: Task, events: tuple[Event, ...]) -> NewVideo:
 class Life:
     """The parts under test, and what a test asks of them."""
 
-    def __init__(self, database: SqliteDatabase, vendors: dict[str, Adapter], extra: dict[str, str]) -> None:
+    def __init__(
+        self, database: SqliteDatabase, vendors: dict[str, Adapter], extra: dict[str, str],
+        keeping: Keeping | None = None,
+    ) -> None:
         self.database, self.store = database, Store(database)
         self.telemetry = Telemetry({})
         self.chance = random.Random(1)
@@ -188,7 +194,7 @@ class Life:
         self.settings = configured(**extra)
         entries = self.settings.providers.values()
         self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in entries])
-        outside = Outside(self.now, self.chance, "replica-1", Lease(self.now))
+        outside = Outside(self.now, self.chance, "replica-1", Lease(self.now), keeping=keeping)
         self.engine = Engine(self.store, self.fleet, self.telemetry, outside, STEPS)
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -290,12 +296,13 @@ class Life:
 
 @asynccontextmanager
 async def life(
-    vendors: dict[str, Adapter] | None = None, database: SqliteDatabase | None = None, **extra: str
+    vendors: dict[str, Adapter] | None = None, database: SqliteDatabase | None = None,
+    keeping: Keeping | None = None, **extra: str,
 ) -> AsyncIterator[Life]:
-    """A running gateway inside; `extra` are lines of TOML for `one`, `two` and `routing`."""
+    """A running gateway inside; `extra` are lines of TOML for `one`, `two`, `files` and `routing`."""
     database = database or blank()
     await database.migrate()
-    made = Life(database, vendors or {}, extra)
+    made = Life(database, vendors or {}, extra, keeping)
     made.start()
     yield made
     await made.engine.stop()

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gateway.core.facts import Cancelled, Candidate
 from gateway.core.render_times import Kind
-from gateway.engine.collect import LinkRefused, Links, open_link
+from gateway.engine.collect import LinkRefused, Links, LinkUnreachable, open_link
 from gateway.engine.provider import NO_JOB, Fleet, make_provider
 from gateway.engine.request import load_request, split_request
 from gateway.engine.turns import ASKING_MAX
@@ -299,14 +299,16 @@ class Redirects(httpx.AsyncBaseTransport):
 
 
 @pytest.mark.parametrize(
-    ("location", "why"),
-    [("http://[::1", "redirects to what is no URL"), ("/again", "redirects more than 3 times"),
-     ("http://169.254.169.254/", "the vendor's link ")],
+    ("location", "why", "error"),
+    [("http://[::1", "redirects to what is no URL", LinkRefused),
+     ("/again", "redirects more than 3 times", LinkRefused),
+     # Where it leads the next time nobody knows.
+     ("http://169.254.169.254/", "redirects to one that leads to a forbidden address", LinkUnreachable)],
 )
-def test_a_link_that_leads_nowhere_is_refused(location: str, why: str) -> None:
+def test_a_link_that_leads_nowhere_is_refused(location: str, why: str, error: type[Exception]) -> None:
     async def main() -> None:
         links = Links(AddressPolicy(), {"public": Redirects(location)})
-        with pytest.raises(LinkRefused, match=why):
+        with pytest.raises(error, match=why):
             await open_link(links, "https://files.example/v.mp4", None)
 
     run_virtual(main())

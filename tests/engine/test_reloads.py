@@ -113,7 +113,7 @@ def test_after_a_restart_what_was_sent_and_has_ended_within_the_minute_counts_ag
     async def main() -> None:
         database, vendor = SqliteDatabase(IN_MEMORY), SwitchedVendor(renders=5)
         extra = {"one": "requests_per_minute = 5"}
-        async with life({"one": vendor}, database, **extra) as first:
+        async with life({"one": vendor}, database, one=extra["one"]) as first:
             for number in range(15):
                 await first.create(f"video_{number}")
             for number in range(5):

@@ -39,6 +39,8 @@ listen = "127.0.0.1:{port}"
 mode = "{auth}"
 [store]
 url = "{store}"
+[files]
+url = "{files}"
 [log]
 format = "json"
 [providers.highway]
@@ -91,13 +93,15 @@ async def _of_its_own() -> AsyncIterator[str]:
 class Lane:
     """The stage. `on_cross` is awaited at each point on the wire; every gateway of it listens on `port`.
 
-    `gateway` is set where it is another one than the starter's; `database` opens an empty store for a life.
+    `gateway` is set where it is another one than the starter's; `database` opens an empty store for a life;
+    `files` is where finished videos are kept, and then a life goes on until they are.
     """
 
     def __init__(self, sandbox: Sandbox, starter: Launcher, port: int) -> None:
         self.sandbox, self.starter, self.port = sandbox, starter, port
         self.proxy: Proxy
         self.gateway: Gateway | None = None
+        self.files = "off"
         self.database: Callable[[], AbstractAsyncContextManager[str]] = _of_its_own
         starter.before_death = self.last_words
         self.on_cross: Callable[[str], Awaitable[None]] = _nothing
@@ -127,7 +131,9 @@ class Lane:
         """A configuration with its store, `more` of it for the provider; the path of that."""
         folder.mkdir()
         config = folder / "reelgate.toml"
-        text = _CONFIGURATION.format(port=self.port, auth=auth, proxy=self.proxy.url, store=store)
+        text = _CONFIGURATION.format(
+            port=self.port, auth=auth, proxy=self.proxy.url, store=store, files=self.files
+        )
         config.write_text(text + more, "utf-8")
         return config
 
@@ -195,7 +201,7 @@ class Lane:
             answer = await self.client.get(f"/v1/videos/{video_id}", params={"wait": _WAIT_SECONDS})
             assert answer.status_code == 200, answer.text
             video: Json = answer.json()
-            if video["status"] in TERMINAL:
+            if video["status"] in TERMINAL and video["stage"] != "storing":
                 return video
 
     async def read(self, path: str) -> list[Json]:

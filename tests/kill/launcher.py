@@ -39,6 +39,7 @@ _NAMES: Final[Mapping[str, str | None]] = {
     "create table if not exists schema_version": "schema",
     "insert into schema_version": "migration",
     "update videos set replica": "claim",
+    "insert into file_removals": "file_intended",
     "insert into events": None,
 }
 # Of the parameters of that statement, from 1: the type of the last event, and those before it (JSON).
