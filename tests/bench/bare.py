@@ -1,7 +1,8 @@
 """The floor: the same framework and server with handlers that do nothing. Reelgate's own part comes on top.
 
-Held here: accept (Struct in and out, 202), read (a Struct of a video's size), and how the server is started,
-as `gateway.app` starts it. Not held here: a vendor (`calling`). No key, no log line, no metric, no database.
+Held here: accept (Struct in and out, 202), read (a Struct of a video's size), wait (for an event that all
+wait for, at most as long as asked), and how the server is started, as `gateway.app` starts it.
+Not held here: a vendor (`calling`). No key, no log line, no metric, no database.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -56,6 +58,7 @@ ORDER: Final = Create(
     prompt="A red fox crosses a snowy field at dawn", model="kling-v3", resolution="720p",
     aspect_ratio="16:9", duration=5, audio=False,
 )
+_released: Final = asyncio.Event()
 _TEXTS: Final = {f"a_field_of_it_{number}": "a value of that field" for number in range(12)}
 
 
@@ -76,6 +79,21 @@ async def read(video_id: str) -> Shown:
     return Shown(video_id, ORDER, _TEXTS)
 
 
+@get("/v1/videos/{video_id:str}/held")
+async def hold(video_id: str, wait: int = 0) -> Shown:
+    """Answer when `release` was asked for, or after `wait` seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await _released.wait()
+    return Shown(video_id, ORDER, _TEXTS)
+
+
+@get("/release")
+async def release() -> None:
+    """Let all who are held go."""
+    _released.set()
+
+
 def accepted(order: Create) -> Accepted:
     """The answer to `order`, under a new id."""
     return Accepted(uuid.uuid4().hex, "video", order.model, "queued", order.prompt, str(order.duration))
@@ -92,4 +110,4 @@ async def serve(port: int, handlers: Sequence[HTTPRouteHandler]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), (ready, accept, read)))
+    asyncio.run(serve(int(sys.argv[1]), (ready, accept, read, hold, release)))

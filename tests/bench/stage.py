@@ -43,6 +43,9 @@ listen = "{host}:{port}"
 [store]
 url = "{store}"
 
+[files]
+url = "off"
+
 [providers.{provider}]
 adapter = "highwayapi"
 base_url = "http://{host}:{vendor}"

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tests.bench import detection
+from tests.bench import detection, waiting
 from tests.bench.cases import (
     BUDGET,
     BYTES,
@@ -69,7 +69,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def _targets() -> list[Target]:
-    return [*_CREATES, *_READS, *_CROWD, *_POLLS, *_detection(), *_RESTART, *_lists(), *_MEMORY]
+    return [*_CREATES, *_READS, *_CROWD, *_POLLS, *_detection(), *_RESTART, *_lists(), *_MEMORY, *_WAITING]
 
 
 def _ratio(group: str, text: str, value: Term, over: Term, bound: str) -> Target:
@@ -130,6 +130,12 @@ _POLLS: Final = (
 _RESTART: Final = (
     _plain("restart", "restart to the first poll, s, with 10,000 in flight",
            Term("restart with 10,000 in flight", FIRST_POLL), "6 <= 1"),
+)
+_WAITING: Final = (
+    _ratio("fanout", "bytes of a long poll / of a bare Litestar one (delivery)", Term(waiting.POLLED, BYTES),
+           Term(waiting.FLOOR, BYTES), "5 <= 1.5"),
+    _ratio("fanout", "bytes of an event stream / of a bare Litestar long poll (delivery)",
+           Term(waiting.STREAMED, BYTES), Term(waiting.FLOOR, BYTES), "5 <= 1.5"),
 )
 _MEMORY: Final = (
     _plain("starts", "idle, MiB", Term("reelgate", MEMORY), "7 <= 110", is_worst=True),

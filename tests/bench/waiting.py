@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -31,16 +31,24 @@ from tests.bench.cases import (
     Sample,
     quantile,
 )
+from tests.bench.holding import Held, hold
 from tests.bench.load import Load, drive
 from tests.bench.openloop import Outcome, keep_in_flight
-from tests.bench.processes import await_true, settled
+from tests.bench.processes import Server, await_true, settled
 from tests.bench.stage import BODY, NEVER_POLLED, Gateway, Seen, Stage
 from tests.bench.streams import download
-from tests.bench.wire import request
+from tests.bench.wire import exchange, request
 
 _WAITERS: Final = 5_000
+FLOOR: Final = "5,000 waiters, bare"
+POLLED: Final = "5,000 waiters on 5,000 videos"
+STREAMED: Final = "5,000 event streams of 5,000 videos"
+# What is asked for, what comes at once, and whether the answer is a stream.
+_POLLED: Final = ("/v1/videos/{}?wait=60", b"", False)
+_STREAMED: Final = ("/v1/videos/{}/events", b"accepted_by_vendor", True)
 _EVERY_SECOND: Final = ('poll_min = "1s"', 'poll_max = "1s"')
 _SELDOM: Final = ('poll_min = "10s"', 'poll_max = "10s"')  # of thousands: else they are all that it does
+_UNKEPT: Final = ("[files]", 'url = "off"')  # the end of a render is the end
 _RESTING_SHARE: Final = 0.5  # of its core: what the polls of those that wait cost is less
 _IN_FLIGHT: Final = 1_000
 _VENDOR_SECONDS: Final = 0.2
@@ -53,44 +61,57 @@ class _Listed(msgspec.Struct, frozen=True):
 
 
 def fanning_out(stage: Stage) -> list[Case]:
-    """Long polls that wait for an end: of one video all of them, and of a video each."""
+    """Callers that wait for an end, of one video all of them and of a video each, beside a bare floor."""
     waiters = stage.sized(_WAITERS, 50)
+    one = partial(_fan_out, stage, waiters, 1, _EVERY_SECOND)
+    each = partial(_fan_out, stage, waiters, waiters, _SELDOM)
     return [
-        Case("5,000 waiters on one video", partial(_fan_out, stage, waiters, 1, _EVERY_SECOND)),
-        Case("5,000 waiters on 5,000 videos", partial(_fan_out, stage, waiters, waiters, _SELDOM)),
+        Case(FLOOR, partial(_bare_waiters, stage, waiters)),
+        Case("5,000 waiters on one video", partial(one, _POLLED)),
+        Case(POLLED, partial(each, _POLLED)),
+        Case("5,000 event streams of one video", partial(one, _STREAMED)),
+        Case(STREAMED, partial(each, _STREAMED)),
     ]
 
 
-def _fan_out(stage: Stage, waiters: int, videos: int, limits: tuple[str, ...]) -> Sample:
+def _bare_waiters(stage: Stage, waiters: int) -> Sample:
+    with ExitStack() as stack:
+        server = stage.floor("bare", stack=stack)
+        ask = request("GET", "/v1/videos/video_0/held?wait=60", {"Authorization": "Bearer bench"})
+        return _held(server, Held(requests=[ask] * waiters), lambda: exchange(server.port, "GET", "/release"))
+
+
+def _fan_out(
+    stage: Stage, waiters: int, videos: int, limits: tuple[str, ...], way: tuple[str, bytes, bool]
+) -> Sample:
+    path, begins, is_stream = way
     with ExitStack() as stack:
         here = stage.inner(stack, "waiters")
         vendor = here.vendor()
-        gateway = here.gateway("waited-for", vendor, *limits)
+        gateway = here.gateway("waited-for", vendor, *limits, *_UNKEPT)
         server = here.serve(gateway)
         ids = _rendering(gateway, videos)
-        polls = [request("GET", f"/v1/videos/{video}?wait=60", gateway.headers) for video in ids]
-        load = Load(requests=polls, connections=waiters, count=waiters, status=200)
-        before_mib = server.memory_mib()
-        marks: list[float] = []
+        asks = [request("GET", path.format(video), gateway.headers) for video in ids]
+        held = Held(requests=(asks * waiters)[:waiters], begins=begins, is_stream=is_stream)
+        return _held(server, held, lambda: vendor.say("finish"))
 
-        async def wait_and_finish() -> tuple[list[float], float]:
-            connected = asyncio.Event()
-            waiting = asyncio.create_task(drive(gateway.port, load, connected.set))
-            await connected.wait()
-            await asyncio.to_thread(settled, server, _RESTING_SHARE)
-            marks.extend((server.memory_mib(), server.cpu_seconds()))
-            began = time.perf_counter()
-            await asyncio.to_thread(vendor.say, "finish")
-            return await waiting, time.perf_counter() - began
 
-        seconds, ended = asyncio.run(wait_and_finish())
-        waiting_mib, cpu_before = marks
-        used = server.cpu_seconds() - cpu_before
-        return {
-            "last answer after s": ended, "first to last answer s": max(seconds) - min(seconds),
-            CPU: used / waiters * 1e6, BYTES: (waiting_mib - before_mib) * 2**20 / waiters,
-            PEAK: server.peak_mib(),
-        }
+def _held(server: Server, held: Held, finish: Callable[[], object]) -> Sample:
+    waiters, before_mib = len(held.requests), server.memory_mib()
+    marks: list[float] = []
+
+    def mark() -> None:
+        settled(server, _RESTING_SHARE)
+        marks.extend((server.memory_mib(), server.cpu_seconds(), time.perf_counter()))
+
+    ended_at = asyncio.run(hold(server.port, held, mark, finish))
+    waiting_mib, cpu_before, began = marks
+    used = server.cpu_seconds() - cpu_before
+    return {
+        "last answer after s": max(ended_at) - began, "first to last answer s": max(ended_at) - min(ended_at),
+        CPU: used / waiters * 1e6, BYTES: (waiting_mib - before_mib) * 2**20 / waiters,
+        PEAK: server.peak_mib(),
+    }
 
 
 def _rendering(gateway: Gateway, count: int) -> list[str]:
@@ -171,10 +192,11 @@ def streaming(stage: Stage) -> list[Case]:
 
 FANOUT: Final = Group(
     name="fanout", title="Long polls", open=fanning_out, rounds=2, is_warmed=False,
-    note="""Callers with `?wait=60`, each on a connection of its own; when the gateway is at rest the
-vendor finishes everything. Last answer: from then on, the time to the next poll (1 s; of 5,000 videos 10
-s) included. CPU: from then to the last answer, by caller, the polls and the commits included. Bytes:
-resident memory that a waiting caller adds.""",
+    note="""Callers with `?wait=60` or an event stream, each on a connection of its own; when the gateway is
+at rest the vendor finishes everything. Bare: a Litestar handler that waits for an event, which is then set.
+Last answer: from then on, the time to the next poll (1 s; of 5,000 videos 10 s) included. CPU: from then to
+the last answer, by caller, the polls and the commits included. Bytes: resident memory that a waiting caller
+adds.""",
 )
 CROWD: Final = Group(
     name="crowd", title="Many creates at a slow vendor", open=crowding, rounds=3,
