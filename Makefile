@@ -6,14 +6,14 @@ export UV_PYTHON := $(BIN)/python
 export UV_NO_PROGRESS := 1
 
 # program:package of what the tests use from Debian; where one is absent, its tests are skipped by name.
-TOOLS := prometheus:prometheus promtool:prometheus curl:curl
+TOOLS := prometheus:prometheus promtool:prometheus curl:curl node:nodejs npm:npm
 APT := apt-get install --no-install-recommends
 
 MUTANTS := .venv/mutants
 # Of a hundred mutants so many must be noticed.
 MUTATION_SCORE := 80
 
-.PHONY: help setup demo test tools lint simulate planted crash-points kills zombies replicas restarts soak mutants bench bench-peers overload openapi lock
+.PHONY: help setup demo test tools lint clients simulate planted crash-points kills zombies replicas restarts soak mutants bench bench-peers overload openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -94,6 +94,11 @@ mutants: .venv/.dev  ## change core/tasks and core/routing in every way, and lis
 
 bench: .venv/.dev  ## measure all groups, or CASES="create read", next to bare handlers in the same run
 	@$(BIN)/python -m tests.bench $(CASES)
+
+clients: .venv/.dev  ## install the newest LiteLLM into .venv/litellm, and live a video's life by every client that is there
+	@[ -x .venv/litellm/bin/python ] || $(BIN)/uv venv --quiet --python $(BIN)/python .venv/litellm
+	@$(UV) install --quiet --upgrade --python .venv/litellm/bin/python litellm
+	@$(BIN)/pytest tests/clients -rs
 
 bench-peers: .venv/.dev  ## install the newest LiteLLM proxy into .venv/peers and measure it beside ours
 	@$(BIN)/python -m tests.bench peers

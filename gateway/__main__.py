@@ -197,13 +197,17 @@ def check(file: Path, as_json: bool) -> None:
         "files": str(settings.files.url.path or settings.files.url.bucket or settings.files.url.kind),
         "default_model": settings.default_model,
     }
+    with _plainly():
+        from gateway.upkeep import files_trouble  # noqa: PLC0415
+
+        trouble = files_trouble(settings)
     on = {
         entry.name: {"adapter": entry.adapter.name, "base_url": entry.base_url,
                      "offerings": [offering.slug for offering in entry.offerings]}
         for entry in settings.providers.values()
     }  # fmt: skip
     if as_json:
-        print_json({"ok": True, "problems": [], **facts, "providers": on})
+        print_json({"ok": True, "problems": [], **facts, "files_trouble": trouble, "providers": on})
         return
     providers = {
         f"providers.{name}": f"{entry['adapter']} at {entry['base_url']}: {', '.join(entry['offerings'])}"
@@ -212,6 +216,8 @@ def check(file: Path, as_json: bool) -> None:
     width = max(map(len, [*facts, *providers])) + 2
     for name, value in (facts | providers).items():
         click.echo(f"{name:<{width}}{value}")
+    if trouble is not None:
+        click.echo(f"Warning: finished videos cannot be stored from here: {trouble}", err=True)
     click.echo(f"{file} is fine.", err=True)
 
 

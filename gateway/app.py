@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,13 +19,16 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.assembly import Parts, Wires, assembled, make_providers
+from gateway.engine.callbacks import Callbacks
+from gateway.engine.expiry import sweep_uploads
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from gateway.engine.replica import ReplicaRole
+from gateway.engine.webhooks import post
+from gateway.engine.webhooks_outbox import Outbox, Terms
 from gateway.listening import free, listening, server, settle_memory
 from gateway.logs import configure_logging, write_lines
 from gateway.settings import Settings, SettingsError, load
-from gateway.telemetry import Telemetry
 from providers import adapters
 
 if TYPE_CHECKING:
@@ -51,24 +55,42 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
         # Half of what a process costs to start, while what earlier ones left is followed already.
         await asyncio.to_thread(import_module, "gateway.api.application")
         gateway = _gateway_over(parts, settings)
-        looking = asyncio.create_task(gateway.waiters.look())
+        looking = [asyncio.create_task(look()) for look in (gateway.waiters.look, gateway.hub.look)]
+        failed = partial(gateway.telemetry.storage_failed, "uploads")
+        sweeping = asyncio.create_task(sweep_uploads(gateway.store.uploads, gateway.now, failed))
+        telling = [] if role == "api" else [asyncio.create_task(_outbox_over(parts, settings).run())]
         try:
             yield Running(gateway, parts)
         finally:
-            looking.cancel()
+            for one in looking:
+                one.cancel()
+            sweeping.cancel()
+            for one in telling:
+                one.cancel()
+                await asyncio.wait([one])
 
 
 def _gateway_over(parts: Parts, settings: Settings) -> Gateway:
     from gateway.api.auth import Door  # noqa: PLC0415 - see `running`
     from gateway.api.gateway import Gateway  # noqa: PLC0415
+    from gateway.api.hub import Hub  # noqa: PLC0415
     from gateway.api.waiting import Waiters  # noqa: PLC0415
 
-    engine = parts.engine
+    engine, hub = parts.engine, Hub(parts.store)
     return Gateway(
-        store=parts.store, engine=engine, fleet=parts.fleet, telemetry=parts.telemetry,
-        waiters=Waiters(parts.store), links=parts.wires.links, now=engine.now,
+        hub=hub, store=parts.store, engine=engine, fleet=parts.fleet, telemetry=parts.telemetry,
+        waiters=Waiters(parts.store, hub.release), links=parts.wires.links, hooks=parts.wires.hooks,
+        callbacks=Callbacks(engine), now=engine.now,
         door=Door(parts.store, time.monotonic, is_open=settings.auth.mode == "off"),
     )
+
+
+def _outbox_over(parts: Parts, settings: Settings) -> Outbox:
+    from gateway.api.messages import body_of  # noqa: PLC0415 - see `running`
+
+    hooks = parts.wires.hooks
+    terms = Terms(secrets=hooks.secrets, kept_seconds=settings.files.records_retention)
+    return Outbox(parts.engine, partial(post, hooks.links), body_of, terms)
 
 
 def run(settings_path: Path, role: ReplicaRole = "all") -> int:
@@ -106,7 +128,7 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
         await listening(listen)
         settle_memory()
         gateway.is_ready = True
-        _say_what_waits(gateway.telemetry, settings)
+        looked = asyncio.create_task(_say_if_files_fail(gateway))
         gateway.telemetry.log.info("ready", listen=str(listen), providers=len(settings.providers))
         stopped = asyncio.create_task(stopping.wait())
         lasting = [*serving, found.parts.following]
@@ -114,17 +136,16 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
         for task in lasting:
             if task.done():
                 task.result()  # what ended by itself says why
+        looked.cancel()
         await _drain(gateway, servers, serving)
     return 0
 
 
-def _say_what_waits(telemetry: Telemetry, settings: Settings) -> None:
-    """What the contract's configuration has and this version does not do yet: never accepted in silence."""
-    if settings.files.url.kind != "off":
-        effect = "videos stream from the vendor's link while it lives"
-        telemetry.log.warning("files_are_not_kept_yet", effect=effect)
-    if settings.webhooks.secrets:
-        telemetry.log.warning("webhooks_are_not_sent_yet", effect="a request with a webhook_url is refused")
+async def _say_if_files_fail(gateway: Gateway) -> None:
+    """Tell an operator at once of what would otherwise be noticed when the first video is done."""
+    keeping = gateway.engine.keeping
+    if keeping is not None and (why := await keeping.store.trouble()) is not None:
+        gateway.telemetry.log.error("files_cannot_be_stored", error=why)
 
 
 async def _drain(gateway: Gateway, servers: list[Server], serving: list[asyncio.Task[None]]) -> None:

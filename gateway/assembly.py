@@ -20,14 +20,19 @@ import msgspec
 
 from gateway import __version__
 from gateway.core.lease import Lease
+from gateway.engine.callbacks import introduce
 from gateway.engine.collect import Links
+from gateway.engine.copies import oldest_unstored_seconds
+from gateway.engine.keeping import Keeping
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.replica import Identity, ReplicaRole, follow
 from gateway.engine.steps import STEPS
 from gateway.engine.watch import Outside
+from gateway.engine.webhooks import Hooks
 from gateway.settings import ProviderSettings, Settings
 from gateway.storage.db import Database, StorageError
+from gateway.storage.files import FileStore, LocalFiles
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
@@ -58,6 +63,8 @@ class Wires:
         guards = {reach: None if proxy else guard(policy, reach) for reach in _REACHES}
         files = {reach: make(fresh=True, guard=guards[reach]) for reach in _REACHES}
         self.links = Links(policy, files)
+        secrets = tuple(secret.reveal() for secret in settings.webhooks.secrets)
+        self.hooks = Hooks(Links(AddressPolicy(egress.networks), files), secrets)
         self._all = (self.fresh, self.pooled, *files.values())
 
     def allow(self, settings: Settings) -> None:
@@ -77,7 +84,10 @@ def _policy(settings: Settings) -> AddressPolicy:
 
 def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
     """The configured providers, each with its own door; a known one keeps its gate."""
-    return [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
+    made = [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
+    for provider in made:
+        introduce(provider.adapter, provider.settings, settings.server.public_url)
+    return made
 
 
 def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> Provider:
@@ -104,6 +114,23 @@ def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Data
 
     dsn = "" if url.dsn is None else url.dsn.reveal()
     return PostgresDatabase(dsn, statement_cache_size=settings.store.statement_cache_size)
+
+
+def open_files(settings: Settings) -> FileStore | None:
+    """Where finished videos are kept; None: nowhere."""
+    files = settings.files
+    if files.url.path is not None:
+        return LocalFiles(files.url.path)
+    if files.url.kind == "off":
+        return None
+    from gateway.storage.files_s3 import Bucket, S3Files  # noqa: PLC0415 - 0.1 s, for who needs it
+
+    secret = files.secret_access_key
+    return S3Files(Bucket(
+        name=files.url.bucket, prefix=files.url.prefix, endpoint=files.endpoint, region=files.region,
+        access_key_id=None if files.access_key_id is None else files.access_key_id.reveal(),
+        secret_access_key=None if secret is None else secret.reveal(),
+    ))
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -156,9 +183,15 @@ async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncItera
         await database.migrate()
         store, fleet, identity = Store(database), Fleet(chance), identity_of(settings, role)
         fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
-        outside = Outside(SteadyClock(), chance, identity.new_name(), lease, follows=role != "api")
+        files = open_files(settings)
+        keeping = None if files is None else Keeping(files, wires.links, settings.files.retention)
+        clock, name = SteadyClock(), identity.new_name()
+        outside = Outside(clock, chance, name, lease, follows=role != "api", keeping=keeping)
         engine = Engine(store, fleet, telemetry, outside, STEPS)
-        telemetry.ages(engine.oldest_unfinished_seconds)
+        telemetry.ages(
+            engine.oldest_unfinished_seconds,
+            lambda: oldest_unstored_seconds(engine.tasks.values(), engine.now()),
+        )
         telemetry.videos_are(await store.counts())
         following = asyncio.create_task(follow(engine, identity))
         try:
@@ -166,6 +199,8 @@ async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncItera
         finally:
             following.cancel()
             await asyncio.wait([following])
+            if files is not None:
+                await files.close()
     finally:
         await wires.close()
         await database.close()

@@ -69,11 +69,20 @@ class Store(Struct, frozen=True, kw_only=True):
 
 
 class Files(Struct, frozen=True, kw_only=True):
-    """Where finished videos go, and for how long files and records are kept (10 ms to 3650 days)."""
+    """Where finished videos go, and for how long files and records are kept (10 ms to 3650 days).
+
+    The others count for s3:// only. `redirect`: callers get a file from the bucket itself, by a signed URL.
+    What is absent of the last four comes from the environment (AWS_ENDPOINT_URL, AWS_REGION, ...).
+    """
 
     url: Annotated[FilesUrl, read.files_url, "file:videos"]
     retention: Annotated[float, read.duration("10ms", "3650d")] = 30 * 86400.0
     records_retention: Annotated[float, read.duration("10ms", "3650d")] = 90 * 86400.0
+    redirect: bool = False
+    endpoint: Annotated[str, read.http_url] | None = None
+    region: Annotated[str, Meta(pattern="^[a-z0-9-]{1,64}$")] | None = None
+    access_key_id: Annotated[Secret, read.header_secret] | None = None
+    secret_access_key: Annotated[Secret, read.header_secret] | None = None
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -142,7 +151,7 @@ class ProviderSettings(Struct, frozen=True, kw_only=True):
 class Webhooks(Struct, frozen=True, kw_only=True):
     """What signs deliveries to a request's own `webhook_url`: all of them, for a rotation."""
 
-    secrets: tuple[Annotated[Secret, read.secret], ...] = ()
+    secrets: tuple[Annotated[Secret, read.webhook_secret], ...] = ()
 
 
 class Egress(Struct, frozen=True, kw_only=True):
@@ -305,6 +314,7 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
     is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
     if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):
         reading.wrong("store.statement_cache_size", "is for postgresql:// only")
+    _check_files(reading, settings.files)
     if settings.providers == {}:
         reading.wrong("providers", "no provider is configured; begin with a table [providers.NAME]")
     if not all_known(settings.providers):
@@ -319,6 +329,15 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
         if models and settings.default_model not in models:
             hint = f"no offering that is on serves it: {unknown('model', settings.default_model, models)}"
             reading.wrong("default_model", hint)
+
+
+def _check_files(reading: _Pass, files: Files) -> None:
+    """What only a bucket can do, and its two keys."""
+    if all_known(files.url, files.redirect) and files.redirect and files.url.kind != "s3":
+        reading.wrong("files.redirect", "is for s3:// only: nobody can be sent to a folder")
+    keys = files.access_key_id, files.secret_access_key
+    if all_known(*keys) and (keys[0] is None) != (keys[1] is None):
+        reading.wrong("files.access_key_id", "and files.secret_access_key need each other")
 
 
 def _check_plain_http(reading: _Pass, base_url: str, egress: Egress, path: str) -> None:

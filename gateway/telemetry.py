@@ -21,6 +21,8 @@ RESULTS: Final = ("accepted", "rejected", "not_sent", "unknown")
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
 PROVIDER_STATES: Final = ("healthy", "degraded", "open", "paused", "draining")
 OUTCOMES: Final = ("completed", "failed", "cancelled")
+WEBHOOKS: Final = ("delivered", "retried", "failed", "disabled")  # what became of a webhook after a try
+COPIES: Final = ("stored", "retried", "lost")  # what became of a try to store a file
 POLLS: Final = ("pending", "succeeded", "failed", "unrecognised", "error")
 # What a vendor call came to, as the vendors' door counts it.
 CALLS: Final = ("2xx", "3xx", "4xx", "5xx", "not_sent", "timeout", "broken", "junk", "cancelled", "crashed")
@@ -33,7 +35,7 @@ _ALARMS: Final = frozenset({"open", "paused"})  # states of a provider that some
 _UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
 _WARNINGS: Final = frozenset({
     "submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised", "resubmit_allowed",
-    "rerun_allowed", "abandoned",
+    "rerun_allowed", "abandoned", "lost",
 })
 _BOUGHT: Final = frozenset({"accepted_by_vendor", "adopted", "accepted_after_end"})
 
@@ -117,6 +119,8 @@ class Telemetry:
         self._states: dict[str, str] = {}
         self._define()
         self._define_unlabelled()
+        self._define_webhooks()
+        self._define_files()
         for provider, models in providers.items():
             self.add_provider(provider, models)
 
@@ -171,6 +175,35 @@ class Telemetry:
         self.http("unmatched", "GET", "404")
         for status in STATUSES:
             self.videos(status)
+
+    def _define_files(self) -> None:
+        self.file_copies = _series(
+            partial(Counter, registry=self.registry),
+            "reelgate_file_copies", "Tries to store a finished video, by what came of them.", ("result",)
+        )
+        for result in COPIES:
+            self.file_copies(result)
+        self.stored_bytes = Counter(
+            "reelgate_files_stored_bytes", "Bytes of videos that were stored.", registry=self.registry
+        )
+        self.unstored_oldest = Gauge(
+            "reelgate_file_unstored_oldest_seconds",
+            "How long the finished video that waits longest has waited to be stored, 0 when none does.",
+            registry=self.registry,
+        )
+
+    def _define_webhooks(self) -> None:
+        self.webhook_deliveries = _series(
+            partial(Counter, registry=self.registry),
+            "reelgate_webhook_deliveries", "Tries to deliver a webhook, by what followed.", ("result",)
+        )
+        for result in WEBHOOKS:
+            self.webhook_deliveries(result)
+        self.webhook_oldest_pending = Gauge(
+            "reelgate_webhook_oldest_pending_seconds",
+            "Age of the oldest event that somebody is still to be told of, 0 when there is none.",
+            registry=self.registry,
+        )
 
     def _define_unlabelled(self) -> None:
         self.poll_lag = Histogram(
@@ -323,14 +356,41 @@ class Telemetry:
         """The database did not take a save; it is tried until it does."""
         self.log.error("storage_failed", video_id=video_id, error=str(error))
 
+    def file_stored(self, length_bytes: int) -> None:
+        """A video's file is stored."""
+        self.stored_bytes.inc(length_bytes)
+        self.file_copies("stored").inc()
+
+    def file_store_failed(self, video_id: str, error: Exception) -> None:
+        """A file could not be stored, or removed; it is tried again."""
+        self.file_copies("retried").inc()
+        self.log.warning("file_not_stored", video_id=video_id, error=str(error))
+
+    def file_lost(self) -> None:
+        """A video's file could not be stored before its link died."""
+        self.file_copies("lost").inc()
+
+    def webhook_sent(
+        self, result: str, message_id: str, kind: str, status: int | None, error: str | None
+    ) -> None:
+        """A try to deliver a webhook was made; `result` is one of WEBHOOKS."""
+        self.webhook_deliveries(result).inc()
+        write = self.log.warning if result in ("failed", "disabled") else self.log.info
+        write("webhook_sent", message_id=message_id, type=kind, result=result, status=status, cause=error)
+
+    def webhook_oldest(self, age_seconds: float) -> None:
+        """How old the oldest event is that somebody is still to be told of."""
+        self.webhook_oldest_pending.set(age_seconds)
+
     def violated(self, video_id: str, message: str) -> None:
         """An invariant would have been broken."""
         self.violations.inc()
         self.log.error("invariant_violation", video_id=video_id, message=message)
 
-    def ages(self, oldest_unfinished_seconds: Callable[[], float]) -> None:
-        """Have the age of the oldest unfinished video computed at each scrape."""
-        self.oldest_unfinished.set_function(oldest_unfinished_seconds)
+    def ages(self, unfinished_seconds: Callable[[], float], unstored_seconds: Callable[[], float]) -> None:
+        """Have the ages of the oldest unfinished and unstored videos computed at each scrape."""
+        self.oldest_unfinished.set_function(unfinished_seconds)
+        self.unstored_oldest.set_function(unstored_seconds)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

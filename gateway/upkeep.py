@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.api.auth import Role, make_key
-from gateway.assembly import open_database
+from gateway.assembly import open_database, open_files
 from gateway.settings import Settings, load
 from gateway.storage import checking
 from gateway.storage.copying import Copied, copy
@@ -38,6 +38,16 @@ def create_key(settings_path: Path, name: str, role: Role) -> dict[str, str | fl
 
     _with_store(settings_path, store_it)
     return {"id": row.id, "name": row.name, "role": row.role, "key": key, "created_at": int(row.created_at)}
+
+
+def files_trouble(settings: Settings) -> str | None:
+    """Why finished videos cannot be stored, in a sentence, by trying; None: they can, or need not be."""
+    files = open_files(settings)
+
+    async def find() -> str | None:
+        return None if files is None else await files.trouble()
+
+    return asyncio.run(find())
 
 
 def migrate(settings_path: Path) -> int:

@@ -13,6 +13,7 @@ import ipaddress
 import json
 import re
 import ssl
+from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -232,6 +233,19 @@ def header_secret(source: Source, raw: object) -> Secret:
     if not _PRINTABLE.fullmatch(found.reveal()):
         raise ReadError("holds a space, a line break or another character that cannot be in a key")
     return found
+
+
+def webhook_secret(source: Source, raw: object) -> Secret:
+    """A secret that signs webhooks, in the form of Standard Webhooks: `whsec_` and base64, padded or not."""
+    found = secret(source, raw)
+    code = found.reveal().strip().removeprefix("whsec_")
+    try:
+        key = b64decode(code + "=" * (-len(code) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key or not found.reveal().startswith("whsec_"):
+        raise ReadError('expected "whsec_" and base64, such as what `openssl rand -base64 24` prints')
+    return Secret(found.reveal().strip())
 
 
 def network_or_host(_source: Source, raw: object) -> Network | str:

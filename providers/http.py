@@ -234,7 +234,7 @@ class VendorHTTP:
             if len(body) > most:
                 raise _Junk(f"the answer is larger than {most} bytes")
         later = response.headers.get("Retry-After")
-        hint = None if later is None else _retry_after_seconds(later, self._clocks.wall())
+        hint = None if later is None else retry_after_seconds(later, self._clocks.wall())
         return Reply(response.status_code, bytes(body), hint)
 
 
@@ -369,7 +369,7 @@ def _word(value: object) -> str | None:
     return str(value) if number else None
 
 
-def _retry_after_seconds(value: str, now: float) -> float | None:
+def retry_after_seconds(value: str, now: float) -> float | None:
     """RFC 9110 10.2.3, tolerant: seconds (also signed, also 1.5) or a date; the past is 0, garbage None."""
     text = value.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,12}(\.[0-9]{1,9})?", text):

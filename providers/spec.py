@@ -335,6 +335,19 @@ class FindsSubmission(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesCallbacks(Protocol):
+    """Optional: the vendor calls back when something happened to a job: a reason to poll, and no more."""
+
+    def call_back_at(self, url: str) -> None:
+        """What to give the vendor with every job from now on. Said once; it is a secret, for no log."""
+        ...
+
+    def read_callback(self, headers: Mapping[str, str], body: bytes) -> str | None:
+        """The job's id, None: none, or forged. Header names are in small letters. Raises nothing."""
+        ...
+
+
 class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter as the register lists it. `base_url` None means that the configuration must name one.
 

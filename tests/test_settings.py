@@ -24,9 +24,9 @@ from providers.spec import Adapter, AdapterInfo, Offering, VendorDoor
 
 EXAMPLE = Path(__file__).parents[1] / "deploy/config.example.toml"
 FOLDER = Path("/etc/reelgate")
-CANARY = "sk-canary-3f9a"
+CANARY, HOOK = "sk-canary-3f9a", "whsec_c2stY2FuYXJ5LTNmOWE="
 ENVIRON = {"KEY": CANARY, "EMPTY": "", "TWO_LINES": f"{CANARY}\nx", "DSN": f"postgresql://u:{CANARY}@db/reel",
-           "PROXY": f"http://u:{CANARY}@proxy:3128", "BAD_PROXY": f"ftp://{CANARY}"}
+           "PROXY": f"http://u:{CANARY}@proxy:3128", "BAD_PROXY": f"ftp://{CANARY}", "HOOK": HOOK}
 
 
 def never(_door: VendorDoor) -> Adapter:
@@ -161,7 +161,7 @@ MISTAKES_ELSEWHERE = [
     (ONE + 'offerings = ["old-v1"]', "default_model", "no offering that is on serves it"),
     (TWO, "providers.a.adapter", 'did you mean "alpha"?'),
     (ONE + '[webhooks]\nsecrets = { env = "KEY" }', "webhooks.secrets", "expected a list"),
-    (ONE + '[webhooks]\nsecrets = [{ env = "EMPTY" }]', "webhooks.secrets[0]", "variable EMPTY is empty"),
+    (ONE + '[webhooks]\nsecrets = [{ env = "KEY" }]', "webhooks.secrets[0]", 'expected "whsec_" and base64'),
     (ONE + '[log]\nlevel = "INFO"', "log.level", 'did you mean "info"?'),
     (ONE + '[server]\nmanagement = "127.0.0.1:8080"', "server.management", "another address"),
     (ONE + '[egress]\nallow = ["10.0.0.0/33"]', "egress.allow[0]", "expected a network"),
@@ -262,12 +262,12 @@ def test_authentication_is_off_on_loopback_only(text: str, loopback: bool) -> No
 
 def test_secrets_come_from_variables_and_files(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-a-file\r\n")
-    (tmp_path / "hook").write_text("two\n\n")
+    (tmp_path / "hook").write_text("whsec_dHdv\n")
     text = ONE.replace('env = "KEY"', 'file = "key"')
-    text += '[webhooks]\nsecrets = [{ env = "KEY" }, { file = "hook" }]'
+    text += '[webhooks]\nsecrets = [{ env = "HOOK" }, { file = "hook" }]'
     read = settings.parse(text, tmp_path, ADAPTERS, ENVIRON)
     assert read.providers["a"].api_key.reveal() == "from-a-file"
-    assert [secret.reveal() for secret in read.webhooks.secrets] == [CANARY, "two\n"]
+    assert [secret.reveal() for secret in read.webhooks.secrets] == [HOOK, "whsec_dHdv"]
 
 
 @pytest.mark.parametrize(("value", "part"), [
@@ -290,12 +290,12 @@ def test_secrets_that_cannot_be_had_are_told_without_them(tmp_path: Path, value:
 
 
 def test_secrets_do_not_show() -> None:
-    read = parse(f'{ONE}[webhooks]\nsecrets = [{{ env = "KEY" }}]\n[store]\nurl = {{ env = "DSN" }}\n'
+    read = parse(f'{ONE}[webhooks]\nsecrets = [{{ env = "HOOK" }}]\n[store]\nurl = {{ env = "DSN" }}\n'
                  '[egress]\nproxy = { env = "PROXY" }')
     assert (read.store.url.driver, read.store.url.path) == ("postgresql", None)
     assert (read.store.url.dsn, read.egress.proxy) == (Secret(ENVIRON["DSN"]), Secret(ENVIRON["PROXY"]))
     encoded = msgspec.json.encode([read.webhooks, read.store, read.egress], enc_hook=str)
-    assert CANARY not in f"{read!r} {read} {encoded.decode()}"
+    assert not any(hidden in f"{read!r} {read} {encoded.decode()}" for hidden in (CANARY, HOOK))
     with pytest.raises(TypeError):
         msgspec.json.encode(read.webhooks)
     with pytest.raises(TypeError):
@@ -366,7 +366,7 @@ def test_a_file_is_read_with_its_folder_and_blamed_by_its_name(tmp_path: Path) -
         settings.load(tmp_path / "nowhere.toml", ADAPTERS, ENVIRON)
 
 
-KEYS = dict.fromkeys(("HIGHWAYAPI_KEY", "MYROUTER_KEY", "UNIFIED_KEY", "REELGATE_WEBHOOK_SECRET"), "k")
+KEYS = dict.fromkeys(re.findall(r'env = "(\w+)"', EXAMPLE.read_text("utf-8")), HOOK)
 
 
 def uncommented() -> str:

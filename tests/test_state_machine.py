@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.core.after_end import LATE_SECONDS
 from gateway.core.facts import (
     REFUSALS,
     Accepted,
@@ -30,7 +31,7 @@ from gateway.core.facts import (
 from gateway.core.health import DOWN, OPEN_AFTER, REFUSED_SECONDS, REFUSES_US
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS
 from gateway.core.states import State
-from gateway.core.tasks import EDGES, LATE_SECONDS, PROGRESS_STEP, apply
+from gateway.core.tasks import EDGES, PROGRESS_STEP, apply
 from gateway.errors import TASK_ERRORS
 from providers import adapters
 from providers.http import Account, VendorHTTP, refusal

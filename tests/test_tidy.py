@@ -44,6 +44,7 @@ TOP_LEVEL = (
 ONLY_IN = {
     "litestar": ("gateway.api",),
     "asyncpg": ("gateway.storage",),
+    "obstore": ("gateway.storage",),
     "httpx": (
         "providers", "gateway.engine.collect", "gateway.engine.webhooks", "gateway.client",
         "gateway.__main__",
@@ -51,9 +52,11 @@ ONLY_IN = {
     "aiohttp": ("providers.transport",),
     "sqlite3": ("gateway.storage",),
     "structlog": ("gateway.logs",),
+    "standardwebhooks": ("gateway.engine.webhooks",),
     "prometheus_client": ("gateway.telemetry",),
     "av": ("gateway.sandbox",),
     "jsonschema": ("gateway.sandbox",),
+    "multipart": ("gateway.api.forms",),
 }
 
 # What an adapter (a module of providers/ that defines INFO) may import beside the standard library: the

@@ -11,22 +11,40 @@ from typing import Final
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from gateway import __version__
-from gateway.api import content, creating, operations, providers, resolving, videos
+from gateway.api import (
+    callbacks,
+    content,
+    creating,
+    links,
+    operations,
+    providers,
+    resolving,
+    streams,
+    uploads,
+    videos,
+    webhooks,
+)
 from gateway.api.auth import Door, Role, check_same_site, require
 from gateway.api.edge import Edge, header_of
 from gateway.api.gateway import Gateway
 from gateway.api.problems import HANDLERS
+from gateway.api.signed import is_signed
 
 JSON_MAX_BYTES: Final = 1024 * 1024
 
 ROUTES: Final = (
     creating.create_video, creating.plan_video, creating.rerun_video,
     videos.get_video, videos.list_videos, videos.get_timeline, videos.cancel_video, videos.delete_video,
-    content.get_content, resolving.resolve_video,
+    streams.get_video_events, streams.get_events, content.get_content, links.create_link,
+    resolving.resolve_video,
+    uploads.upload_file, uploads.get_file, uploads.delete_file, uploads.get_file_content,
     providers.list_providers, providers.pause_provider, providers.drain_provider, providers.resume_provider,
+    callbacks.take_callback,
+    webhooks.create_endpoint, webhooks.list_endpoints, webhooks.get_endpoint, webhooks.delete_endpoint,
+    webhooks.rotate_secret, webhooks.try_endpoint, webhooks.replay_deliveries, webhooks.list_deliveries,
     operations.list_models, operations.get_version, operations.get_livez, operations.get_readyz,
     operations.get_metrics, operations.get_openapi, operations.get_docs,
 )
@@ -43,6 +61,9 @@ async def authorize(scope: Scope) -> None:
     # Only HTTP is served.
     if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
         return  # the framework's own answer: the methods, and nothing else
+    purpose = opt.get("signed")
+    if purpose is not None and await is_signed(scope["litestar_app"].state.gateway, scope, purpose):
+        return  # there is no caller: the route asks for none where `opt` has such a purpose
     door: Door = scope["litestar_app"].state.gateway.door
     if door.is_open:
         check_same_site(header_of(scope, b"host") or "", header_of(scope, b"origin"))
@@ -84,5 +105,12 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
 def make_application(gateway: Gateway, paths: frozenset[str] | None = None) -> ASGIApp:
     """What the server serves: the edge around the framework."""
     has_looks = paths is None or bool(videos.get_video.paths & paths)
-    at_once = partial(videos.look, gateway) if has_looks else None
-    return Edge(make_litestar(gateway, paths), gateway.telemetry, at_once)
+    app = make_litestar(gateway, paths)
+    return Edge(app, gateway.telemetry, partial(_look, gateway, app) if has_looks else None)
+
+
+async def _look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | None:
+    """The answer to a request that the framework, `app`, need not take apart; None leaves it to that."""
+    if scope["path"].endswith("/events"):
+        return await streams.look(gateway, scope)
+    return await videos.look(gateway, app, scope)

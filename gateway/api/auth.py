@@ -106,19 +106,25 @@ class Door:
         """The caller. Raises Problem: authentication_failed, or rate_limited after too many bad keys."""
         if self.is_open:
             return LOCAL
+        found = await self.recognised(authorization)
+        if found is not None:
+            return found
+        self._known.pop(_fingerprint(authorization), None)
+        raise self._refused(address)
+
+    async def recognised(self, authorization: str) -> Caller | None:
+        """Who comes with this header; None says nothing, and counts nothing."""
         known = self.known(authorization)
         if known is not None:
             return known
-        given = _fingerprint(authorization)
         scheme, _, key = authorization.partition(" ")
         key = key.strip()
         if scheme.lower() == "bearer" and is_well_formed(key):
             digest = _digest(key)
             row = await self._store.key_find(digest)
             if row is not None and secrets.compare_digest(row.digest, digest):
-                return self._remember(given, row)
-        self._known.pop(given, None)
-        raise self._refused(address)
+                return self._remember(_fingerprint(authorization), row)
+        return None
 
     def _remember(self, given: bytes, row: KeyRow) -> Caller:
         # Interned, because each of the caller's videos keeps the id.

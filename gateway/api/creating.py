@@ -18,23 +18,24 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.api.answers import answer, hints, place_in_line, place_of, preferred_seconds, waited
+from gateway.api.forms import BODY_MAX_BYTES, Arrival, beside, read_body
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, new_video_id, video_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.reading import read_struct, refuse
 from gateway.api.shapes import VideoObject
+from gateway.api.uploads import resolve_uploads
 from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.routing import Route
 from gateway.core.states import Event, Task, accepted_event
-from gateway.engine.entering import at_once
-from gateway.engine.loop import Engine
+from gateway.engine.entering import at_once, store_new
 from gateway.engine.request import split_request, whole_request
+from gateway.engine.webhooks import origin_of
 from gateway.errors import Problem, invalid
-from gateway.storage.db import Duplicate, GuardFailed, StorageBusy
+from gateway.storage.db import GuardFailed
 from gateway.storage.rows import Idempotency, NewVideo, Video
 
-CREATE_MAX_BYTES: Final = 30 * 1024 * 1024
-LOOP_MAX_BYTES: Final = 256 * 1024  # a few milliseconds' worth of decoding
+CREATE_MAX_BYTES: Final = BODY_MAX_BYTES
 KEY_MAX_CHARS: Final = 255
 
 _Key: TypeAlias = Annotated[
@@ -57,14 +58,12 @@ class Nothing(Struct, forbid_unknown_fields=True):
 async def create_video(
     request: Request[Any, Any, Any], idempotency_key: _Key = None, prefer: _Prefer = None
 ) -> Response[VideoObject]:
-    """Accept a video. The task is durable before the answer leaves; the vendor is called at once after it."""
-    asked = await _read(request)
+    """Accept a video. The task is durable before the answer leaves; the vendor is called at once after it.
 
-    async def make() -> NewVideo:
-        refuse(asked.unknown)
-        return await _new_video(gateway_of(request), caller_of(request).id, asked)
-
-    return await _accept(request, asked.fingerprint, idempotency_key, prefer, make)
+    The body is JSON, or multipart/form-data with the same names, where images may be files.
+    """
+    video, headers = await _ordered(request, idempotency_key)
+    return await _answer(request, video, prefer, headers)
 
 
 @post(
@@ -83,7 +82,9 @@ async def rerun_video(
     """
     read_struct(await request.body() or b"{}", Nothing)
     fingerprint = hashlib.sha256(f"rerun of {video_id}".encode()).hexdigest()
-    return await _accept(request, fingerprint, idempotency_key, prefer, partial(_rerun, request, video_id))
+    make = partial(_rerun, request, video_id)
+    video, headers = await _accept(request, fingerprint, idempotency_key, make)
+    return await _answer(request, video, prefer, headers)
 
 
 @post(
@@ -93,61 +94,57 @@ async def rerun_video(
 )
 async def plan_video(request: Request[Any, Any, Any]) -> Plan:
     """A dry run: candidates in order, why others were refused, the exact vendor request, estimated cost."""
-    asked = await _read(request)
-    refuse(asked.unknown)
-    return plan_of(gateway_of(request), asked)
+    async with Arrival(request) as arrival:
+        asked = await _read(request, arrival)
+        refuse(asked.unknown)
+        return plan_of(gateway_of(request), asked)
 
 
-async def _read(request: Request[Any, Any, Any]) -> Asked:
-    """The decoded body. A large one, with image data in it, is decoded beside the loop, not on it."""
+async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Video, dict[str, str]]:
+    """The video of a body, and what its 202 has in its head; then nothing of the body is in memory."""
+    async with Arrival(request) as arrival:
+        asked = await _read(request, arrival)
+
+        async def make() -> NewVideo:
+            refuse(asked.unknown)
+            return await _new_video(gateway_of(request), caller_of(request).id, asked)
+
+        return await _accept(request, asked.fingerprint, key, make)
+
+
+async def _read(request: Request[Any, Any, Any], arrival: Arrival) -> Asked:
+    """The decoded body, uploads in the place of their ids."""
     fleet = gateway_of(request).fleet
-    known = Known(tuple(fleet.models), tuple(fleet.settings.providers), fleet.settings.default_model)
-    body = await request.body()
-    if len(body) <= LOOP_MAX_BYTES:
-        return read_asked(body, known)
-    return await asyncio.to_thread(read_asked, body, known)
+    known = Known(
+        tuple(fleet.models), tuple(fleet.settings.providers), fleet.settings.default_model,
+        gateway_of(request).hooks.refuses_own,
+    )
+    raw = await read_body(request, arrival)
+    await resolve_uploads(request, raw, arrival)
+    return await beside(request, arrival.taken, partial(read_asked, raw, known))
 
 
 async def _accept(
-    request: Request[Any, Any, Any], fingerprint: str, key: str | None, prefer: str | None,
+    request: Request[Any, Any, Any], fingerprint: str, key: str | None,
     make: Callable[[], Awaitable[NewVideo]],
-) -> Response[VideoObject]:
-    """The 202 of what `make` makes, or of what was made with this key before."""
+) -> tuple[Video, dict[str, str]]:
+    """What `make` makes, or what was made with this key before; and what the 202 has in its head."""
     store, owner = gateway_of(request).store, caller_of(request).id
     name = _key_name(key)
     held = None if name is None else await store.idempotency_get(owner, name)
     if held is None:
         new = await make()
         taken = None if name is None else Idempotency(name, fingerprint, new.task.id)
-        held = await _store(gateway_of(request), new, taken)
+        held = await store_new(gateway_of(request).engine, new, taken)
         if held is None:
-            return await _answer(request, Video(new.task, new.request, new.metadata), prefer, {})
+            return Video(new.task, new.request, new.metadata), {}
     if held.fingerprint != fingerprint:
         detail = "This Idempotency-Key was used for a different request; use a new key for a new video."
         raise Problem("idempotency_key_reused", detail)
     video = await store.video_get(held.video_id, owner)
     if video is None:
         raise Problem("expired", "The video of this Idempotency-Key was deleted.")
-    return await _answer(request, video, prefer, {"Idempotent-Replayed": "true"})
-
-
-async def _store(gateway: Gateway, new: NewVideo, key: Idempotency | None) -> Idempotency | None:
-    """Store a video; who holds its key if another does. It goes on when the caller has gone."""
-    adding = asyncio.ensure_future(gateway.store.video_add(new, key))
-    if new.task.id in gateway.engine.tickets:
-        adding.add_done_callback(partial(_give_back, gateway.engine, new))
-    return await asyncio.shield(adding)
-
-
-def _give_back(engine: Engine, new: NewVideo, added: asyncio.Future[Idempotency | None]) -> None:
-    """A video that was not stored needs no place at a gate. Where nobody can say, the engine finds out."""
-    error = added.exception()
-    if error is None and added.result() is None:
-        return
-    if error is None or isinstance(error, GuardFailed | Duplicate | StorageBusy):
-        engine.give_back(new.task.id)
-    else:
-        engine.find_out(new.task, new.events)
+    return video, {"Idempotent-Replayed": "true"}
 
 
 async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
@@ -160,7 +157,7 @@ async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
         raise absent(video_id) from None  # deleted since
     asked = Asked(
         request=whole_request(stored), pins=stored.pins, priority=task.priority, metadata=stored.metadata,
-        deadline_seconds=task.deadline_at - task.created_at, fingerprint="",
+        deadline_seconds=task.deadline_at - task.created_at, fingerprint="", webhook_url=stored.webhook_url,
     )
     return await _new_video(gateway, task.owner, asked, rerun_of=video_id)
 
@@ -187,7 +184,8 @@ async def _new_video(gateway: Gateway, owner: str, asked: Asked, rerun_of: str |
     if intent is not None:
         task, events = intent.task, (*events, *intent.events)
     return NewVideo(
-        task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins, events=events
+        task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins, events=events,
+        webhook_url=asked.webhook_url, webhook_origin=origin_of(asked.webhook_url),
     )
 
 

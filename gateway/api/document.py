@@ -14,14 +14,21 @@ from litestar import Litestar
 from gateway.api.problems import MEDIA_TYPE
 from gateway.api.query import list_parameters
 from gateway.api.resolving import ResolveBody
+from gateway.api.uploads import UploadForm
+from gateway.api.webhooks import EndpointBody, ReplayBody, RotateBody
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
 
 # Routes whose body is decoded by hand, so that its problems can name every field.
 _BODIES: Final = {
     "/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/videos/{video_id}/resolve": ResolveBody,
+    "/v1/webhook_endpoints": EndpointBody, "/v1/webhook_endpoints/{endpoint_id}/rotate": RotateBody,
+    "/v1/webhook_endpoints/{endpoint_id}/replay": ReplayBody,
 }
-_PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version")
+# What is taken as a form, too, or only; in the form of a create files may stand where images are named.
+_FORMS: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/files": UploadForm}
+_PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version",
+                  "/v1/callbacks/{provider}/{token}")
 _ADVICE: Final = {True: "May succeed later.", False: "Change the request first."}
 _REFS: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = _REFS.format(name="ProblemDocument")
@@ -39,7 +46,7 @@ _STYLE: Final = (
 def openapi_document(app: Litestar) -> dict[str, Any]:
     """The whole document as plain values."""
     document: dict[str, Any] = msgspec.to_builtins(app.openapi_schema.to_schema())
-    shapes = tuple(dict.fromkeys(_BODIES.values()))
+    shapes = tuple(dict.fromkeys((*_BODIES.values(), *_FORMS.values())))
     _, components = msgspec.json.schema_components(shapes, ref_template=_REFS)
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -48,6 +55,9 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
         document["paths"][path]["post"]["requestBody"] = {
             "required": True, "content": {"application/json": {"schema": reference}},
         }
+    for path, form in _FORMS.items():
+        body = document["paths"][path]["post"].setdefault("requestBody", {"required": True, "content": {}})
+        body["content"]["multipart/form-data"] = {"schema": {"$ref": _REFS.format(name=form.__name__)}}
     document["paths"]["/v1/videos"]["get"]["parameters"] = list_parameters()
     for path, operations in document["paths"].items():
         for operation in operations.values():

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 from litestar import Request
 
 from gateway.api.auth import Caller, Door
+from gateway.api.hub import Hub
 from gateway.api.waiting import Waiters
+from gateway.engine.budget import ByteBudget
+from gateway.engine.callbacks import Callbacks
 from gateway.engine.collect import Links
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet
+from gateway.engine.webhooks import Hooks
 from gateway.errors import Problem
 from gateway.storage.rows import Video
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
+
+# Of large bodies on their way in, as they arrive; and of those that are decoded at once: about three copies.
+BODIES_MAX_BYTES: Final = 128 * 1024 * 1024
+DECODING_MAX_BYTES: Final = 60 * 1024 * 1024
 
 
 class Gateway(msgspec.Struct, kw_only=True):
@@ -32,9 +40,14 @@ class Gateway(msgspec.Struct, kw_only=True):
     telemetry: Telemetry
     door: Door
     waiters: Waiters
+    hub: Hub
     links: Links
+    hooks: Hooks
+    callbacks: Callbacks
     now: Callable[[], float]
     is_ready: bool = False
+    bodies: ByteBudget = msgspec.field(default_factory=lambda: ByteBudget(BODIES_MAX_BYTES))
+    decoding: ByteBudget = msgspec.field(default_factory=lambda: ByteBudget(DECODING_MAX_BYTES))
 
 
 def gateway_of(request: Request[Any, Any, Any]) -> Gateway:

@@ -65,6 +65,14 @@ def check_image(pointer: str, value: str) -> Checked:
     return Checked(errors=errors, sha256=hashlib.sha256(content).hexdigest(), sides=(width, height))
 
 
+def as_data_uri(content: bytes | bytearray) -> str | None:
+    """A file as a data URI, by its first bytes; None for what is neither a PNG nor a JPEG."""
+    for head, signature in _SIGNATURES.items():
+        if content.startswith(signature):
+            return f"{head},{base64.b64encode(content).decode('ascii')}"
+    return None
+
+
 def _url_fault(value: str) -> str | None:
     if not value.lower().startswith(("http://", "https://")):
         return _FORMS

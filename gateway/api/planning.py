@@ -13,6 +13,7 @@ from gateway.api.gateway import Gateway
 from gateway.api.wire import Asked
 from gateway.core.pricing import as_cost
 from gateway.core.routing import Refused, Route
+from gateway.engine import handing
 from gateway.errors import Problem
 
 _DATA_URI = re.compile(r"data:[^,]{1,100},")
@@ -72,7 +73,8 @@ def plan_of(gateway: Gateway, asked: Asked) -> Plan:
         if found is None:
             continue
         provider, offering = found
-        call = provider.adapter.call(asked.request, offering)
+        public_url = gateway.fleet.settings.server.public_url
+        call = provider.adapter.call(handing.shown(asked.request, offering, public_url), offering)
         scheme = provider.settings.adapter.auth_scheme
         shown = VendorRequest(
             method="POST", url=provider.settings.base_url.rstrip("/") + call.path,

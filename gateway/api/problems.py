@@ -36,6 +36,9 @@ _FRAMEWORK: Final[dict[int, Code]] = {
     413: "payload_too_large", 429: "rate_limited", 500: "internal_error", 503: "overloaded",
 }
 
+# What the OpenAI API calls an error, by status; any other of 4xx is an invalid_request_error.
+_OPENAI_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
 # The routes that permit spending, and whether an idempotency key makes repeating one safe.
 _SPENDING: Final = {
     "/v1/videos": True, "/v1/videos/{video_id}/rerun": True, "/v1/videos/{video_id}/resolve": False,
@@ -48,6 +51,15 @@ class CandidateRefusal(msgspec.Struct):
     provider: str
     offering: str
     reasons: list[str]
+
+
+class OpenAIError(msgspec.Struct):
+    """The same in the words of the OpenAI API, whose clients read nothing else."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -64,6 +76,7 @@ class ProblemDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
     charged: str
     param: str | None = None
     errors: list[FieldError] = []
+    error: OpenAIError
     candidates: list[CandidateRefusal] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -84,6 +97,7 @@ def document(
         "code": problem.code,
         "param": problem.param,
         "errors": problem.errors,
+        "error": openai_error(problem.code, problem.detail, problem.param),
         "request_id": request_id_of(request.scope),
         "retryable": info.retryable,
         "charged": "no",
@@ -92,11 +106,20 @@ def document(
     headers = dict(problem.headers)
     if info.status in (429, 503):
         headers.setdefault("Retry-After", "1")
+    if info.status == 409 and not info.retryable:
+        headers["x-should-retry"] = "false"  # the OpenAI clients repeat every 409
     if not is_surely_refused and _may_buy_twice(request, info.status):
         # It was perhaps stored, and a client's retry would be a permission to buy once more.
         headers["x-should-retry"] = "false"
         content["charged"] = "unknown"
     return Response(content, status_code=info.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def openai_error(code: Code, detail: str, param: str | None) -> OpenAIError:
+    """A problem in the words of the OpenAI API."""
+    status = CODES[code].status
+    kind = "server_error" if status >= 500 else _OPENAI_TYPES.get(status, "invalid_request_error")
+    return OpenAIError(detail, kind, param, code)
 
 
 def _may_buy_twice(request: Request[Any, Any, Any], status: int) -> bool:
@@ -107,7 +130,8 @@ def _may_buy_twice(request: Request[Any, Any, Any], status: int) -> bool:
 
 
 def _on_problem(request: Request[Any, Any, Any], error: Problem) -> Response[dict[str, object]]:
-    return document(error, request)
+    # Our own word that there is no room comes before anything is done.
+    return document(error, request, is_surely_refused=error.code == "overloaded")
 
 
 def _on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:

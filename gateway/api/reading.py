@@ -31,11 +31,19 @@ class _MalformedError(ValueError):
     """Text that a JSON parser takes and that still is no JSON with one meaning."""
 
 
-def read_object(body: bytes) -> dict[str, object]:
+def read_object(body: bytes | bytearray) -> dict[str, object]:
     """The JSON object in `body`; no string of it holds U+0000 or half of a surrogate pair. Raises Problem."""
+    raw = read_value(body)
+    if not isinstance(raw, dict):
+        raise Problem("invalid_request", "The body must be a JSON object.")
+    return raw
+
+
+def read_value(body: bytes | bytearray) -> object:
+    """As `read_object`, whatever kind of value it is."""
     try:
         # Not msgspec's decoder: that keeps the last of two equal keys without a word.
-        raw = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
+        raw: object = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except UnicodeDecodeError:
         raise Problem("invalid_request", "The body is not UTF-8 text.") from None
     except RecursionError:
@@ -44,8 +52,6 @@ def read_object(body: bytes) -> dict[str, object]:
         raise Problem("invalid_request", f"The body is not valid JSON: {error}.") from None
     except ValueError:  # int() refuses thousands of digits
         raise Problem("invalid_request", "The body holds a number with too many digits.") from None
-    if not isinstance(raw, dict):
-        raise Problem("invalid_request", "The body must be a JSON object.")
     if b"\\u" in body:  # neither can be written in another way
         refuse(list(itertools.islice(_unstorable(raw), ERRORS_MAX)))
     return raw
@@ -98,7 +104,7 @@ def _constant(word: str) -> NoReturn:
     raise _MalformedError(f"{word} is no JSON number")
 
 
-def _unstorable(raw: dict[str, object]) -> Iterator[FieldError]:
+def _unstorable(raw: object) -> Iterator[FieldError]:
     """Strings that not every database keeps. By a stack: the parser may nest deeper than calls can."""
     stack: list[tuple[str, object]] = [("", raw)]
     while stack:
@@ -120,7 +126,7 @@ def _under(pointer: str, key: str) -> str:
 
 def _faults(pointer: str, value: object, kind: Any) -> Iterator[FieldError]:  # noqa: ANN401 (a type)
     """Part by part, since msgspec names the first fault only."""
-    for member, limits in _members(kind):
+    for member, limits in members(kind):
         origin = get_origin(member) or member
         if isinstance(value, dict) and isinstance(origin, type) and issubclass(origin, Struct):
             yield from _struct_faults(pointer, value, origin)
@@ -132,17 +138,17 @@ def _faults(pointer: str, value: object, kind: Any) -> Iterator[FieldError]:  # 
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        enums = [member for member, _ in _members(kind) if get_origin(member) is Literal]
+        enums = [member for member, _ in members(kind) if get_origin(member) is Literal]
         words = [word for enum in enums for word in get_args(enum)]
         yield FieldError(pointer, f"Expected one of {', '.join(words)}." if words else f"{error}.")
 
 
-def _members(kind: Any) -> Iterator[tuple[Any, tuple[Meta, ...]]]:  # noqa: ANN401 (likewise)
-    """The alternatives of a type, each with its limits."""
+def members(kind: Any) -> Iterator[tuple[Any, tuple[Meta, ...]]]:  # noqa: ANN401 (likewise)
+    """The alternatives of a type annotation, each with its limits."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         for member in get_args(kind):
-            yield from _members(member)
+            yield from members(member)
     elif origin is Annotated:
         member, *limits = get_args(kind)
         yield member, tuple(limits)

@@ -132,7 +132,8 @@ async def _adopt_anew(gateway: Gateway, old: Video, job_id: str, by: str) -> Res
     first = replace(first, detail=first.detail | {"adopted_from": task.id})
     new = NewVideo(
         task=change.task, request=asked.request, metadata=asked.metadata, inputs=asked.inputs,
-        pins=asked.pins, events=(first, *change.events),
+        pins=asked.pins, events=(first, *change.events), webhook_url=asked.webhook_url,
+        webhook_origin=asked.webhook_origin,
     )
     try:
         await gateway.store.video_add(new)

@@ -7,7 +7,7 @@ Times are Unix seconds, whole except in the timeline. No vendor's link and no im
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -301,15 +301,24 @@ def _size(request: ShownRequest) -> Size | None:
 def _output(task: Task) -> OutputObject | None:
     if task.state != "completed":
         return None
-    return OutputObject(url=_content_url(task), expires_at=_whole(task.result_expires_at))
+    return OutputObject(**_of_file(task, task.result_expires_at))
 
 
 def _late_output(task: Task) -> LateOutputObject | None:
     if task.late_at is None:
         return None
-    return LateOutputObject(
-        url=_content_url(task), expires_at=_whole(task.late_expires_at), at=int(task.late_at)
-    )
+    return LateOutputObject(**_of_file(task, task.late_expires_at), at=int(task.late_at))
+
+
+def _of_file(task: Task, link_expires_at: float | None) -> dict[str, Any]:
+    """What is told of the file: until when it is there, stored or at its vendor."""
+    shown: dict[str, Any] = {"url": _content_url(task), "expires_at": _whole(link_expires_at)}
+    if task.file is not None:
+        shown |= {
+            "content_type": task.file.content_type, "bytes": task.file.bytes, "sha256": task.file.sha256,
+            "stored": task.file_key is not None, "expires_at": int(task.file.expires_at),
+        }
+    return shown
 
 
 def _content_url(task: Task) -> str:

@@ -6,6 +6,7 @@ Not held here: ordering one (`creating`), operators' decisions (`resolving`), wh
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, delete, get, post
@@ -25,6 +26,8 @@ from gateway.api.answers import (
 from gateway.api.auth import require
 from gateway.api.edge import header_of
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
+from gateway.api.held import Held, asked_seconds
+from gateway.api.messages import with_tries
 from gateway.api.problems import responses
 from gateway.api.query import read_list_query
 from gateway.api.shapes import (
@@ -50,25 +53,41 @@ _UNCHANGED: Final = {
 }
 
 
-async def look(gateway: Gateway, scope: HTTPScope) -> ASGIApp | None:
+async def look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | None:
     """The answer to the request there are most of: how is my video? None leaves a request to the framework.
 
     That is every other one, and every refusal: nothing but an existing video is shown here, to a caller whose
     key was seen a moment ago. Taking such a request apart costs the framework more than all the rest.
     """
     place, _, video_id = scope["path"].rpartition("/")
-    if scope["method"] != "GET" or place != "/v1/videos" or scope["query_string"]:
+    if scope["method"] != "GET" or place != "/v1/videos":
         return None
     caller = gateway.door.known(header_of(scope, b"authorization") or "")
-    if caller is None or header_of(scope, b"prefer") is not None:
+    prefer = header_of(scope, b"prefer")
+    seconds = asked_seconds(scope["query_string"], prefer)
+    if caller is None or seconds is None:
         return None
     require(caller, get_video.opt["role"])
+    if_none_match, is_asked = header_of(scope, b"if-none-match"), bool(scope["query_string"])
+    show = partial(_answered, gateway, if_none_match, _applied(preferred_seconds(prefer), is_asked=is_asked))
     video = await gateway.store.video_get(video_id, caller.id)
     if video is None:
         return None
     scope["path_template"] = "/v1/videos/{video_id}"
-    shown = await _shown(gateway, video, header_of(scope, b"if-none-match"), {})
-    return shown.to_asgi_response()
+    if seconds and not video.task.is_terminal:
+        return Held(gateway, app, caller.id, seconds, show)
+    return await show(video)
+
+
+async def _answered(
+    gateway: Gateway, if_none_match: str | None, headers: dict[str, str], video: Video
+) -> ASGIApp:
+    return (await _shown(gateway, video, if_none_match, headers)).to_asgi_response()
+
+
+def _applied(preferred: int | None, *, is_asked: bool) -> dict[str, str]:
+    """What is said of a preference to wait: nothing where the query asks for another."""
+    return {} if preferred is None or is_asked else {"Preference-Applied": f"wait={preferred}"}
 
 
 async def _shown(
@@ -106,7 +125,7 @@ async def get_video(
     if seconds and not video.task.is_terminal:
         del video  # some kilobytes, which nobody needs while the caller waits
         video = await waited(request, video_id, seconds)
-    applied = {} if asked is None or wait is not None else {"Preference-Applied": f"wait={asked}"}
+    applied = _applied(asked, is_asked=wait is not None)
     return await _shown(gateway_of(request), video, if_none_match, applied)
 
 
@@ -141,7 +160,8 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str])
     """Every event of the video, oldest first."""
     gateway, owner = gateway_of(request), caller_of(request).id
     await video_of(request, video_id)
-    return timeline_list(await gateway.store.events_get(video_id, owner))
+    timeline = timeline_list(await gateway.store.events_get(video_id, owner))
+    return with_tries(timeline, await gateway.store.endpoints.tries_of(video_id, owner))
 
 
 @post(
@@ -171,7 +191,10 @@ async def cancel_video(
     responses=responses(404, 409), summary="Delete a finished video", tags=["videos"],
 )
 async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str]) -> Deleted:
-    """Remove the record of a terminal video. A replay of its idempotency key is answered 410 thereafter."""
+    """Remove the record and the file of a terminal video.
+
+    A replay of its idempotency key is answered 410 thereafter.
+    """
     gateway, owner = gateway_of(request), caller_of(request).id
     video = await video_of(request, video_id)
     if not video.task.is_terminal:
@@ -181,6 +204,9 @@ async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str])
     if not await gateway.store.video_delete(video_id, owner):
         raise absent(video_id)
     gateway.telemetry.video_deleted(video.task.status)
+    keeping, key = gateway.engine.keeping, video.task.file_key
+    if keeping is not None and key is not None:  # whatever is cut off here is done by the next sweep
+        await keeping.remove(gateway.store, gateway.telemetry, key)
     return Deleted(id=video_id)
 
 

@@ -7,7 +7,7 @@ are looked at. Not held here: routes, and what a video looks like.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -23,9 +23,11 @@ LOOK_SECONDS: Final = 5.0  # between looks at the rows where others save, too
 class Waiters:
     """Who waits for the end of which video."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, released: Callable[[], None] = lambda: None) -> None:
+        """`released` is called when nobody is to wait any more."""
         self._ends: dict[str, tuple[asyncio.Event, int]] = {}
         self._is_released = False
+        self._released = released
         self._store = store
         self._missed = asyncio.Event()
         store.listen(self._saved)
@@ -53,6 +55,7 @@ class Waiters:
         self._is_released = True
         for event, _ in self._ends.values():
             event.set()
+        self._released()
 
     async def look(self) -> None:
         """Look at what is waited for, when news may be missed and every LOOK_SECONDS, until cancelled."""

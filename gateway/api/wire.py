@@ -43,9 +43,10 @@ class ShotBody(Struct, forbid_unknown_fields=True):
 
 
 class ImageReference(Struct, forbid_unknown_fields=True):
-    """The OpenAI form of `image`: a URL or a data URI."""
+    """The OpenAI form of `image`: a URL, a data URI or an upload; exactly one of the two."""
 
-    image_url: str
+    image_url: str | None = None
+    file_id: str | None = None
 
 
 class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -74,11 +75,15 @@ class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Known(Struct, frozen=True):
-    """What a request may name: enabled models and providers; and the model of a request that names none."""
+    """What a request may name: enabled models and providers; and the model of a request that names none.
+
+    `refuses_webhook` says why a URL cannot be a `webhook_url`, or None.
+    """
 
     models: tuple[str, ...]
     providers: tuple[str, ...]
     default_model: str
+    refuses_webhook: Callable[[str], str | None] = lambda _: "cannot be used: nothing is sent from here"
 
 
 class Asked(Struct, frozen=True):
@@ -94,23 +99,24 @@ class Asked(Struct, frozen=True):
     deadline_seconds: float | None
     fingerprint: str
     unknown: tuple[FieldError, ...] = ()
+    webhook_url: str | None = None
 
 
 def read_create(body: bytes, known: Known) -> Asked:
     """The request in `body`. Raises Problem with every broken rule (at most `reading.ERRORS_MAX`)."""
-    asked = read_asked(body, known)
+    asked = read_asked(read_object(body), known)
     refuse(asked.unknown)
     return asked
 
 
-def read_asked(body: bytes, known: Known) -> Asked:
+def read_asked(raw: dict[str, object], known: Known) -> Asked:
     """As `read_create`, but if nothing else is wrong, a name that is not `known` is only noted in `unknown`.
 
-    A replay must find its video although the configuration has changed since.
+    A replay must find its video although the configuration has changed since. `raw` is what JSON would hold.
     """
-    raw = read_object(body)
     errors = faults(raw, CreateBody)
-    if len(errors) == ERRORS_MAX:  # there may be more, so it is not known which fields are fine
+    errors += _reference_faults(raw)
+    if len(errors) >= ERRORS_MAX:  # there may be more, so it is not known which fields are fine
         refuse(errors)
     broken = {error.pointer.split("/")[1] for error in errors}
     fine = {name: raw[name] for name in CreateBody.__struct_fields__ if name in raw and name not in broken}
@@ -151,7 +157,7 @@ def _fold(given: CreateBody, broken: set[str]) -> tuple[CreateBody, list[FieldEr
         has_image = given.image is not None or given.input_reference is not None
         if not has_image and broken.isdisjoint(("image", "input_reference")):
             values["aspect_ratio"] = ratio
-    if given.input_reference is not None:
+    if given.input_reference is not None and given.input_reference.image_url is not None:
         values["image"] = given.input_reference.image_url
     errors: list[FieldError] = []
     for name, value in values.items():
@@ -161,6 +167,16 @@ def _fold(given: CreateBody, broken: set[str]) -> tuple[CreateBody, list[FieldEr
             errors.append(FieldError(f"/{alias}", f"Contradicts `{name}`; give one of the two."))
     new = {name: value for name, value in values.items() if getattr(given, name) is None}
     return replace(given, **new, seconds=None, size=None, input_reference=None), errors
+
+
+def _reference_faults(raw: dict[str, object]) -> Iterator[FieldError]:
+    """An upload was put in place of its id before, so what still has an id names something else beside it."""
+    reference = raw.get("input_reference")
+    if isinstance(reference, dict):
+        by_id, by_url = reference.get("file_id"), reference.get("image_url")
+        if by_id is not None or by_url is None:
+            pointer = "/input_reference/" + ("image_url" if by_id is None else "file_id")
+            yield FieldError(pointer, "Give an `image_url`, or the `file_id` of an upload of yours.")
 
 
 # --- rules between fields -----------------------------------------------------------------------------------
@@ -237,8 +253,9 @@ def _providers(body: CreateBody, known: Known) -> Iterator[FieldError]:
 
 
 def _webhook(body: CreateBody, known: Known) -> Iterator[FieldError]:
-    if body.webhook_url is not None:
-        yield FieldError("/webhook_url", "This version delivers no webhooks yet; leave it out and poll.")
+    reason = None if body.webhook_url is None else known.refuses_webhook(body.webhook_url)
+    if reason is not None:
+        yield FieldError("/webhook_url", f"The URL {reason}.")
 
 
 Rule: TypeAlias = Callable[[CreateBody, Known], Iterator[FieldError]]
@@ -256,7 +273,7 @@ RULES: Final[tuple[tuple[tuple[str, ...], Rule], ...]] = (
     (("webhook_url",), _webhook),
 )
 # Those that ask the configuration of the moment.
-CONFIGURED: Final[frozenset[Rule]] = frozenset({_model, _providers})
+CONFIGURED: Final[frozenset[Rule]] = frozenset({_model, _providers, _webhook})
 
 
 def _images(given: CreateBody, folded: CreateBody) -> dict[str, Checked]:
@@ -292,7 +309,9 @@ def _asked(body: CreateBody, known: Known, images: Mapping[str, Checked]) -> Ask
         voice_ids=None if body.voice_ids is None else tuple(body.voice_ids), cfg_scale=body.cfg_scale,
     )  # fmt: skip
     pins, priority, metadata = _pins(body), body.priority or 0, body.metadata or {}
-    asked = Asked(request, pins, priority, metadata, body.deadline, "")
+    asked = Asked(
+        request, pins, priority, metadata, body.deadline, "", webhook_url=body.webhook_url
+    )
     return replace(asked, fingerprint=_fingerprint(asked, body.model, images))
 
 
@@ -300,7 +319,7 @@ def _fingerprint(asked: Asked, model: str | None, images: Mapping[str, Checked])
     """SHA-256 (hex) of what was asked for. The model as given: a new default must not break a replay."""
     content = msgspec.to_builtins(asked.request)
     content |= {"provider": asked.pins, "priority": asked.priority, "metadata": asked.metadata}
-    content |= {"model": model, "deadline": asked.deadline_seconds}
+    content |= {"model": model, "deadline": asked.deadline_seconds, "webhook_url": asked.webhook_url}
     content |= {field: {"sha256": image.sha256} for field, image in images.items() if image.sha256}
     known = {name: value for name, value in content.items() if value is not None}
     return hashlib.sha256(msgspec.json.encode(known, order="sorted")).hexdigest()

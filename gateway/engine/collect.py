@@ -1,11 +1,12 @@
 """Vendors' files: opening a result link, carefully.
 
-Every hop is judged by the egress policy; no key travels here. Not held here: storing files (a later part of
-the product), HTTP towards callers (`gateway.api.content`).
+Every hop is judged by the egress policy; no key travels here. Not held here: a whole file from a link
+(`download`), storing it (`keeping`), HTTP towards callers (`gateway.api.content`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Final
@@ -18,6 +19,7 @@ from providers.egress import AddressPolicy, Reach, check_url, reach_of
 MAX_HOPS: Final = 3
 CONNECT_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 30.0  # between two pieces of a file
+WHOLE_SECONDS: Final = 3_600.0  # for all of them: also a server that drips comes to an end
 _HEADERS: Final = {"User-Agent": "Mozilla/5.0 (compatible; reelgate)", "Accept-Encoding": "identity"}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -67,14 +69,25 @@ class Piece(msgspec.Struct):
     chunks: AsyncIterator[bytes]
     response: httpx.Response
 
+    @property
+    def validator(self) -> str | None:
+        """What tells this very file from a later one under the same link: a strong ETag, else its time."""
+        headers = self.response.headers
+        names = ("ETag", "Last-Modified") if headers.get("ETag", "").startswith('"') else ("Last-Modified",)
+        return next((str(headers[name]) for name in names if name in headers), None)
+
     async def part(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Just the bytes `start` to `end` (inclusive) of the file, and then close.
 
-        The answer may begin earlier or end later. Raises LinkUnreachable when it breaks off before `end`.
+        The answer may begin earlier or end later. Raises LinkUnreachable when it breaks off before `end`, or
+        takes longer than WHOLE_SECONDS.
         """
-        position = self.start
+        position, now = self.start, asyncio.get_running_loop().time
+        over_at = now() + WHOLE_SECONDS
         try:
             async for chunk in self.chunks:
+                if now() > over_at:
+                    raise LinkUnreachable(f"the vendor's file took longer than {WHOLE_SECONDS:g} s")
                 part = chunk[max(0, start - position) : end + 1 - position]
                 position += len(chunk)
                 if part:
@@ -92,14 +105,20 @@ class Piece(msgspec.Struct):
         await self.response.aclose()
 
 
-async def open_link(links: Links, url: str, byte_range: str | None) -> Piece:
+async def open_link(
+    links: Links, url: str, byte_range: str | None, if_range: str | None = None
+) -> Piece:
     """Open `url`, optionally at a `Range` header's value. Raises LinkRefused, LinkUnreachable.
 
-    A vendor without ranges answers the whole file: then `start` is 0 and the caller has to skip.
+    A vendor without ranges answers the whole file: then `start` is 0 and the caller has to skip. So it does
+    when the file is no longer the one whose validator is `if_range`.
     """
     headers = _HEADERS | ({"Range": byte_range} if byte_range else {})
-    for _ in range(MAX_HOPS + 1):
+    headers |= {"If-Range": if_range} if if_range else {}
+    for hop in range(MAX_HOPS + 1):
         if (why := links.refuses(url)) is not None:
+            if hop:  # a server may redirect elsewhere the next time
+                raise LinkUnreachable(f"the vendor's link redirects to one that {why}")
             raise LinkRefused(f"the vendor's link {why}")
         response = await _get(links, url, headers)
         if response.status_code in _REDIRECTS:

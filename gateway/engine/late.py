@@ -24,12 +24,12 @@ async def look_again(engine: Engine, task: Task) -> None:
     provider = engine.fleet.providers.get(task.provider or "")
     if engine.now() >= (task.late_until or 0.0):
         await engine.save(task, LateEnded())
-    elif provider is not None and task.ref is not None and _has_time(engine, provider):
+    elif provider is not None and task.ref is not None and has_time(engine, provider):
         await _look(engine, task, provider, task.ref)
 
 
-def _has_time(engine: Engine, provider: Provider) -> bool:
-    """Whether nobody with a video still to come is kept waiting by this question."""
+def has_time(engine: Engine, provider: Provider) -> bool:
+    """Whether nobody with a video still to come is kept waiting by a question; then it is counted."""
     is_idle = provider.asking < LATE_ASKING_MAX and not provider.health.polls.is_open
     return is_idle and provider.polls.take(engine.now())
 
@@ -49,7 +49,7 @@ async def _look(engine: Engine, task: Task, provider: Provider, ref: Ref) -> Non
     else:
         engine.telemetry.polled(provider.name, outcome(progress), 0.0)
         answered(engine, provider)
-        fact = as_fact(provider, task, progress)
+        fact = as_fact(engine, provider, task, progress)
     finally:
         provider.asking -= 1
     await engine.save(task, fact)

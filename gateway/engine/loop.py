@@ -19,6 +19,8 @@ from gateway.core.admission import pause_seconds
 from gateway.core.pacing import next_look
 from gateway.core.states import UNOWNED, Event, Task
 from gateway.engine import saving
+from gateway.engine.budget import ByteBudget
+from gateway.engine.copies import Copies
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet
@@ -29,6 +31,7 @@ from gateway.telemetry import Telemetry
 
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 2_000  # other steps under way at once in this process
+IMAGES_MAX_BYTES: Final = 192 * 1024 * 1024  # of images (data URIs) in submits under way; sent, twice that
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
 TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
@@ -51,9 +54,11 @@ class Engine:
         self.is_running = self.is_settled = False  # settled: all that was left is taken over, and counted
         self.tasks: dict[str, Task] = {}
         self.watches: dict[str, Watch] = {}
+        self.images = ByteBudget(IMAGES_MAX_BYTES)
+        self.signer = store.uploads.signer(self.now)
         self._steps = steps
         self._timers: list[tuple[float, str]] = []
-        self.line = Line(fleet)
+        self.line, self.copies, self.keeping = Line(fleet), Copies(), outside.keeping
         self._wake = asyncio.Event()
         self._is_stopping = False
         self.entering: set[str] = set()  # admitted tasks, with a place at a gate, not known to be started
@@ -82,6 +87,8 @@ class Engine:
                 watch = self.watches.get(task_id)
                 if watch is not None and not watch.is_busy and not watch.is_parked:
                     self._begin_due(self.tasks[task_id])  # a busy one keeps its turn for later
+            while (copied := self.copies.next()) is not None:
+                self._begin(self._others, copied, partial(self._steps.keep, self, self.tasks[copied]))
             probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
@@ -149,7 +156,10 @@ class Engine:
         return next_at
 
     def _begin_due(self, task: Task) -> None:
-        """Begin the step of a task whose time has come."""
+        """Begin the step of a task whose time has come; that of a file's begins in its turn."""
+        if task.unstored_since is not None:
+            self.copies.line_up(task)
+            return
         step = self._steps.end if self.watches[task.id].is_parked else self._steps.due[task.state]
         self._begin(self._others, task.id, partial(step, self, task))
 
@@ -226,6 +236,9 @@ class Engine:
     def schedule(self, task: Task) -> None:
         """When a task is to be looked at next, by its state."""
         watch, now = self.watches[task.id], self.now()
+        if task.unstored_since is not None:
+            self.due_at(task.id, max(now, watch.not_before))
+            return
         if task.is_terminal:
             looks_at = next_look(now, task.completed_at or now, self.chance)
             self.due_at(task.id, min(looks_at, task.late_until or now))
@@ -270,6 +283,7 @@ class Engine:
         ticket = self.tickets.pop(task_id, None)
         if ticket is not None:
             self.entering.discard(task_id)
+            self.images.give(ticket.image_bytes)
             gate = self.fleet.providers[ticket.candidate.provider].gate
             gate.answered()
             gate.withdraw()
@@ -358,6 +372,7 @@ class Engine:
         task = self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
         self.line.remove(task_id)
+        self.copies.leave(task_id)
         provider = None if task is None else self.fleet.providers.get(task.provider or "")
         if task is not None and task.is_in_flight and provider is not None:
             provider.left(task)

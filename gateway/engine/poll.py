@@ -108,19 +108,20 @@ async def _answered(engine: Engine, task: Task, provider: Provider, progress: Pr
     if is_empty and is_same and now - (task.raw_status_at or now) >= OUTPUT_GRACE_SECONDS:
         await engine.save(task, OutputMissing())
         return
-    fact = as_fact(provider, task, progress)
+    fact = as_fact(engine, provider, task, progress)
     allowed = None
     if isinstance(progress, Failed):
         allowed = await permission(engine, task, progress, fact.failed_is_charged)
     await engine.save(task, allowed or fact)
 
 
-def as_fact(provider: Provider, task: Task, progress: Progress) -> Polled:
+def as_fact(engine: Engine, provider: Provider, task: Task, progress: Progress) -> Polled:
     """A vendor's answer, with what its offering says where the vendor does not."""
-    offering = provider.offering(task.offering or "")
+    offering, is_kept = provider.offering(task.offering or ""), engine.keeping is not None
     if offering is None:
-        return Polled(progress, 3600.0, "unknown")
-    return Polled(progress, float(offering.result_link_seconds), provider.failed_is_charged(offering))
+        return Polled(progress, 3600.0, "unknown", is_kept)
+    charged = provider.failed_is_charged(offering)
+    return Polled(progress, float(offering.result_link_seconds), charged, is_kept)
 
 
 def outcome(progress: Progress) -> str:

@@ -21,6 +21,7 @@ from gateway.core.pricing import estimate
 from gateway.core.render_times import Kind, Learned
 from gateway.core.routing import Knowledge, Listing, Route, choose
 from gateway.core.states import Task
+from gateway.engine.handing import takes
 from gateway.engine.turns import ASKING_MAX, Turns
 from gateway.settings import ProviderSettings, Settings
 from providers.spec import Adapter, Charged, FindsSubmission, MakesRefs, Offering, Ref, VideoRequest
@@ -143,7 +144,7 @@ class Fleet:
         self.providers = named
         self._settings = settings
         self.listings = [
-            Listing(name, offering, provider.settings.weight)
+            takes(Listing(name, offering, provider.settings.weight), settings.server.public_url)
             for name, provider in named.items() if not provider.health.is_removed
             for offering in provider.settings.offerings
         ]

@@ -18,6 +18,7 @@ import msgspec
 from gateway.core.lease import LEASE_SECONDS
 from gateway.engine.learning import keep_learned
 from gateway.engine.loop import Engine
+from gateway.engine.sweeping import sweep_ever
 from gateway.engine.takeover import adopt, is_known, look_around, take_over
 from gateway.storage import news
 from gateway.storage.db import Duplicate, StorageError
@@ -51,7 +52,7 @@ async def follow(engine: Engine, identity: Identity) -> None:
     if identity.role == "api":
         await replica.live()
     else:
-        await _together(replica.live(), engine.run(), keep_learned(engine))
+        await _together(replica.live(), engine.run(), keep_learned(engine), sweep_ever(engine))
 
 
 async def _together(*lives: Coroutine[None, None, None]) -> None:

@@ -1,16 +1,20 @@
 """A stored request, put together again: what is shown apart from the image bytes that only a vendor gets.
 
-Not held here: checking a request (`gateway.api.wire`), statements (`gateway.storage`).
+And how much memory those bytes take. Not held here: checking a request (`gateway.api.wire`), statements
+(`gateway.storage`), what a vendor is handed of an image (`handing`).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
 
+from gateway.engine.budget import ByteBudget
 from gateway.storage.rows import Asked
 from gateway.storage.store import Store
 from providers.spec import VideoRequest
@@ -36,6 +40,43 @@ def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
             content = base64.b64decode(value.partition(",")[2])
             shown[field] = msgspec.to_builtins(StoredImage(len(content), hashlib.sha256(content).hexdigest()))
     return msgspec.json.encode(shown).decode(), inputs
+
+
+class _Images(msgspec.Struct):
+    """Of a stored request, what its images take."""
+
+    image: str | StoredImage | None = None
+    end_image: str | StoredImage | None = None
+
+
+_read_images: Final = msgspec.json.Decoder(_Images).decode
+
+
+def image_bytes(request: VideoRequest) -> int:
+    """How long the data URIs in a request are."""
+    images = (request.image or "", request.end_image or "")
+    return sum(len(image) for image in images if image.startswith("data:"))
+
+
+@asynccontextmanager
+async def held_request(store: Store, budget: ByteBudget, video_id: str) -> AsyncIterator[VideoRequest]:
+    """The whole request of a video, read when there is room for its images. Raises StorageError."""
+    taken = 0
+
+    async def admit(request: str) -> None:
+        nonlocal taken
+        images = _read_images(request)
+        stored = [each for each in (images.image, images.end_image) if isinstance(each, StoredImage)]
+        wanted = sum(each.bytes for each in stored) * 4 // 3  # what base64 makes of them
+        if wanted:
+            await budget.enter(wanted)
+            taken = wanted
+
+    try:
+        yield whole_request(await store.asked_get(video_id, admit))
+    finally:
+        if taken:
+            budget.give(taken)
 
 
 async def load_request(store: Store, video_id: str) -> VideoRequest:

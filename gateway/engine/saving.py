@@ -16,6 +16,7 @@ from gateway.core.states import Change, Task, is_minor, with_event, with_noted
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.watch import Watch
 from gateway.storage.db import GuardFailed, NoRoom
+from gateway.storage.file_rows import FileGone
 from gateway.storage.replicas import Room
 from providers.spec import Pending
 
@@ -29,7 +30,7 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Room | None = None)
     """Apply `fact` and save what follows, until it is stored: what is known of money must not be lost.
 
     Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer
-    counts. Raises NoRoom, and Duplicate when the vendor's id already belongs to another video.
+    counts. Raises NoRoom, FileGone, and Duplicate when the vendor's id already belongs to another video.
     """
     is_late = False
     while True:
@@ -47,7 +48,7 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Room | None = None)
         try:
             if is_late or task.replica == engine.replica:
                 return await engine.insist(task.id, partial(engine.store.task_save, change, room))
-        except NoRoom:
+        except (NoRoom, FileGone):
             raise
         except GuardFailed:
             is_late = False  # it is not as it was known

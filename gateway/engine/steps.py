@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.engine.keeping import keep
 from gateway.engine.late import end, look_again
 from gateway.engine.poll import poll
 from gateway.engine.probe import probe
@@ -19,5 +20,6 @@ STEPS: Final = Steps(
         "completed": look_again, "failed": look_again, "cancelled": look_again,
     },
     end=end,
+    keep=keep,
     probe=probe,
 )

@@ -25,12 +25,13 @@ from gateway.core.facts import (
 from gateway.core.health import DOWN, REFUSES_US
 from gateway.core.pricing import as_cost
 from gateway.core.states import Task
+from gateway.engine import handing
 from gateway.engine.entering import room_at
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
-from gateway.engine.request import load_request
+from gateway.engine.request import held_request
 from gateway.engine.watch import Ticket
-from gateway.storage.db import Duplicate, NoRoom
+from gateway.storage.db import Duplicate, NoRoom, StorageError
 from providers.spec import Offering, Submitted, VendorError, VideoRequest
 
 # Of the event loop, from a commit to the 202 that waits for it. A call to a vendor begins with half a
@@ -47,12 +48,14 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     try:
         if found is None:
             return  # a reload took it away since it was admitted
-        request = await load_request(engine.store, task.id)
-        cost = as_cost(found[0].price(found[1], request))
-        room = room_at(engine, candidate.provider)
-        started = await engine.save(task, SubmitStarted(candidate, cost), room)
-        if started is not None:
-            await _send_and_save(engine, *found, request, started)
+        async with held_request(engine.store, engine.images, task.id) as request:
+            if not engine.may_buy:
+                return  # it waited for room, and nothing new is to be bought any more
+            cost = as_cost(found[0].price(found[1], request))
+            room = room_at(engine, candidate.provider)
+            started = await engine.save(task, SubmitStarted(candidate, cost), room)
+            if started is not None:
+                await _send_and_save(engine, *found, request, started)
     except NoRoom:
         gate.crowded(engine.now(), engine.chance)
     finally:
@@ -77,19 +80,38 @@ async def send(engine: Engine, task: Task, ticket: Ticket) -> None:
             await _send_and_save(engine, *found, ticket.request, task)
     finally:
         engine.sending.discard(task.id)
+        engine.images.give(ticket.image_bytes)
         gate.answered()
 
 
 async def _send_and_save(
     engine: Engine, provider: Provider, offering: Offering, request: VideoRequest, started: Task
 ) -> None:
-    fact = await _send(engine, provider, offering, request, started)
+    found = await _handed(engine, offering, request, started)
+    fact = found if isinstance(found, Fact) else await _send(engine, provider, offering, found, started)
     engine.telemetry.submitted(provider.name, _RESULTS[type(fact)])
     try:
         await engine.save(started, fact)
     except Duplicate:
         cause = Cause("junk", "the vendor answered with the id of another video's job")
         await engine.save(started, SubmitUnknown(cause))
+
+
+async def _handed(
+    engine: Engine, offering: Offering, request: VideoRequest, task: Task
+) -> VideoRequest | Fact:
+    """The request with its images in a form that the vendor takes, or why nothing is sent."""
+    fields = handing.by_url(request, offering)
+    if not fields:
+        return request
+    public_url, now = engine.fleet.settings.server.public_url, engine.now()
+    if public_url is None:  # no more, since it was accepted
+        return Rejected(Cause("unsupported", handing.BY_URL))
+    try:
+        return await handing.handed(engine.signer, request, fields, public_url, video_id=task.id, now=now)
+    except StorageError as error:
+        engine.telemetry.storage_failed(task.id, error)
+        return NotSent(Cause("not_sent", "the key to sign image URLs with was out of reach"))
 
 
 def reference_of(task: Task) -> str:

@@ -19,6 +19,7 @@ from gateway.engine.provider import Provider
 from providers.spec import VideoRequest
 
 if TYPE_CHECKING:
+    from gateway.engine.keeping import Keeping
     from gateway.engine.loop import Engine
 
 Step: TypeAlias = "Callable[[Engine, Task], Awaitable[None]]"
@@ -30,8 +31,8 @@ ProbeStep: TypeAlias = "Callable[[Engine, Provider], Coroutine[None, None, None]
 class Watch(msgspec.Struct):
     """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
 
-    `noted` are events that go with the next save. `is_parked`: a step would have broken a promise; nothing
-    but its deadline happens to the task any more.
+    `noted` are events that go with the next save; `file_key` is where its file is, or was to be, stored.
+    `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
     """
 
     due: float | None = None
@@ -43,19 +44,25 @@ class Watch(msgspec.Struct):
     missing_since: float | None = None
     not_before: float = 0.0
     noted: tuple[Event, ...] = ()
+    file_key: str | None = None
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """A place at a candidate's gate for a task that is stored as `submitting` at once, and its request."""
+    """A place at a candidate's gate for a task that is stored as `submitting` at once, and its request.
+
+    `image_bytes` of it are counted in the engine's budget until it is sent.
+    """
 
     candidate: Candidate
     request: VideoRequest
+    image_bytes: int = 0
 
 
 class Outside(msgspec.Struct, frozen=True):
     """What the engine takes from outside: Unix time in seconds, randomness, its name, the right to that name.
 
     `replica` is the name that this process owns tasks by; it `follows` tasks, or leaves that to others.
+    `keeping` is what files are kept with; None: they are left at their vendors.
     """
 
     now: Callable[[], float]
@@ -63,17 +70,19 @@ class Outside(msgspec.Struct, frozen=True):
     replica: str
     lease: Lease
     follows: bool = True
+    keeping: Keeping | None = None
 
 
 class Steps(msgspec.Struct, frozen=True):
     """What to do with a task: `submit` for an admitted one, `due` (by state) for one whose time has come.
 
-    `send` is for one that was stored with a ticket, `end` for a parked one at its deadline, `probe` finds out
-    whether a provider is back.
+    `send` is for one that was stored with a ticket, `end` for a parked one at its deadline, `keep` for one
+    whose file is to be stored; `probe` finds out whether a provider is back.
     """
 
     submit: SubmitStep
     send: SendStep
     due: Mapping[str, Step]
     end: Step
+    keep: Step
     probe: ProbeStep

@@ -27,12 +27,32 @@ RULES: Final = {
         """select distinct video_id from video_labels l where not exists (
             select 1 from videos v
             where v.id = l.video_id and v.owner = l.owner and v.created_at = l.created_at)""",
+    "an upload without its bytes, or bytes of no upload":
+        """select id from uploads where not exists (
+            select 1 from upload_contents c where c.upload_id = uploads.id)
+        union all select upload_id from upload_contents where not exists (
+            select 1 from uploads u where u.id = upload_id)""",
+    "a webhook of no endpoint":
+        """select id from webhook_messages where endpoint <> '' and not exists (
+            select 1 from webhook_endpoints w where w.id = endpoint)""",
+    "a try of no webhook":
+        """select distinct message_id from webhook_tries where not exists (
+            select 1 from webhook_messages m where m.id = message_id)""",
     "a video that ended without a time, or has one and did not end":
         f"select id from videos where (completed_at is not null) <> (state in {_ENDED})",  # noqa: S608
     "a job being rendered without the vendor's id":
         "select id from videos where state = 'rendering' and vendor_task_id is null",
     "a video that may have been bought and says otherwise":
         "select id from videos where state in ('rendering', 'submission_unknown') and charged = 'no'",
+    "a stored video of whose file nothing is known":
+        """select id from videos where (file_key is not null or stage = 'stored') and file is null""",
+    "a file that is there without an end, or the reverse":
+        "select id from videos where (file_key is null) <> (file_until is null)",
+    "a file to be stored of a video that has not ended":
+        f"select id from videos where unstored_since is not null and state not in {_ENDED}",  # noqa: S608
+    "a video that waits to be stored and says otherwise":
+        """select id from videos where state = 'completed'
+            and (stage = 'storing') <> (unstored_since is not null)""",
     "a completed video without a link":
         "select id from videos where state = 'completed' and result_url is null",
 }

@@ -35,17 +35,36 @@ class Table(msgspec.Struct, frozen=True):
 TABLES: Final = (
     Table("keys", ("id",), ("name", "role", "digest", "hint", "created_at", "revoked_at")),
     Table("videos", ("id",), tuple(name for name in TASK_COLUMNS if name != "id")),
-    Table("video_requests", ("video_id",), ("request", "metadata", "pins")),
+    Table("video_requests", ("video_id",), (
+        "request", "metadata", "pins", "webhook_url", "webhook_origin",
+    )),
     Table("video_inputs", ("video_id", "field"), ("value",), page=4),  # each up to 14 MB
     Table("video_labels", ("owner", "name", "value", "created_at", "video_id"), ()),
     Table("events", ("video_id", "seq"), (
         "at", "type", "status", "stage", "provider", "offering", "detail", "earlier", "count",
+        "owner",
     )),
+    Table("uploads", ("id",), (
+        "owner", "filename", "purpose", "content_type", "bytes", "sha256", "created_at", "expires_at",
+    )),
+    Table("upload_contents", ("upload_id",), ("value",), page=4),
     Table("idempotency_keys", ("owner", "name"), ("fingerprint", "video_id", "created_at")),
+    Table("webhook_endpoints", ("id",), (
+        "owner", "url", "events", "secrets", "created_at", "disabled_at", "disabled_by",
+    )),
+    Table("webhook_messages", ("id",), (
+        "event", "owner", "video_id", "endpoint", "target", "url", "type", "at", "task", "content", "state",
+        "step", "tries", "next_at", "claim",
+    )),
+    Table("webhook_tries", ("message_id", "number"), ("video_id", "at", "status", "error", "ms")),
+    Table("file_removals", ("key",), ("at", "is_begun")),
+    Table("signing_keys", ("id",), ("secret", "created_at")),
     Table("provider_holds", ("provider",), ("action", "by_whom", "at")),
     Table("render_times", ("provider", "offering", "duration", "audio", "bin"), ("count",)),
 )
-NOT_COPIED: Final = ("schema_version", "replicas", "provider_gates", "provider_sendings")
+NOT_COPIED: Final = (
+    "schema_version", "event_log", "replicas", "provider_gates", "provider_sendings", "chores",
+)
 
 
 async def copy(read: Read, target: Database, copied: Copied) -> None:

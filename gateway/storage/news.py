@@ -14,12 +14,16 @@ from gateway.core.states import TERMINAL, UNOWNED, State, Task
 
 
 class VideoChanged(msgspec.Struct, frozen=True, tag="video"):
-    """A video is now of this version and state; `replica` owns it."""
+    """A video is now of this version and state; `replica` follows it.
+
+    `owner` is the caller that it belongs to; '' from a replica of a version that does not tell.
+    """
 
     id: str
     version: int
     state: State
     replica: str
+    owner: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -39,20 +43,43 @@ class Ordered(msgspec.Struct, frozen=True, tag="order"):
     is_lifted: bool
 
 
-News: TypeAlias = VideoChanged | Ordered
+class WebhooksDue(msgspec.Struct, frozen=True, tag="webhooks"):
+    """A caller asked for webhooks to be sent anew, or for a test."""
+
+
+class CalledBack(msgspec.Struct, frozen=True, tag="callback"):
+    """A vendor called about a video's job; `replica` owns the video."""
+
+    id: str
+    replica: str
+
+
+News: TypeAlias = VideoChanged | Ordered | WebhooksDue | CalledBack
 
 _encode: Final = msgspec.json.Encoder().encode
-_decoder: Final[msgspec.json.Decoder[News]] = msgspec.json.Decoder(VideoChanged | Ordered)
+_decoder: Final[msgspec.json.Decoder[News]] = msgspec.json.Decoder(
+    VideoChanged | Ordered | WebhooksDue | CalledBack
+)
 
 
 def of_video(task: Task) -> str:
     """What is told when `task` was saved as it is."""
-    return _encode(VideoChanged(task.id, task.version, task.state, task.replica)).decode()
+    return _encode(VideoChanged(task.id, task.version, task.state, task.replica, task.owner)).decode()
 
 
 def of_order(provider: str, *, is_lifted: bool) -> str:
     """What is told when an order was stored or lifted."""
     return _encode(Ordered(provider, is_lifted)).decode()
+
+
+def of_webhooks() -> str:
+    """What is told when webhooks were made due by hand."""
+    return _encode(WebhooksDue()).decode()
+
+
+def of_callback(video_id: str, replica: str) -> str:
+    """What is told when a vendor called about a job that another replica follows."""
+    return _encode(CalledBack(video_id, replica)).decode()
 
 
 def read(text: str) -> News | None:

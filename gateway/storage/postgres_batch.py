@@ -12,7 +12,9 @@ array, and the events of those saves ride in the same statement:
 `_w` is the number of the write, so the server says who passed its guard, and what belongs to a loser is not
 stored. All parts of one statement see the data as it was before: so nothing in it may touch one row twice,
 and no part may read what another wrote. `segments` and `waves` see to the first, `Form` (plain inserts,
-updates and deletes without a subquery) to the second; what is of another shape runs as it is written.
+updates and deletes without a subquery) to the second; what is of another shape runs as it is written. One
+subquery is known: an insert of what `select ... from (...) name` finds, which reads tables that the other
+parts of its write leave alone, and whose first column tells its rows from those of all other writes.
 
 Not held here: transactions, errors and connections (`postgres_writer`), any statement of the product.
 """
@@ -24,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.storage.db import Step, Value
 
@@ -43,12 +46,18 @@ _INSERT: Final = re.compile(
     r"insert\s+into\s+(\w+)\s*\(([\w\s,]+)\)\s*values\s*\((.+?)\)(\s+on\s+conflict\b.*)?",
     re.DOTALL | re.IGNORECASE,
 )
+_SELECTED: Final = re.compile(
+    r"insert\s+into\s+(\w+)\s*\(([\w\s,]+)\)\s*select\s+(.+?)\s+from\s+\((.+)\)\s+(\w+)",
+    re.DOTALL | re.IGNORECASE,
+)
 _UPDATE: Final = re.compile(r"update\s+(\w+)\s+set\s+(.+?)\s+where\s+(.+)", re.DOTALL | re.IGNORECASE)
 _DELETE: Final = re.compile(r"delete\s+from\s+(\w+)\s+where\s+(.+)", re.DOTALL | re.IGNORECASE)
 _ASSIGNED: Final = re.compile(r"\b(\w+)\s*=\s*\$(\d+)")
 _PINNED: Final = re.compile(r"(?:\A|\band\s+)(\w+)\s*=\s*\$(\d+)(?=\s+and\b|\s*\Z)", re.IGNORECASE)
 # With one of these a statement may read what another part writes, or gives rows; or a hole may be no hole.
 _OTHER: Final = re.compile(r"\b(?:select|returning|with)\b|'[^']*\$[^']*'|--|;", re.IGNORECASE)
+_OTHER_SELECTED: Final = re.compile(r"\b(?:returning|with|conflict)\b|--|;", re.IGNORECASE)
+_LITERAL: Final = re.compile(r"'[^']*'")
 _OR: Final = re.compile(r"\bor\b", re.IGNORECASE)
 
 
@@ -64,6 +73,7 @@ class Form(msgspec.Struct, frozen=True):
 
     `head` and `tail` stand around the source of the values; the tail of an update or delete is its condition.
     `types` are those of the arguments, `key` the places among them of the row's primary key; None: any rows.
+    `beside` is what an insert selects from, for each row of the source.
     """
 
     verb: str
@@ -73,6 +83,7 @@ class Form(msgspec.Struct, frozen=True):
     types: tuple[str, ...]
     key: tuple[int, ...] | None
     key_columns: tuple[str, ...]
+    beside: str = ""
 
     def token(self, args: Sequence[Value]) -> Token:
         """The row that the statement touches with these arguments."""
@@ -83,6 +94,10 @@ class Form(msgspec.Struct, frozen=True):
 
 def form_of(sql: str, tables: Mapping[str, Table]) -> Form | None:
     """`sql` as a Form; None when it has to run as it is written."""
+    selected = _SELECTED.fullmatch(sql.strip())
+    if selected is not None and selected[1] in tables:
+        is_other = _OTHER_SELECTED.search(sql) or any("$" in text for text in _LITERAL.findall(sql))
+        return None if is_other else _insert_selected(selected, tables[selected[1]])
     if _OTHER.search(sql):
         return None
     for verb, pattern, make in (
@@ -103,6 +118,20 @@ def _insert(verb: str, found: re.Match[str], table: Table) -> Form | None:
              if _HOLE.fullmatch(value)]
     head = f"insert into {found[1]} ({found[2]}) select {_inside(found[3])} from"
     return _form(verb, found, table, pairs, (head, found[4] or ""))
+
+
+def _insert_selected(found: re.Match[str], table: Table) -> Form | None:
+    columns, values = [name.strip() for name in found[2].split(",")], _split(found[3])
+    if len(columns) != len(values) or not _HOLE.fullmatch(values[0]):
+        return None
+    pairs = [(column, int(value[1:])) for column, value in zip(columns, values, strict=True)
+             if _HOLE.fullmatch(value)]
+    head = f"insert into {found[1]} ({found[2]}) select {_inside(found[3])} from"
+    form = _form("insert", found, table, pairs, (head, ""))
+    if form is None:
+        return None
+    beside = f", lateral ({_inside(found[4])}) {found[5]}"
+    return replace(form, beside=beside, key=(pairs[0][1] - 1,), key_columns=(columns[0],))
 
 
 def _update(verb: str, found: re.Match[str], table: Table) -> Form | None:
@@ -150,11 +179,12 @@ def _inside(text: str) -> str:
 
 
 def _split(values: str) -> list[str]:
-    """The values between commas that are in no brackets."""
-    found, depth = [""], 0
+    """The values between commas that are in no brackets, and in no text."""
+    found, depth, is_text = [""], 0, False
     for character in values:
         depth += (character == "(") - (character == ")")
-        if character == "," and not depth:
+        is_text ^= character == "'"
+        if character == "," and not depth and not is_text:
             found.append("")
         else:
             found[-1] += character
@@ -185,7 +215,7 @@ def segments(steps: Iterable[Step], forms: Mapping[str, Form | None]) -> list[Se
             found.append(Segment([step]))
             room = Room(is_closed=True)
             continue
-        if step.guard is not None and form.verb == "insert" and form.key is None:
+        if step.guard is not None and form.verb == "insert" and (form.key is None or form.beside):
             found.append(Segment([step]))  # which of its rows are there could not be told
             room = Room(is_closed=True)
             continue
@@ -326,6 +356,6 @@ def _part(form: Form, source: str, index: int, is_guarded: bool) -> str:
     condition = "u._w in (select _w from won)" if is_guarded else ""
     if form.verb == "insert":
         where = f" where {condition}" if condition else ""
-        return f"part_{index} as ({form.head} {source}{where}{form.tail})"
+        return f"part_{index} as ({form.head} {source}{form.beside}{where}{form.tail})"
     own = f"({form.tail}) and {condition}" if condition else form.tail
     return f"part_{index} as ({form.head} {source} where {own})"

@@ -5,14 +5,14 @@ Not held here: any statement (`store`), any rule of a task (`gateway.core.tasks`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from sys import intern
 from typing import Final
 
 import msgspec
 
-from gateway.core.facts import Candidate
+from gateway.core.facts import Candidate, File
 from gateway.core.health import HoldAction
 from gateway.core.states import Event, Task
 from gateway.storage.db import Row, Value
@@ -20,7 +20,7 @@ from gateway.storage.db import Row, Value
 # The columns of `videos`: the fields of Task, and the status that follows from its state, for lists.
 _FIELDS: Final = Task.__struct_fields__
 TASK_COLUMNS: Final = (*_FIELDS, "status")
-_TEXTS: Final = ("candidates", "ruled_out", "ref")
+_TEXTS: Final = ("candidates", "ruled_out", "ref", "file")
 _INDEX: Final = {name: _FIELDS.index(name) for name in _TEXTS}
 # Texts that many tasks have in common: of the tasks in memory each is kept once.
 _SHARED: Final = tuple(_FIELDS.index(name) for name in (
@@ -32,10 +32,16 @@ CANDIDATES_MAX: Final = 4_096  # lists of candidates that are kept decoded
 _encode = msgspec.json.Encoder().encode
 _decode_candidates = lru_cache(CANDIDATES_MAX)(msgspec.json.Decoder(tuple[Candidate, ...]).decode)
 _decode_ref = msgspec.json.Decoder(dict[str, str]).decode
+_decode_file = msgspec.json.Decoder(File).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_pins = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_events = msgspec.json.Decoder(tuple[Event, ...]).decode
 _decode_detail = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
+
+_DECODED: Final[Mapping[str, Callable[[str], object]]] = {
+    "candidates": _decode_candidates, "ruled_out": _decode_candidates, "ref": _decode_ref,
+    "file": _decode_file,
+}
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +67,7 @@ class NewVideo(msgspec.Struct, frozen=True, kw_only=True):
     """A video to store. `request` is the normalized request (JSON), the `inputs` (data URIs) taken out.
 
     `pins` are the providers that the caller restricted the candidates to, in order; none: no restriction.
+    `webhook_url` is the request's own place for webhooks, `webhook_origin` its scheme, host and port.
     """
 
     task: Task
@@ -69,6 +76,8 @@ class NewVideo(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, str]
     events: tuple[Event, ...]
     pins: tuple[str, ...] = ()
+    webhook_url: str | None = None
+    webhook_origin: str | None = None
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +87,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, str]
     metadata: dict[str, str]
     pins: tuple[str, ...]
+    webhook_url: str | None = None
+    webhook_origin: str | None = None
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,22 +147,25 @@ def task_of(row: Row) -> Task:
     for name, index in _INDEX.items():
         text = values[index]
         if text is not None:
-            values[index] = _decode_ref(str(text)) if name == "ref" else _decode_candidates(str(text))
+            values[index] = _DECODED[name](str(text))
     # The database holds what this file wrote: checking every field of every read would double its cost.
     return Task(*values)  # type: ignore[arg-type]
 
 
 def asked_values(new: NewVideo) -> tuple[Value, ...]:
-    """The row of a request: video_id, request, metadata, pins."""
-    return (new.task.id, new.request, _encode(new.metadata).decode(), _encode(new.pins).decode())
+    """The row of a request: video_id, request, metadata, pins, webhook_url, webhook_origin."""
+    metadata, pins = _encode(new.metadata).decode(), _encode(new.pins).decode()
+    return (new.task.id, new.request, metadata, pins, new.webhook_url, new.webhook_origin)
 
 
 def asked_of(row: Row, inputs: Sequence[Row]) -> Asked:
-    """What was asked for, from request, metadata and pins, and from the rows (field, value) of its inputs."""
-    request, metadata, pins = row
+    """What was asked for, from the row that REQUEST_GET gives and the rows (field, value) of its inputs."""
+    request, metadata, pins, webhook_url, webhook_origin = row
     return Asked(
         request=str(request), metadata=_decode_metadata(str(metadata)), pins=_decode_pins(str(pins)),
         inputs={str(field): str(value) for field, value in inputs},
+        webhook_url=None if webhook_url is None else str(webhook_url),
+        webhook_origin=None if webhook_origin is None else str(webhook_origin),
     )
 
 
@@ -165,12 +179,12 @@ def hold_of(row: Row) -> Hold:
     return msgspec.convert(dict(zip(Hold.__struct_fields__, row, strict=True)), Hold)
 
 
-def events_values(video_id: str, events: Sequence[Event]) -> tuple[Value, ...]:
+def events_values(task: Task, events: Sequence[Event]) -> tuple[Value, ...]:
     """The row of the events of one save, one at least: the last one's fields, and the others as JSON."""
     *earlier, last = events
     return (
-        video_id, last.seq, last.at, last.type, last.status, last.stage, last.provider, last.offering,
-        _encode(last.detail).decode(), _encode(earlier).decode(), len(events),
+        task.id, last.seq, last.at, last.type, last.status, last.stage, last.provider, last.offering,
+        _encode(last.detail).decode(), _encode(earlier).decode(), len(events), task.owner,
     )
 
 

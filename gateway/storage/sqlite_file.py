@@ -27,11 +27,22 @@ from gateway.storage.db import (
 BUSY_TIMEOUT_MS: Final = 5_000
 # What PostgreSQL's words are here. One writer at a time locks no rows.
 _WORDS: Final = (
+    ("default (pg_current_xact_id()::text::bigint)", "default 0"),
+    ("pg_current_xact_id()::text::bigint", "next_written()"),
+    ("pg_current_snapshot()::text", "null"),
+    ("strpos(", "instr("),
     (" for update skip locked", ""),
     (" for update", ""),
     ("extract(epoch from clock_timestamp())::double precision", "((julianday('now') - 2440587.5) * 86400.0)"),
 )
 _HOLE: Final = re.compile(r"\$(\d+)")
+_HAS_WRITTEN: Final = "select 1 from pragma_table_info('events') where name = 'written'"
+# The greatest number, by a walk from owner to owner along their index.
+_LAST_WRITTEN: Final = """with recursive owners(name) as (
+        select min(owner) from events
+        union all select (select min(owner) from events where owner > name) from owners
+            where name is not null)
+    select coalesce(max((select max(written) from events where owner = name)), 0) from owners"""
 
 
 @cache
@@ -55,7 +66,22 @@ def connect(path: Path) -> sqlite3.Connection:
     _use_wal(connection)
     # FULL: a commit is on disk when it is answered; NORMAL may lose it with the power.
     connection.execute("pragma synchronous = full")
+    _number_from(connection, 0)
     return connection
+
+
+def _number_from(connection: sqlite3.Connection, last: int) -> None:
+    """Have rows numbered in the order in which they are written, beyond `last`, over restarts, too.
+
+    By the clock, in microseconds, so that a number is not given again after the last row was deleted.
+    """
+
+    def following() -> int:
+        nonlocal last
+        last = max(last + 1, time.time_ns() // 1_000)
+        return last
+
+    connection.create_function("next_written", 0, following)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -114,9 +140,11 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> int:
             runs_from = _runs_from(connection, len(known)) if version > len(known) else 0
             todo = pending(version, runs_from, known)
             if not todo:
+                if connection.execute(_HAS_WRITTEN).fetchone():
+                    _number_from(connection, connection.execute(_LAST_WRITTEN).fetchone()[0])
                 return applied
             for statement in _statements(todo[0].sql):
-                connection.execute(statement)
+                connection.execute(in_its_words(statement))
             for step in recorded(todo[0]):
                 connection.execute(in_its_words(step.sql), step.args)
             connection.execute("commit")

@@ -7,7 +7,7 @@ drivers), and what a change means (`gateway.core.tasks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -23,6 +23,7 @@ from gateway.storage.db import (
     StorageError,
     StorageShort,
 )
+from gateway.storage.file_rows import REMOVAL_OF_VIDEO, FileRows, naming
 from gateway.storage.replicas import Replicas, Room
 from gateway.storage.rows import (
     TASK_COLUMNS,
@@ -43,6 +44,10 @@ from gateway.storage.rows import (
     task_values,
     video_of,
 )
+from gateway.storage.stream import EventLog
+from gateway.storage.uploads import Uploads
+from gateway.storage.webhook_endpoints import Endpoints
+from gateway.storage.webhooks import VIDEO_FORGET, Webhooks, telling
 
 _NAMES: Final = ", ".join(TASK_COLUMNS)
 _HOLES: Final = ", ".join(f"${number}" for number in range(1, len(TASK_COLUMNS) + 1))
@@ -51,7 +56,8 @@ _ID: Final = TASK_COLUMNS.index("id") + 1
 _VERSION: Final = len(TASK_COLUMNS) + 1
 # Word for word the condition of the index videos_by_replica, which is used only then.
 _FOLLOWED: Final = """(state in ('waiting', 'submitting', 'rendering', 'submission_unknown')
-    or late_until is not null)"""
+    or late_until is not null
+    or unstored_since is not null)"""
 
 # Writes that may wait when a new video comes: about what two cores commit in 200 ms (0.2 ms for each video).
 # Beyond, the video is refused. Everything else is taken, because it finishes what was begun.
@@ -78,6 +84,7 @@ ORPHANED: Final = f"""select id from replicas where ended_at is not null
         select 1 from videos where {_FOLLOWED} and replica = '')"""  # noqa: S608
 VERSIONS: Final = f"""select id, version from videos where {_FOLLOWED} and replica = $1 and id > $2
     order by id limit $3"""  # noqa: S608
+TASK_OF_JOB: Final = "select id, replica from videos where provider = $1 and vendor_task_id = $2"
 ENDED_MAX: Final = 100
 ENDED: Final = f"""select id from videos where completed_at is not null
     and id in ({", ".join(f"${number}" for number in range(1, ENDED_MAX + 1))})"""  # noqa: S608
@@ -85,16 +92,17 @@ WAITING_BEFORE: Final = """select count(*) from videos where state = 'waiting'
     and (priority > $1 or (priority = $1 and created_at < $2))"""
 SUBMITTED_SINCE: Final = """select provider, at from events
     where type = 'submitting' and at >= $1 order by at"""
-REQUEST_ADD: Final = """insert into video_requests (video_id, request, metadata, pins)
-    values ($1, $2, $3, $4)"""
-REQUEST_GET: Final = "select request, metadata, pins from video_requests where video_id = $1"
+REQUEST_ADD: Final = """insert into video_requests
+    (video_id, request, metadata, pins, webhook_url, webhook_origin) values ($1, $2, $3, $4, $5, $6)"""
+REQUEST_GET: Final = """select request, metadata, pins, webhook_url, webhook_origin
+    from video_requests where video_id = $1"""
 INPUT_ADD: Final = "insert into video_inputs (video_id, field, value) values ($1, $2, $3)"
 INPUTS_GET: Final = "select field, value from video_inputs where video_id = $1"
 LABEL_ADD: Final = """insert into video_labels (owner, name, value, created_at, video_id)
     values ($1, $2, $3, $4, $5)"""
 EVENTS_ADD: Final = """insert into events
-    (video_id, seq, at, type, status, stage, provider, offering, detail, earlier, count)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
+    (video_id, seq, at, type, status, stage, provider, offering, detail, earlier, count, owner, written)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_current_xact_id()::text::bigint)"""
 EVENTS_GET: Final = """select e.seq, e.at, e.type, e.status, e.stage, e.provider, e.offering, e.detail,
     e.earlier
     from events e join videos v on v.id = e.video_id where e.video_id = $1 and v.owner = $2 order by e.seq"""
@@ -129,7 +137,10 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.replicas = Replicas(database)
+        self.replicas, self.webhooks = Replicas(database), Webhooks(database)
+        self.endpoints = Endpoints(database, self.webhooks)
+        self.uploads, self.files = Uploads(database), FileRows(database)
+        self.log = EventLog(database)
         self._listeners: list[Listener] = []
         self._doubters: list[Listener] = []
         self._hearers: list[Callable[[str | None], None]] = []
@@ -185,7 +196,7 @@ class Store:
             *(Step(INPUT_ADD, (task.id, field, value)) for field, value in new.inputs.items()),
             *(Step(LABEL_ADD, (task.owner, name, value, task.created_at, task.id))
               for name, value in new.metadata.items()),
-            *([Step(EVENTS_ADD, events_values(task.id, new.events))] if new.events else []),
+            *([Step(EVENTS_ADD, events_values(task, new.events))] if new.events else []),
         ]
         if key is not None:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
@@ -206,6 +217,8 @@ class Store:
 
     async def video_get(self, video_id: str, owner: str) -> Video | None:
         """The caller's video; None when there is none, or it is another caller's."""
+        if "\0" in video_id:  # of which PostgreSQL cannot be asked
+            return None
         rows = await self._database.read(VIDEO_GET, (video_id, owner))
         return video_of(rows[0]) if rows else None
 
@@ -225,10 +238,16 @@ class Store:
         return [video_of(row) for row in rows]
 
     async def video_delete(self, video_id: str, owner: str) -> bool:
-        """Remove a terminal video and its parts; False when there is none. Its idempotency key stays."""
-        parts = (Step(sql, (video_id,)) for sql in PARTS_DELETE)
+        """Remove a terminal video and its parts; False when there is none. Its idempotency key stays.
+
+        Its file is put on the list of those to be removed with the same commit.
+        """
+        parts = (Step(sql, (video_id,)) for sql in (*PARTS_DELETE, *VIDEO_FORGET))
         try:
-            await self._database.write((Step(VIDEO_DELETE, (video_id, owner), GuardFailed), *parts))
+            await self._database.write((
+                Step(REMOVAL_OF_VIDEO, (video_id, owner)),
+                Step(VIDEO_DELETE, (video_id, owner), GuardFailed), *parts,
+            ))
         except GuardFailed:
             return False
         return True
@@ -243,6 +262,15 @@ class Store:
         rows = await self._database.read(TASK_GET, (video_id,))
         return task_of(rows[0]) if rows else None
 
+    async def task_of_job(self, provider: str, vendor_task_id: str) -> tuple[str, str] | None:
+        """The id of the video that has this job, and the replica that owns it."""
+        rows = await self._database.read(TASK_OF_JOB, (provider, vendor_task_id))
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
+
+    async def pass_on(self, text: str) -> None:
+        """Tell the other replicas something that no row speaks of."""
+        await self._database.write((), tell=text)
+
     async def task_save(self, change: Change, room: Room | None = None) -> Task:
         """Write a change and its events. Raises GuardFailed when the task is not as the change found it.
 
@@ -251,7 +279,8 @@ class Store:
         before = change.before
         after = msgspec.structs.replace(change.task, version=before.version + 1)
         save = Step(VIDEO_SAVE, (*task_values(after), before.version), GuardFailed)
-        steps = [save, Step(EVENTS_ADD, events_values(after.id, change.events))] if change.events else [save]
+        steps = [save, Step(EVENTS_ADD, events_values(after, change.events))] if change.events else [save]
+        steps += [*telling(after, change.events), *naming(change)]
         if room is not None:
             steps = [*room.before(), *steps, *room.after()]
         await self._write(steps, after, change.events)
@@ -293,11 +322,18 @@ class Store:
         """`waiting_before` of each of these, at most PLACES_MAX of `places`, in one statement."""
         return places.befores(tasks, await self._database.read(*places.counting(tasks))) if tasks else []
 
-    async def asked_get(self, video_id: str) -> Asked:
-        """All that was asked for with this video, whoever owns it. Raises GuardFailed when it is gone."""
+    async def asked_get(
+        self, video_id: str, admit: Callable[[str], Awaitable[None]] | None = None
+    ) -> Asked:
+        """All that was asked for with this video, whoever owns it. Raises GuardFailed when it is gone.
+
+        `admit` is awaited with the request (JSON) before the bytes of its images are read.
+        """
         rows = await self._database.read(REQUEST_GET, (video_id,))
         if not rows:
             raise GuardFailed(f"no request is stored for {video_id}")
+        if admit is not None:
+            await admit(str(rows[0][0]))
         return asked_of(rows[0], await self._database.read(INPUTS_GET, (video_id,)))
 
     async def submitted_since(self, at: float) -> list[tuple[str, float]]:

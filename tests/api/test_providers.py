@@ -5,7 +5,6 @@ Not held here: when a breaker opens or closes (tests/core), who may order (`test
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,8 +110,7 @@ def test_nobody_orders_what_is_not_there(ops: httpx.Client) -> None:
 
 def test_an_order_is_logged_with_who_gave_it(served: Served, ops: httpx.Client) -> None:
     ops.post("/v1/providers/narrow/pause", headers={"X-Request-Id": "order-1"})
-    lines = [json.loads(line) for line in served.log.getvalue().splitlines()]
-    (line,) = [line for line in lines if line["event"] == "provider_ordered"]
+    (line,) = [line for line in served.lines if line["event"] == "provider_ordered"]
     assert (line["provider"], line["order"], line["request_id"]) == ("narrow", "pause", "order-1")
     assert line["by"].startswith("operator olga (key_")
 

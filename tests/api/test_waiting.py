@@ -5,6 +5,7 @@ Order is asserted by events, not by a clock: a test sees the caller begin to wai
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -151,6 +152,30 @@ def test_a_caller_who_goes_away_leaves_the_others_waiting(served: Served, lobby:
     assert not staying.done()
     assert served.finish(video_id)["status"] == "completed"
     assert read(staying.result(PATIENCE_SECONDS))["status"] == "completed"
+
+
+def test_nearly_all_polls_of_a_running_video_find_nothing_new(served: Served) -> None:
+    """A caller asks for each second of a render, whose vendor is asked as often: what it says is no news."""
+    video_id, known, statuses = served.rendering()["id"], "", list[int]()
+    for _ in range(int(RENDER_SECONDS) - 1):
+        served.clock.now += 1.0
+        served.run(_polled_twice, served)
+        answer = served.client.get(f"/v1/videos/{video_id}", headers={"If-None-Match": known})
+        known = answer.headers["etag"]
+        statuses.append(answer.status_code)
+    served.finish(video_id)
+    assert statuses.count(304) / len(statuses) >= 0.95, statuses
+
+
+async def _polled_twice(served: Served) -> None:
+    """Return when a question has been asked, and answered, that had not begun yet."""
+    labels = {"provider": "highway", "outcome": "pending"}
+    registry = served.gateway.telemetry.registry
+    before = registry.get_sample_value("reelgate_polls_total", labels) or 0
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # A counter tells nobody.
+        while (registry.get_sample_value("reelgate_polls_total", labels) or 0) < before + 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 def test_a_gateway_that_stops_lets_its_callers_go(served: Served, lobby: Lobby) -> None:

@@ -100,6 +100,7 @@ async def test_anothers_video_looks_like_none(store: Store, database: Database) 
     await store.video_add(new(ended(), {"a": "1"}), Idempotency("k", "print", "video_1"))
     before = await sizes(database)
     assert await store.video_get("video_1", "key_2") is None
+    assert await store.video_get("video_1\0", "key_1") is None
     assert await store.events_get("video_1", "key_2") == []
     assert await store.video_delete("video_1", "key_2") is False
     assert await store.idempotency_get("key_2", "k") is None

@@ -20,7 +20,7 @@ from tests.faults.playing import BELOW
 WORDS = {"S": SUBMITS, "P": POLLS, "D": DOWNLOADS}
 # Everything that an adapter can do, as `providers.spec` has it. None of it asks a vendor to call back.
 CAPABILITIES = {"call", "submit", "poll", "ref_of", "submit_as", "find_submission"}
-PROTOCOLS = {"Adapter", "VendorDoor", "MakesRefs", "FindsSubmission"}
+PROTOCOLS = {"Adapter", "VendorDoor", "MakesRefs", "FindsSubmission", "TakesCallbacks"}
 
 
 def test_the_design_has_69_rows() -> None:
@@ -51,12 +51,13 @@ def test_no_adapter_can_ask_for_a_callback(adapter: str) -> None:
     info = adapters()[adapter]
     built = info.build(NoDoor())
     assert {name for name in dir(built) if not name.startswith("_")} <= CAPABILITIES
+    assert not isinstance(built, spec.TakesCallbacks)
     full = spec.VideoRequest(model="kling-v3", prompt="a fox", aspect_ratio="16:9", negative_prompt="rain")
     bodies = [str(built.call(full, offering).body).lower() for offering in info.offerings]
     assert not any(word in body for word in ("callback", "webhook", "notify") for body in bodies)
 
 
-def test_the_language_of_adapters_knows_no_callback() -> None:
+def test_the_language_of_adapters_is_what_is_known_here() -> None:
     found = {name for name, kind in vars(spec).items() if getattr(kind, "_is_protocol", False)}
     assert found - {"Protocol"} <= PROTOCOLS
 

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from gateway.storage import replicas, store
+from gateway.storage import replicas, store, webhooks
 from gateway.storage.db import GuardFailed, NoRoom, Step, Value
 from gateway.storage.postgres_batch import (
     Form,
@@ -111,10 +111,50 @@ def test_the_statements_of_a_videos_life_can() -> None:
     """Each of these is one statement for all that wait; were one not, every write would cost its own."""
     texts = (store.VIDEO_SAVE, store.EVENTS_ADD, store.VIDEO_ADD, store.REQUEST_ADD, store.INPUT_ADD,
              store.LABEL_ADD, store.IDEMPOTENCY_ADD, store.VIDEO_DELETE, *store.PARTS_DELETE,
-             replicas.GATE_TAKE, replicas.REPLICA_BEAT)
+             replicas.GATE_TAKE, replicas.REPLICA_BEAT, webhooks.TELL, webhooks.CLAIM,
+             webhooks.CLAIM_RENDERED, webhooks.SETTLE, webhooks.TRY_ADD, *webhooks.VIDEO_FORGET)
     words = re.findall(r"\w+", " ".join(texts))  # among them every table and column
     known = dict.fromkeys(words, Table(dict.fromkeys(words, "text"), ("id",)))
     assert [sql for sql in texts if form_of(sql, known) is None] == []
+
+
+TOLD = """insert into parts (id, place, text) select $1, $2, e.text || ',x' || $1 || 'x'
+    from (select b.id as text from bare b where b.id = $1 union all select $1) e"""
+
+
+def test_an_insert_of_what_is_found_elsewhere_runs_for_many() -> None:
+    """It selects for each of its writes, and only for those that won."""
+    found = form(TOLD)
+    assert found is not None
+    assert (found.types, found.token(("a", 1))) == (("text", "bigint"), ("parts", "a"))
+    segment = one(Step(SAVE, ("a", 1), GuardFailed), Step(TOLD, ("a", 1)))
+    text = statement(segment.shape, Forms())
+    assert "as u(_1, _2, _w), lateral (select b.id as text from bare b where b.id = u._1" in text
+    assert text.count("u._w in (select _w from won)") == 1
+    groups = [group.numbers for wave in waves([
+        (number, one(Step(SAVE, (name, 1), GuardFailed), Step(TOLD, (name, 1))))
+        for number, name in enumerate("aab")
+    ]) for group in wave]
+    assert groups == [[0, 2], [1]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        TOLD.replace("select $1, $2,", "select 'x', $2,"),  # nothing tells its rows from another write's
+        TOLD.replace("union all select $1", "union all select $3"),  # no column says what type that is
+        f"{TOLD} on conflict do nothing",
+        f"{TOLD} returning id",
+        TOLD.replace("(id, place, text)", "(id, place)"),
+        TOLD.replace("'x'", "'$1'"),
+    ],
+)
+def test_another_insert_of_what_is_found_runs_as_it_is_written(sql: str) -> None:
+    assert form(sql) is None
+
+
+def test_an_insert_of_what_is_found_guards_nothing() -> None:
+    assert not one(Step(TOLD, ("a", 1), GuardFailed)).shape
 
 
 def test_a_write_is_one_statement_where_it_touches_no_row_twice_and_has_one_guard() -> None:
