@@ -30,7 +30,7 @@ HERE: Final = """select pg_current_snapshot()::text,
 _NEW: Final = "e.written >= $2 and (e.written >= $3 or strpos($4, ',' || e.written || ',') > 0)"
 _COLUMNS: Final = """e.written, e.video_id, e.seq, e.at, e.type, e.status, e.stage, e.provider, e.offering,
     e.detail, e.earlier"""
-# A replica of the version before does not write whose an event is. No join: that might walk all of the videos.
+# A replica of the version before does not write whose an event is. No join: it might walk all of the videos.
 _OF_BEFORE: Final = "(select v.owner from videos v where v.id = e.video_id) = $1"
 SINCE: Final = f"""select pg_current_snapshot()::text, found.* from (select 1) one left join (
         select {_COLUMNS} from events e where e.owner = $1 and {_NEW}

@@ -48,7 +48,6 @@ _POLLED: Final = ("/v1/videos/{}?wait=60", b"", False)
 _STREAMED: Final = ("/v1/videos/{}/events", b"accepted_by_vendor", True)
 _EVERY_SECOND: Final = ('poll_min = "1s"', 'poll_max = "1s"')
 _SELDOM: Final = ('poll_min = "10s"', 'poll_max = "10s"')  # of thousands: else they are all that it does
-_UNKEPT: Final = ("[files]", 'url = "off"')  # the end of a render is the end
 _RESTING_SHARE: Final = 0.5  # of its core: what the polls of those that wait cost is less
 _IN_FLIGHT: Final = 1_000
 _VENDOR_SECONDS: Final = 0.2
@@ -88,7 +87,7 @@ def _fan_out(
     with ExitStack() as stack:
         here = stage.inner(stack, "waiters")
         vendor = here.vendor()
-        gateway = here.gateway("waited-for", vendor, *limits, *_UNKEPT)
+        gateway = here.gateway("waited-for", vendor, *limits)
         server = here.serve(gateway)
         ids = _rendering(gateway, videos)
         asks = [request("GET", path.format(video), gateway.headers) for video in ids]

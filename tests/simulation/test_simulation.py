@@ -52,11 +52,11 @@ QUICK = {
     "takeover sends again": range(8, 12),
     "gate does not count": range(1, 3),
     "no version fence": (0, 15),
-    "lease never ends": (132, 234),
+    "lease never ends": (402,),
     "claim leaves the version": (6,),
     "caps counted per process": (0,),
-    "name kept after death": (24, 180),
-    "missed news not looked up": (228, 264),
+    "name kept after death": (228,),
+    "missed news not looked up": (144,),
 }
 
 _TRACES = """
