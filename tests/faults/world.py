@@ -56,6 +56,8 @@ deadline = "{hours}h"
 [egress]
 allow = ["vendor.test"]
 ca_file = "{authority}"
+[files]
+url = "off"
 [providers.faulty]
 adapter = "{adapter}"
 base_url = "{base_url}/{adapter}"

@@ -113,7 +113,7 @@ async def test_all_of_a_callers_streams_at_one_replica_share_its_reads(
 
         monkeypatch.setattr(log, "since", counted)
         following = [asyncio.create_task(caller.follow(other.client)) for caller in callers]
-        await reached(lambda: other.gateway.hub.count == len(callers))
+        await reached(lambda: all(caller.last is not None for caller in callers))  # where each begins
         video = await owner.create("told to many")
         await owner.until(video["id"], lambda video: bool(video["status"] == "in_progress"))
         place.finish()
