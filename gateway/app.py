@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
@@ -42,10 +42,14 @@ _MOVED: Final = "it has jobs that are followed and cannot change its adapter or 
 
 
 class Running(msgspec.Struct):
-    """A started gateway: its parts, and over them what the routes work with."""
+    """A started gateway: its parts, and over them what the routes work with.
+
+    `failing` ends, with its error, when anything fails that runs beside the requests until the end.
+    """
 
     gateway: Gateway
     parts: Parts
+    failing: asyncio.Task[None]
 
 
 @asynccontextmanager
@@ -59,15 +63,23 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
         failed = partial(gateway.telemetry.storage_failed, "uploads")
         sweeping = asyncio.create_task(sweep_uploads(gateway.store.uploads, gateway.now, failed))
         telling = [] if role == "api" else [asyncio.create_task(_outbox_over(parts, settings).run())]
+        failing = asyncio.create_task(_first_error([*looking, sweeping, *telling]))
         try:
-            yield Running(gateway, parts)
+            yield Running(gateway, parts, failing)
         finally:
-            for one in looking:
+            for one in (failing, *looking):
                 one.cancel()
             sweeping.cancel()
             for one in telling:
                 one.cancel()
                 await asyncio.wait([one])
+
+
+async def _first_error(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until one of these fails, and raise why; one may end by itself without a word."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for one in done:
+        one.result()
 
 
 def _gateway_over(parts: Parts, settings: Settings) -> Gateway:
@@ -76,7 +88,7 @@ def _gateway_over(parts: Parts, settings: Settings) -> Gateway:
     from gateway.api.hub import Hub  # noqa: PLC0415
     from gateway.api.waiting import Waiters  # noqa: PLC0415
 
-    engine, hub = parts.engine, Hub(parts.store)
+    engine, hub = parts.engine, Hub(parts.store, partial(parts.telemetry.step_failed, ""))
     return Gateway(
         hub=hub, store=parts.store, engine=engine, fleet=parts.fleet, telemetry=parts.telemetry,
         waiters=Waiters(parts.store, hub.release), links=parts.wires.links, hooks=parts.wires.hooks,
@@ -131,11 +143,12 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
         looked = asyncio.create_task(_say_if_files_fail(gateway))
         gateway.telemetry.log.info("ready", listen=str(listen), providers=len(settings.providers))
         stopped = asyncio.create_task(stopping.wait())
-        lasting = [*serving, found.parts.following]
+        lasting = [*serving, found.parts.following, found.failing]
         await asyncio.wait([*lasting, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in lasting:
-            if task.done():
-                task.result()  # what ended by itself says why
+            if task.done() and (error := task.exception()) is not None:
+                gateway.telemetry.log.error("ended_by_itself", error=type(error).__name__, exc_info=error)
+                raise error
         looked.cancel()
         await _drain(gateway, servers, serving)
     return 0

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final, Literal, TextIO, TypeAlias
@@ -58,11 +59,13 @@ class _Lines:
         self.write()
 
     def write(self) -> None:
-        """Write all that waits, in one go."""
+        """Write all that waits, in one go; what the stream does not take is lost."""
         lines, self._gathered = self._gathered, []
         if lines:
-            self._stream.write("\n".join(lines) + "\n")
-            self._stream.flush()
+            # A full disk or a closed pipe takes the lines, and must not end whoever logged them.
+            with suppress(OSError, ValueError):
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
 
     debug = info = gather
     warning = error = critical = exception = at_once

@@ -55,6 +55,22 @@ def test_the_clock_follows_steps_forward_and_no_step_back(monkeypatch: pytest.Mo
     assert now() == 1_800_007_200
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "what", ["gateway.app.sweep_uploads", "gateway.app.Outbox.run", "gateway.api.hub.Hub.look"]
+)
+async def test_what_fails_beside_the_requests_is_no_secret(
+    config: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async def fails(*_: object) -> None:
+        raise LookupError(what)
+
+    monkeypatch.setattr(what, fails)
+    async with running(load(config, adapters(), {"KEY": "secret"})) as parts:
+        with pytest.raises(LookupError, match=what):
+            await parts.failing
+
+
 # --- a reload -----------------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.reading import read_struct, refuse
 from gateway.api.shapes import VideoObject
-from gateway.api.uploads import resolve_uploads
+from gateway.api.uploads import UploadGone, resolve_uploads
 from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.routing import Route
 from gateway.core.states import Event, Task, accepted_event
@@ -37,6 +37,11 @@ from gateway.storage.rows import Idempotency, NewVideo, Video
 
 CREATE_MAX_BYTES: Final = BODY_MAX_BYTES
 KEY_MAX_CHARS: Final = 255
+_DELETED: Final = "The video of this Idempotency-Key was deleted."
+_BOUGHT: Final = (
+    "This Idempotency-Key has made {id}. An upload that this request names is gone, so it cannot be told"
+    " whether it is the same request; nothing more was made."
+)
 
 _Key: TypeAlias = Annotated[
     str | None, HeaderParameter(name="Idempotency-Key", description="<= 255 characters")
@@ -52,7 +57,7 @@ class Nothing(Struct, forbid_unknown_fields=True):
 
 @post(
     "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
-    responses=responses(400, 410, 413, 422),
+    responses=responses(400, 409, 410, 413, 422),
     summary="Create a video", tags=["videos"],
 )
 async def create_video(
@@ -103,13 +108,31 @@ async def plan_video(request: Request[Any, Any, Any]) -> Plan:
 async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Video, dict[str, str]]:
     """The video of a body, and what its 202 has in its head; then nothing of the body is in memory."""
     async with Arrival(request) as arrival:
-        asked = await _read(request, arrival)
+        try:
+            asked = await _read(request, arrival)
+        except UploadGone:
+            await _check_unbought(request, key)
+            raise
 
         async def make() -> NewVideo:
             refuse(asked.unknown)
             return await _new_video(gateway_of(request), caller_of(request).id, asked)
 
         return await _accept(request, asked.fingerprint, key, make)
+
+
+async def _check_unbought(request: Request[Any, Any, Any], key: str | None) -> None:
+    """Raises Problem not_resolvable or expired where this key has made a video, which a 400 would deny."""
+    store, owner, name = gateway_of(request).store, caller_of(request).id, _key_name(key)
+    held = None if name is None else await store.idempotency_get(owner, name)
+    if held is None:
+        return
+    video = await store.video_get(held.video_id, owner)
+    if video is None:
+        raise Problem("expired", _DELETED)
+    raise Problem(
+        "not_resolvable", _BOUGHT.format(id=held.video_id), extra={"charged": video.task.charged}
+    )
 
 
 async def _read(request: Request[Any, Any, Any], arrival: Arrival) -> Asked:
@@ -143,7 +166,7 @@ async def _accept(
         raise Problem("idempotency_key_reused", detail)
     video = await store.video_get(held.video_id, owner)
     if video is None:
-        raise Problem("expired", "The video of this Idempotency-Key was deleted.")
+        raise Problem("expired", _DELETED)
     return video, {"Idempotent-Replayed": "true"}
 
 

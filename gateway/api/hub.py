@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +19,7 @@ from gateway.storage import news
 from gateway.storage.db import StorageError
 from gateway.storage.rows import Video
 from gateway.storage.store import Store
-from gateway.storage.stream import FAR_MAX
+from gateway.storage.stream import FAR_MAX, ForeignPosition
 
 STREAMS_MAX: Final = 10_000  # in this process
 STREAMS_OF_A_CALLER_MAX: Final = 5_000
@@ -31,11 +31,14 @@ RETRY_AFTER_SECONDS: Final = 5
 
 
 class Hub:
-    """The topics that somebody follows. `released`: the gateway stops, so nobody is to follow any more."""
+    """The topics that somebody follows. `released`: the gateway stops, so nobody is to follow any more.
 
-    def __init__(self, store: Store) -> None:
+    `failed` is told of what went wrong with a look by a fault of ours.
+    """
+
+    def __init__(self, store: Store, failed: Callable[[Exception], None]) -> None:
         self.released = False
-        self._store = store
+        self._store, self._failed = store, failed
         self._videos: dict[str, VideoTopic] = {}
         self._callers: dict[str, CallerTopic] = {}
         self._counts: Counter[str] = Counter()
@@ -129,21 +132,19 @@ class Hub:
                     self._has_missed = False
                     await self._look_at_all()
                 await self._read_stale()
-            except StorageError:
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a look, the next must come
+                if not isinstance(error, StorageError):  # others tell of the database
+                    self._failed(error)
                 self._has_missed = True
                 await asyncio.sleep(FAILED_SECONDS)
                 self._news.set()
 
     async def _look_at_all(self) -> None:
         """Find which videos went on, and who is to be read."""
-        try:
-            followed = list(self._videos)
-            for first in range(0, len(followed), FAR_MAX):
-                await self._compare(followed[first : first + FAR_MAX])
-            self._to_read(self._callers.values())
-        except StorageError:
-            self._has_missed = True
-            raise
+        followed = list(self._videos)
+        for first in range(0, len(followed), FAR_MAX):
+            await self._compare(followed[first : first + FAR_MAX])
+        self._to_read(self._callers.values())
 
     async def _compare(self, ids: list[str]) -> None:
         far = await self._store.log.how_far(ids)
@@ -178,8 +179,10 @@ class Hub:
             topic.add([event for event in events if event.seq > topic.last])
             topic.stands(now.last_seq, now.state, now.stage)
         elif topic.position is not None:
-            batch = await self._since(topic.owner, topic.position)
-            if batch.is_whole:
+            batch = None
+            with suppress(ForeignPosition):  # a server that lagged took over: what we have is not in it
+                batch = await self._since(topic.owner, topic.position)
+            if batch is not None and batch.is_whole:
                 topic.add(batch)
             else:
                 topic.jump(await self._store.log.here(topic.owner))

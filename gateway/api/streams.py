@@ -59,7 +59,7 @@ class Stream:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             if await self._run(receive, send):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except (TimeoutError, StorageError):
+        except (TimeoutError, StorageError, ForeignPosition):
             return  # without an end: the caller sees that it was cut, and comes again
         finally:
             self._hub.leave(self._caller, self._follower.topic)

@@ -53,22 +53,21 @@ class Topic:
 
     def __init__(self, owner: str) -> None:
         self.owner, self.followers = owner, 0
-        self._resting: list[asyncio.Future[bool]] = []
+        self._resting: dict[asyncio.Future[bool], None] = {}  # in order; thousands may leave at once
 
     def rest(self) -> asyncio.Future[bool]:
         """What is done, with true, when there is something new."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._resting.append(future)
+        self._resting[future] = None
         return future
 
     def rise(self, future: asyncio.Future[bool]) -> None:
         """That one rests no more, though nothing is new."""
-        if future in self._resting:
-            self._resting.remove(future)
+        self._resting.pop(future, None)
 
     def wake(self) -> None:
         """Tell all who rest."""
-        resting, self._resting = self._resting, []
+        resting, self._resting = self._resting, {}
         for future in resting:
             if not future.done():
                 future.set_result(True)

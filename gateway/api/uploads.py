@@ -56,6 +56,10 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
+class UploadGone(Problem):
+    """A create names an upload that is not there, or not there any more."""
+
+
 class FileDeleted(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a delete."""
 
@@ -100,6 +104,7 @@ async def upload_file(request: Request[Any, Any, Any]) -> FileObject:
 async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> FileObject:
     """What is known of an upload of the caller's."""
     gateway = gateway_of(request)
+    _check_id(file_id)
     row = await gateway.store.uploads.get(file_id, caller_of(request).id, gateway.now())
     if row is None:
         raise _absent(file_id)
@@ -112,6 +117,7 @@ async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> F
 )
 async def delete_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> FileDeleted:
     """Remove an upload; videos that were asked for with it keep their own copy."""
+    _check_id(file_id)
     if not await gateway_of(request).store.uploads.delete(file_id, caller_of(request).id):
         raise _absent(file_id)
     return FileDeleted(id=file_id)
@@ -169,6 +175,12 @@ def _shown(row: UploadRow) -> FileObject:
     )
 
 
+def _check_id(file_id: str) -> None:
+    """Raises Problem not_found for what is no id: not every database can even be asked for it."""
+    if not _ID.fullmatch(file_id):
+        raise _absent(file_id)
+
+
 def _absent(file_id: str) -> Problem:
     return Problem("not_found", f"There is no upload {file_id[:80]!r} of yours.")
 
@@ -189,6 +201,12 @@ async def get_file_content(request: Request[Any, Any, Any], file_id: FromPath[st
     """The image: an upload of the caller's by key, or what a signed URL of the gateway's names, without."""
     gateway, uploads = gateway_of(request), gateway_of(request).store.uploads
     if "caller" in request.scope["state"]:
+        _check_id(file_id)
+        if request.method == "HEAD":
+            row = await uploads.get(file_id, caller_of(request).id, gateway.now())
+            if row is None:
+                raise _absent(file_id)
+            return _sent(file_id, row.content_type, row.bytes)
         uri = await uploads.content(file_id, caller_of(request).id, gateway.now())
     else:
         found = _INPUT.fullmatch(file_id)
@@ -197,12 +215,15 @@ async def get_file_content(request: Request[Any, Any, Any], file_id: FromPath[st
         raise _absent(file_id)
     content = await beside(request, len(uri), lambda: base64.b64decode(uri.partition(",")[2]))
     kind = uri[len("data:") : uri.index(";")]
+    return _sent(file_id, kind, len(content), b"" if request.method == "HEAD" else content)
+
+
+def _sent(file_id: str, kind: str, size: int, shown: bytes = b"") -> Response[bytes]:
     headers = {
         "Cache-Control": "private, max-age=0",
         "Content-Disposition": f'inline; filename="{file_id}.{_EXTENSIONS[kind]}"',
-        "Content-Length": str(len(content)),
+        "Content-Length": str(size),
     }
-    shown = b"" if request.method == "HEAD" else content
     return Response(shown, headers=headers, media_type=kind)
 
 
@@ -210,7 +231,7 @@ async def get_file_content(request: Request[Any, Any, Any], file_id: FromPath[st
 
 
 async def resolve_uploads(request: Request[Any, Any, Any], raw: dict[str, object], arrival: Arrival) -> None:
-    """Put an upload of the caller's in each place of a create that names one. Raises Problem."""
+    """Put an upload of the caller's in each place of a create that names one. Raises Problem, UploadGone."""
     for field in IMAGE_FIELDS:
         named = _named(request, raw.get(field))
         if named is not None:
@@ -244,10 +265,12 @@ def _named(request: Request[Any, Any, Any], value: object) -> str | None:
 
 async def _content(request: Request[Any, Any, Any], file_id: str, pointer: str, arrival: Arrival) -> str:
     gateway, owner = gateway_of(request), caller_of(request).id
-    row = await gateway.store.uploads.get(file_id, owner, gateway.now())
+    is_id = _ID.fullmatch(file_id) is not None
+    row = await gateway.store.uploads.get(file_id, owner, gateway.now()) if is_id else None
     if row is not None:
         arrival.count(row.bytes)
     uri = None if row is None else await gateway.store.uploads.content(file_id, owner, gateway.now())
     if uri is None:
-        raise invalid(pointer, _GONE.format(id=repr(file_id[:80])))
+        detail = _GONE.format(id=repr(file_id[:80]))
+        raise UploadGone("invalid_request", detail, errors=(FieldError(pointer, detail),))
     return uri

@@ -10,7 +10,7 @@ from typing import Final
 
 _HEAD_BYTES: Final = 8
 _LARGE_HEAD_BYTES: Final = 16  # where the size needs 64 bits: ISO/IEC 14496-12, 4.2
-_NEEDED: Final = (frozenset({b"ftyp"}), frozenset({b"moov"}), frozenset({b"mdat"}))
+_NEEDED: Final = (b"ftyp", b"moov", b"mdat")
 
 
 class NotAVideo(Exception):
@@ -25,7 +25,7 @@ class BoxWalk:
         self._position = 0  # of all bytes seen
         self._next = 0  # where the next box begins
         self._head = b""
-        self._kinds: list[bytes] = []
+        self.kinds: set[bytes] = set()  # those that are needed and were seen
 
     def feed(self, piece: bytes) -> None:
         """The next bytes. Raises NotAVideo as soon as they cannot be those of an MP4 of that length."""
@@ -42,7 +42,7 @@ class BoxWalk:
             raise NotAVideo(f"the file has {self._position} bytes of {self._total}")
         if self._head or self._next != self._total:
             raise NotAVideo("the file ends in the middle of an MP4 box")
-        missing = [b"".join(kinds).decode() for kinds in _NEEDED if not kinds & set(self._kinds)]
+        missing = [kind.decode() for kind in _NEEDED if kind not in self.kinds]
         if missing:
             raise NotAVideo(f"the file is no whole MP4: it has no {' and no '.join(missing)}")
 
@@ -57,10 +57,10 @@ class BoxWalk:
             size = int.from_bytes(self._head[8:], "big")
         elif size == 0:  # to the end of the file
             size = self._total - self._next
-        if not self._kinds and kind != b"ftyp":
+        if self._next == 0 and kind != b"ftyp":
             raise NotAVideo("the file is no MP4: it does not begin with its type")
         if size < len(self._head) or self._next + size > self._total:
             raise NotAVideo("the file is no whole MP4: a box of it is longer than the file")
-        if kind not in self._kinds:
-            self._kinds.append(kind)
+        if kind in _NEEDED:
+            self.kinds.add(kind)
         self._next, self._head = self._next + size, b""

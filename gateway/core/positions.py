@@ -20,7 +20,7 @@ import msgspec
 Key: TypeAlias = tuple[str, int]
 
 TEXT_MAX_CHARS: Final = 8_192
-_NUMBERS: Final = r"[0-9]{1,19}"
+_NUMBERS: Final = r"[0-9]{1,18}"  # what a database's integers hold, whatever the digits are
 _TEXT: Final = re.compile(
     rf"([0-9a-f]{{8}})-({_NUMBERS})((?:,{_NUMBERS})*)(?:/({_NUMBERS})/([A-Za-z0-9_]{{1,64}})/({_NUMBERS}))?"
 )

@@ -66,8 +66,12 @@ class Callbacks:
         found = await self._store.task_of_job(provider.name, job)
         if found is None:
             return "ignored"  # perhaps it is known in a moment, so it is not remembered
-        self._remember(seen)
-        task_id, owner = found
+        taken = await self._take(*found)
+        if taken != "ignored":
+            self._remember(seen)
+        return taken
+
+    async def _take(self, task_id: str, owner: str) -> Taken:
         if owner == self._engine.replica:
             return "polled" if self._poll(task_id) else "ignored"
         if not self._store.is_shared:

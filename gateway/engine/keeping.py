@@ -1,9 +1,9 @@
 """Files that outlive their vendors' links: copied out as soon as their videos are done, checked on the way.
 
 It is tried until it is stored, or until its last chance is gone: the link has died and the vendor, asked
-once more (which is free), has no other. Held here: one try, and what follows from how it ends. Not held here:
-whose turn it is (`copies`), the bytes' way (`download`, `gateway.storage.files`), what a stored file
-means for its task (`gateway.core.after_end`).
+once more (which is free), has no other, or a day later still names what cannot be stored. Held here:
+one try, and what follows from how it ends. Not held here: whose turn it is (`copies`), the bytes' way
+(`download`, `gateway.storage.files`), what a stored file means for its task (`gateway.core.after_end`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ from gateway.storage.file_rows import FileGone
 from gateway.storage.files import FileStore, FileStoreError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
-from providers.spec import Ref, Succeeded, VendorError
+from providers.spec import Failed, Ref, Succeeded, VendorError
 
 CONTENT_TYPE: Final = "video/mp4"
 COPY_SECONDS: Final = 3_600.0  # for one try; it begins anew after that
 FILE_MAX_BYTES: Final = 16 * 1024**3
 UNNAMED_SECONDS: Final = 86_400.0  # after which a file that no video names by then is removed
 LAST_CHANCE_SECONDS: Final = 86_400.0  # after a link's end, while its vendor cannot be asked for another
+LAST_TRIES: Final = 3  # at least, of a link that its vendor names although nothing can be stored of it
+NO_VIDEO_SECONDS: Final = (60.0, 3_600.0)  # after the first and the later tries that brought no whole video
 _UNSURE_SECONDS: Final = 0.5
 _NO_TURN_SECONDS: Final = 5.0  # until it is asked again whether a vendor has time for a question
 
@@ -85,7 +87,8 @@ async def _try(engine: Engine, task: Task) -> None:
     if not engine.lease.is_held:
         watch.not_before = engine.now() + _UNSURE_SECONDS  # it may be another's by now
         return
-    is_over = engine.now() >= link_of(task)[1]
+    expires_at = link_of(task)[1]
+    is_over = engine.now() >= expires_at
     if is_over and not await _stands_by(engine, task, "the vendor's link has died"):
         return
     try:
@@ -96,8 +99,17 @@ async def _try(engine: Engine, task: Task) -> None:
             await _lose(engine, task, str(error))
         elif await _stands_by(engine, task, str(error)):
             _again(engine, task, error)
-    except (LinkUnreachable, NotAVideo, FileStoreError, TimeoutError) as error:
+    except FileStoreError as error:
         _again(engine, task, error)
+    except (LinkUnreachable, NotAVideo, TimeoutError) as error:
+        watch.bad_links += 1
+        if engine.now() >= expires_at + LAST_CHANCE_SECONDS and watch.bad_links >= LAST_TRIES:
+            await _lose(engine, task, f"{str(error) or 'it came too slowly'}, and the vendor has no other")
+            return
+        _again(engine, task, error)
+        if isinstance(error, NotAVideo):  # the same bytes will hardly be another file in a second
+            first, most = NO_VIDEO_SECONDS
+            _pause(engine, task, min(most, first * 2 ** min(watch.bad_links - 1, 10)))
 
 
 async def _store(engine: Engine, keeping: Keeping, task: Task, watch: Watch) -> None:
@@ -179,14 +191,15 @@ async def _stands_by(engine: Engine, task: Task, why: str) -> bool:
     if provider is not None and task.ref is not None and not has_time(engine, provider) and not is_hopeless:
         _pause(engine, task, _NO_TURN_SECONDS)
         return False
-    answer = None if provider is None or task.ref is None else await _asked(engine, provider, task.ref)
+    answer = None if provider is None else await _asked(engine, provider, task.id, task.ref)
     if isinstance(answer, Succeeded) and answer.url is not None and provider is not None:
         if answer.url == link:
             return True
         await engine.save(task, as_fact(engine, provider, task, answer))
         _pause(engine, task, 0.0)
         return False
-    is_gone = answer is not None if not isinstance(answer, VendorError) else answer.kind == "not_found"
+    # Any other answer may be one odd poll, and the file is paid: the last chance bounds the hope.
+    is_gone = isinstance(answer, Failed) or (isinstance(answer, VendorError) and answer.kind == "not_found")
     if is_hopeless or (is_gone and now >= expires_at):
         await _lose(engine, task, f"{why}, and the vendor has no other")
     else:
@@ -200,14 +213,19 @@ def _pause(engine: Engine, task: Task, seconds: float) -> None:
         watch.not_before = engine.now() + seconds
 
 
-async def _asked(engine: Engine, provider: Provider, ref: Ref) -> object:
-    """The vendor's answer, or its VendorError."""
+async def _asked(engine: Engine, provider: Provider, task_id: str, ref: Ref | None) -> object:
+    """The vendor's answer, or the error that came of asking; None: there is nothing to ask for."""
+    if ref is None:
+        return None
     provider.asking += 1
     try:
         progress = await provider.adapter.poll(ref)
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", 0.0)
         provider.health.last_error = error.kind
+        return error
+    except Exception as error:  # noqa: BLE001 - such as the reference of another adapter that had this name
+        engine.telemetry.step_failed(task_id, error)
         return error
     finally:
         provider.asking -= 1

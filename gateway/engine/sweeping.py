@@ -104,5 +104,5 @@ async def _remove_files(engine: Engine) -> bool:
         if await engine.keeping.remove(engine.store, engine.telemetry, key):
             removed += 1
         else:
-            await engine.store.files.intend(key, engine.now() + RESISTS_SECONDS)
+            await engine.store.files.postpone(key, engine.now() + RESISTS_SECONDS)
     return removed == BATCH

@@ -31,7 +31,8 @@ ProbeStep: TypeAlias = "Callable[[Engine, Provider], Coroutine[None, None, None]
 class Watch(msgspec.Struct):
     """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
 
-    `noted` are events that go with the next save; `file_key` is where its file is, or was to be, stored.
+    `noted` are events that go with the next save; `file_key` is where its file is, or was to be, stored;
+    `bad_links` counts the tries at storing it that the vendor's link stood in the way of.
     `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
     """
 
@@ -45,6 +46,7 @@ class Watch(msgspec.Struct):
     not_before: float = 0.0
     noted: tuple[Event, ...] = ()
     file_key: str | None = None
+    bad_links: int = 0
 
 
 class Ticket(msgspec.Struct, frozen=True):

@@ -72,6 +72,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        self._under_way: set[str] = set()  # messages: one outlives its claim while the database is away
         self._tended_at = self._swept_at = float("-inf")
         self._store.listen(self._saved)
         self._outbox.listen(self._wake.set)
@@ -163,7 +164,8 @@ class Outbox:
     async def _take(self, target: str, lane: Lane, room: int) -> None:
         """Take up to `room` of what is due for one receiver, and send it."""
         found = await self._outbox.due(target, self._now(), room)
-        await asyncio.gather(*(self._take_one(message, lane) for message in found))
+        new = (message for message in found if message.id not in self._under_way)
+        await asyncio.gather(*(self._take_one(message, lane) for message in new))
 
     async def _take_one(self, message: Message, lane: Lane) -> None:
         body, claim = None, self._engine.replica
@@ -179,17 +181,19 @@ class Outbox:
         if not await self._outbox.claim(message, claim, self._now() + CLAIM_SECONDS, body):
             return
         lane.sending += 1
+        self._under_way.add(message.id)
         sending = asyncio.create_task(self._send(message, letter, lane, claim))
         self._sending.add(sending)
-        sending.add_done_callback(partial(self._sent, lane))
+        sending.add_done_callback(partial(self._sent, message.id, lane))
 
     def _letter(self, message: Message, body: str) -> Letter:
-        secrets = self._terms.secrets
+        secrets = () if message.endpoint else self._terms.secrets  # an endpoint that is gone has none
         if message.signers is not None:
             secrets = tuple(one.secret for one in signing(message.signers, self._now()))
         return Letter(id=message.id, url=message.url, body=body, secrets=secrets)
 
-    def _sent(self, lane: Lane, sending: asyncio.Task[None]) -> None:
+    def _sent(self, message_id: str, lane: Lane, sending: asyncio.Task[None]) -> None:
+        self._under_way.discard(message_id)
         self._sending.discard(sending)
         lane.sending -= 1
         self._wake.set()

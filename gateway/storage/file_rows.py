@@ -17,6 +17,7 @@ REMOVAL_ADD: Final = """insert into file_removals (key, at, is_begun) values ($1
     on conflict (key) do update set at = excluded.at"""
 REMOVALS_DUE: Final = "select key from file_removals where at <= $1 order by at limit $2"
 REMOVAL_BEGIN: Final = "update file_removals set is_begun = 1 where key = $1"
+REMOVAL_LATER: Final = "update file_removals set at = $2 where key = $1"
 REMOVAL_END: Final = "delete from file_removals where key = $1"
 NAMED: Final = "delete from file_removals where key = $1 and is_begun = 0"
 REMOVAL_OF_VIDEO: Final = """insert into file_removals (key, at, is_begun)
@@ -75,6 +76,10 @@ class FileRows:
         except NotOurs:
             return False
         return True
+
+    async def postpone(self, key: str, remove_at: float) -> None:
+        """Put the removal of a file off, if it is still to be removed: a video may name it meanwhile."""
+        await self._database.write((Step(REMOVAL_LATER, (key, remove_at)),))
 
     async def removal_end(self, key: str) -> None:
         """The file is gone."""

@@ -49,13 +49,13 @@ class S3Files:
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> None:
         """Upload in parts."""
-        failures: list[BaseException] = []
+        failures: list[Exception] = []
 
         async def watched() -> AsyncIterator[bytes]:
             try:
                 async for chunk in chunks:
                     yield chunk
-            except BaseException as error:
+            except Exception as error:  # not GeneratorExit: the library lets go of it when a part fails
                 failures.append(error)  # the library makes another error of it
                 raise
 
@@ -112,7 +112,8 @@ class S3Files:
 
     def _told(self, error: Exception) -> FileStoreError:
         """The library's errors may quote a request; the first line names what went wrong."""
-        return FileStoreError(f"{self._where} cannot be used: {str(error).splitlines()[0][:200]}")
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        return FileStoreError(f"{self._where} cannot be used: {told[:200]}")
 
 
 def _open(bucket: Bucket, *, timeout: str) -> S3Store:

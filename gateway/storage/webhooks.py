@@ -21,7 +21,7 @@ from gateway.storage.rows import Video
 SWEPT_MAX: Final = 500  # messages that one statement removes
 
 # Run for every receiver of an event, in the write of the change itself. Its owner's endpoints, and the
-# request's own place.
+# request's own place, where one owner's receiver that hangs delays no other's at the same origin.
 TELL: Final = """insert into webhook_messages
     (event, id, owner, video_id, endpoint, target, url, type, at, task, content, state, step, tries, next_at)
     select $1, $1 || e.tail, $2, $3, e.endpoint, e.target, e.url, $4, $5, $6,
@@ -30,7 +30,7 @@ TELL: Final = """insert into webhook_messages
             from webhook_endpoints w, video_requests r
             where w.owner = $2 and w.disabled_at is null and w.events like '%,' || $4 || ',%'
                 and r.video_id = $3
-        union all select '_url', '', r.webhook_origin, r.webhook_url, r.request, r.metadata
+        union all select '_url', '', $2 || ' ' || r.webhook_origin, r.webhook_url, r.request, r.metadata
             from video_requests r where r.video_id = $3 and r.webhook_url is not null) e"""
 # From one target to the next along the index, however much is pending for each.
 TARGETS: Final = """with recursive targets (target) as (
@@ -44,7 +44,7 @@ DUE: Final = """select m.id, m.owner, m.video_id, m.endpoint, m.target, m.url, m
         m.content, m.step, m.tries, m.next_at, w.secrets,
         case when m.video_id = '' or exists (select 1 from videos v where v.id = m.video_id) then 0 else 1 end
     from webhook_messages m left join webhook_endpoints w on w.id = m.endpoint
-    where m.state = 'pending' and m.target = $1 and m.next_at <= $2 order by m.next_at, m.id limit $3"""
+    where m.state = 'pending' and m.target = $1 and m.next_at <= $2 order by m.next_at limit $3"""
 CLAIM: Final = """update webhook_messages set claim = $3, next_at = $4
     where id = $1 and state = 'pending' and next_at = $2"""
 CLAIM_RENDERED: Final = """update webhook_messages set claim = $3, next_at = $4, content = $5, task = null

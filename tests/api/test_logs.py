@@ -234,6 +234,21 @@ def test_lines_go_back_to_who_had_them_before() -> None:
     assert structlog.get_config() == before
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), BrokenPipeError(), ValueError("closed file")])
+def test_a_stream_that_takes_no_line_ends_nobody_who_logs(error: Exception) -> None:
+    class Broken(StringIO):
+        def write(self, line: str) -> int:
+            if "first" in line:
+                raise error
+            return super().write(line)
+
+    stream = Broken()
+    with logging_to(stream):
+        logger().error("first")
+        logger().info("second")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["second"]
+
+
 def test_the_process_writes_json_lines_and_nothing_else(tmp_path: Path) -> None:
     port, key = free_port(), "canary-of-the-environment"
     text = f"""

@@ -14,10 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NoReturn, cast
 
 import httpx
+import msgspec
 import pytest
 from litestar.types import HTTPScope, Message
 
 from gateway.api import hub, streams, topics
+from gateway.core.positions import Batch, Position
+from gateway.storage.db import StorageError
+from gateway.storage.stream import ForeignPosition, Shown
 from tests.serving import PATIENCE_SECONDS, Json, Served, problem, read, serving
 from tests.sse import Caller, Told
 
@@ -172,6 +176,60 @@ def test_who_takes_nothing_is_cut_off_without_an_end(
     sent, places = served.run(stuck)
     assert [message.get("more_body") for message in sent] == [None, True]
     assert places == 1
+
+
+def test_a_stream_whose_position_is_lost_is_cut_off_without_an_end(served: Served) -> None:
+    owner, nowhere = "a caller of another time", Position("00000000", 1)
+
+    async def lost() -> tuple[list[Json], int]:
+        store, sent = served.gateway.hub, list[Json]()
+        store.enter(owner)
+        stream = streams.Stream(store, owner, await store.caller(owner, nowhere), b"")
+
+        async def send(message: Message) -> None:
+            sent.append(dict(message))
+
+        async def receive() -> NoReturn:
+            raise AssertionError
+
+        before = store.count
+        await stream(cast("HTTPScope", {"type": "http"}), receive, send)
+        return sent, before - store.count
+
+    sent, places = served.run(lost)
+    assert [message.get("more_body") for message in sent] == [None, True]
+    assert places == 1
+
+
+@pytest.mark.parametrize(("error", "is_reported"), [
+    (ForeignPosition(), False), (StorageError("away"), False), (msgspec.ValidationError("odd"), True),
+])
+def test_a_look_that_fails_is_not_the_last(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, error: Exception,
+    is_reported: bool,
+) -> None:
+    monkeypatch.setattr(hub, "FAILED_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "STREAM_SECONDS", 5.0)
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.5)
+    log, caller, reported = served.gateway.store.log, Caller("/v1/events"), served.log.count('"step_failed"')
+    since, failing = log.since, [error]
+
+    async def shaky(owner: str, position: Position, shown: Shown) -> Batch:
+        if failing:
+            raise failing.pop()
+        return await since(owner, position, shown)
+
+    with client.stream("GET", caller.path) as answer:
+        parts = answer.iter_raw()
+        caller.feed(next(parts))
+        monkeypatch.setattr(log, "since", shaky)
+        served.create(client)
+        for part in parts:
+            caller.feed(part)
+            if caller.got:
+                break
+    assert [each.type for each in caller.got][:1] == ["accepted"]
+    assert served.log.count('"step_failed"') - reported == is_reported
 
 
 def test_a_stream_has_to_come_again_after_a_while(

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 import pytest
@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from gateway.api import uploads
 from gateway.api.images import IMAGE_MAX_BYTES
 from gateway.engine.handing import URL_SECONDS
+from gateway.storage.db import StorageError
 from gateway.storage.uploads import SWEPT_MAX
 from tests.api.bodies import data_uri, jpeg, png
 from tests.serving import PATIENCE_SECONDS, Call, Json, OddVendor, Served, odd_vendor, problem, read, serving
@@ -121,6 +122,36 @@ def test_another_caller_sees_nothing_of_it(served: Served, alice: httpx.Client) 
     assert alice.get(file["url"]).content == PICTURE
 
 
+@pytest.mark.parametrize("name", ["%00", "file_%00", "file_" + "A" * 32, "a" * 5000])
+def test_what_is_no_id_is_not_there_and_no_database_is_asked_for_it(
+    served: Served, alice: httpx.Client, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StorageError("the database refuses such a text")
+
+    for method in ("get", "content", "delete", "input"):
+        monkeypatch.setattr(served.gateway.store.uploads, method, fail)
+    for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/content")):
+        problem(alice.request(method, f"/v1/files/{name}{rest}"), 404, "not_found")
+    body = {"prompt": "a", "input_reference": {"file_id": unquote(name)}}
+    problem(alice.post("/v1/videos", json=body), 400, "invalid_request")
+
+
+def test_a_head_reads_no_bytes(served: Served, alice: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = upload(alice, OTHER, "a.jpg")
+    whole = alice.get(file["url"])
+
+    async def fail(*_: object) -> None:
+        raise StorageError("the bytes were read")
+
+    monkeypatch.setattr(served.gateway.store.uploads, "content", fail)
+    head = alice.head(file["url"])
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "content-disposition", "cache-control"):
+        assert head.headers[name] == whole.headers[name]
+    assert alice.head(f"/v1/files/file_{'0' * 32}/content").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "pointer"),
     [
@@ -218,6 +249,24 @@ def test_a_video_needs_its_upload_no_more(served: Served, alice: httpx.Client, v
     assert again.status_code == 202, again.text
     served.started(read(again)["id"], alice)
     assert vendor.creates[-1].body["image"] == data_uri(PICTURE)
+
+
+def test_a_retry_after_its_upload_is_gone_is_told_of_the_video(served: Served, alice: httpx.Client) -> None:
+    file, key = upload(alice), {"Idempotency-Key": "upload-gone"}
+    body = {"prompt": "a fox", "image": file["id"], "provider": "odd"}
+    problem(alice.post("/v1/videos", json=body | {"image": "file_" + "0" * 32}, headers=key), 400,
+            "invalid_request")  # fmt: skip
+    made = read(alice.post("/v1/videos", json=body, headers=key))["id"]
+    served.started(made, alice)
+    assert alice.delete(f"/v1/files/{file['id']}").status_code == 200
+    again = alice.post("/v1/videos", json=body, headers=key)
+    found = problem(again, 409, "not_resolvable")
+    assert made in found["detail"]
+    assert (found["charged"], found["retryable"]) == (read(alice.get(f"/v1/videos/{made}"))["charged"], False)
+    assert again.headers["x-should-retry"] == "false"
+    problem(alice.post("/v1/videos", json=body), 400, "invalid_request")
+    bob = served.as_caller("bob")
+    problem(bob.post("/v1/videos", json=body, headers=key), 400, "invalid_request")
 
 
 def test_one_name_too_many_is_refused(alice: httpx.Client) -> None:

@@ -78,6 +78,15 @@ def test_a_page_is_refused_at_its_first_bytes() -> None:
         BoxWalk(2**31).feed(b"<html><b")
 
 
+def test_nothing_is_kept_of_boxes_that_are_not_needed() -> None:
+    others = b"".join(box(b"%04x" % number, 8) for number in range(32_768))
+    data = VIDEO + others
+    walked = BoxWalk(len(data))
+    walked.feed(data)
+    walked.end()
+    assert walked.kinds == {b"ftyp", b"moov", b"mdat"}
+
+
 def test_more_than_was_said_is_refused() -> None:
     with pytest.raises(NotAVideo):
         walk(VIDEO + box(b"free"), total=len(VIDEO))

@@ -122,7 +122,8 @@ def test_who_joins_others_later_gets_what_they_get(seed: int) -> None:
 
 
 @pytest.mark.parametrize("position", [
-    Position(LOG, 1), Position(LOG, 7, (3, 5)), Position(LOG, 7, (3, 5), Within(5, ("video_a", 12))),
+    Position(LOG, 1), Position(LOG, 10**18 - 1), Position(LOG, 7, (3, 5)),
+    Position(LOG, 7, (3, 5), Within(5, ("video_a", 12))),
 ])
 def test_a_text_names_the_same_position(position: Position) -> None:
     assert read_position(str(position)) == position
@@ -131,7 +132,8 @@ def test_a_text_names_the_same_position(position: Position) -> None:
 @pytest.mark.parametrize("text", [
     "", "7", "-7", "0123abcd-", "0123abcd-x", "0123ABCD-7", "0123abcd-7,9", "0123abcd-7,7", "0123abcd-7,",
     "0123abcd-7/5/video_a/1", "0123abcd-7,5/6/video_a/1", "0123abcd-7,5/5/video a/1", "0123abcd-7\n",
-    "0123abcd-" + "9" * 20, "0123abcd-9" + ",1" * 10_000, "0123abcd-\u0661",
+    "0123abcd-" + "9" * 19, "0123abcd-9,8/8/video_a/" + "9" * 19,
+    "0123abcd-9" + ",1" * 10_000, "0123abcd-\u0661",
 ])
 def test_any_other_text_names_none(text: str) -> None:
     with pytest.raises(Unreadable):

@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from gateway.engine.callbacks import Callbacks, introduce, receiver, token_of
 from gateway.storage import news
+from gateway.storage.db import StorageError
 from tests.engine.life import Life, SwitchedVendor, life
 from tests.virtual import run_virtual
 
@@ -111,6 +112,28 @@ def test_row_60_a_call_that_comes_twice_is_taken_once() -> None:
         await one.rendering()
         call = called()
         assert [await one.call(*call) for _ in range(3)] == ["polled", "repeated", "repeated"]
+
+    told(story)
+
+
+def test_a_call_that_could_not_be_passed_on_is_taken_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(one: Stage) -> None:
+        await one.rendering()
+        one.life.engine.replica = "another"
+        monkeypatch.setattr(type(one.life.database), "is_shared", True)
+        passed, call = list[str](), called()
+
+        async def pass_on(text: str) -> None:
+            passed.append(text)
+            if len(passed) == 1:
+                raise StorageError("away")
+
+        monkeypatch.setattr(one.life.store, "pass_on", pass_on)
+        with pytest.raises(StorageError):
+            await one.call(*call)
+        assert [await one.call(*call) for _ in range(2)] == ["passed_on", "repeated"]
 
     told(story)
 

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.core.facts import Cancelled
 from gateway.engine.copies import COPIES_MAX
-from providers.spec import VendorError
+from providers.spec import Pending, Progress, Ref, Succeeded, Unrecognised, VendorError
 from tests.engine.hosting import (
     FileVendor,
     Host,
@@ -146,6 +146,66 @@ def test_a_vendor_that_forgot_the_job_ends_the_hope() -> None:
         task = await one.until(is_over)
         assert task.stage == "lost"
         assert HOUR <= asyncio.get_running_loop().time() < 1.1 * HOUR
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Pending(raw_status="RUNNING"), Unrecognised(raw_status="ARCHIVING"),
+        Succeeded(raw_status="SUCCEED", url=None),
+    ],
+    ids=lambda odd: type(odd).__name__,
+)
+def test_an_odd_answer_ends_no_hope(odd: Progress) -> None:
+    async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
+        shelf.fault = away(2 * HOUR)
+        await one.create()
+        await one.end()
+        real, asked = vendor.poll, list[float]()
+
+        async def poll(ref: Ref) -> Progress:
+            asked.append(one.engine.now())
+            return odd if one.engine.now() < asked[0] + HOUR else await real(ref)
+
+        vendor.poll = poll  # type: ignore[method-assign]
+        await stored(one)
+        assert len(asked) > 2
+
+    play(story)
+
+
+def test_odd_answers_alone_end_it_after_a_day() -> None:
+    async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
+        shelf.fault = away(10 * DAY)
+        await one.create()
+        await one.end()
+
+        async def poll(ref: Ref) -> Progress:
+            return Pending(raw_status="RUNNING")
+
+        vendor.poll = poll  # type: ignore[method-assign]
+        task = await one.until(is_over)
+        assert task.stage == "lost"
+        assert DAY <= asyncio.get_running_loop().time() < DAY + 3 * HOUR
+
+    play(story)
+
+
+def test_a_fault_of_the_adapter_is_reported_and_the_hope_ends_after_a_day() -> None:
+    async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
+        shelf.fault = away(10 * DAY)
+        await one.create()
+        await one.end()
+
+        async def poll(ref: Ref) -> Progress:
+            raise KeyError("id")  # as of the reference of another adapter
+
+        vendor.poll = poll  # type: ignore[method-assign]
+        task = await one.until(is_over)
+        assert task.stage == "lost"
+        assert DAY <= asyncio.get_running_loop().time() < DAY + 3 * HOUR
 
     play(story)
 

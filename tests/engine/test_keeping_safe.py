@@ -13,6 +13,7 @@ import pytest
 
 from gateway.core.states import Task
 from gateway.storage.files import FileStoreError
+from providers.spec import Progress, Ref, Succeeded
 from tests.blank import blank
 from tests.engine.hosting import (
     FileVendor,
@@ -65,6 +66,53 @@ def test_what_is_no_whole_video_is_never_stored(
         task = await one.until(is_over)
         assert task.stage == ("lost" if is_for_ever else "stored")
         assert len(shelf.files) == (0 if is_for_ever else 1)
+
+    play(story, repeats=True)
+
+
+def test_a_link_that_outlives_its_time_is_not_given_up_for_one_bad_try() -> None:
+    async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
+        shelf.fault = away(26 * HOUR)
+        real, broken = vendor.poll, list[str]()
+
+        async def poll(ref: Ref) -> Progress:
+            host.dead_at.clear()
+            given = vendor.given.get(ref["id"])
+            return Succeeded(raw_status="SUCCEED", url=given[0]) if given else await real(ref)
+
+        def breaks_once(request: httpx.Request) -> httpx.Response | None:
+            if asyncio.get_running_loop().time() < 26 * HOUR or broken:
+                return None
+            broken.append(str(request.url))
+            return httpx.Response(503)
+
+        host.fault, vendor.poll = breaks_once, poll  # type: ignore[method-assign]
+        await one.create()
+        await stored(one)
+        assert len(broken) == 1
+
+    play(story, repeats=True)
+
+
+def test_what_can_never_be_stored_is_lost_a_day_after_its_links_end() -> None:
+    async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
+        def wrong(request: httpx.Request) -> httpx.Response:
+            host.dead_at.clear()  # the link lives on, whatever the vendor has said
+            return host.answer(200, {"Content-Type": "video/mp4"}, video() + b"more")
+
+        real = vendor.poll
+
+        async def poll(ref: Ref) -> Progress:
+            given = vendor.given.get(ref["id"])
+            return Succeeded(raw_status="SUCCEED", url=given[0]) if given else await real(ref)
+
+        host.fault, vendor.poll = wrong, poll  # type: ignore[method-assign]
+        await one.create()
+        task = await one.until(is_over)
+        assert task.stage == "lost"
+        assert "the middle of an MP4 box" in str((await one.events())[-1].detail["reason"])
+        assert 25 * HOUR <= asyncio.get_running_loop().time() < 27 * HOUR
+        assert len(host.asked) < 60, "it is fetched ever more seldom"
 
     play(story, repeats=True)
 

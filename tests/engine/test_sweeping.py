@@ -11,7 +11,8 @@ import pytest
 
 from gateway.core.states import Task
 from gateway.engine.sweeping import KEYS_KEPT_SECONDS, pause_seconds
-from gateway.storage.db import StorageError
+from gateway.storage.db import Step, StorageError
+from gateway.storage.file_rows import NAMED
 from gateway.storage.files import FileStoreError
 from tests.engine.hosting import FileVendor, Host, Shelf, kept
 from tests.engine.life import Life, ScriptedVendor, SwitchedVendor, accepted, configured, life, pending
@@ -103,6 +104,27 @@ def test_a_storage_that_refuses_is_asked_again_and_holds_up_no_record() -> None:
             shelf.fault = lambda key, count: None
             await asyncio.sleep(HOUR)
             assert shelf.files == {}
+
+    run_virtual(main())
+
+
+def test_what_is_named_while_its_removal_fails_is_not_removed_later() -> None:
+    async def main() -> None:
+        host, shelf = Host(), Shelf()
+        keeping = kept(host, shelf, 30 * DAY)
+        async with life({"one": FileVendor(host)}, keeping=keeping, files=FILES) as one:
+            await one.store.files.intend("a.mp4", one.now())
+            asked = list[str]()
+
+            async def removal_begin(key: str) -> bool:
+                asked.append(key)
+                await one.database.write((Step(NAMED, (key,)),))  # by the save that has a video name it
+                raise StorageError("away")
+
+            one.store.files.removal_begin = removal_begin  # type: ignore[method-assign]
+            await asyncio.sleep(HOUR)
+            assert asked == ["a.mp4"]
+            assert await one.database.read("select key from file_removals") == []
 
     run_virtual(main())
 

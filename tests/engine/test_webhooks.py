@@ -6,120 +6,28 @@ Not held here: sockets and signatures (`test_webhook_posts.py`), the statements 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 
 import pytest
 
 from gateway.core.facts import Cancelled
-from gateway.core.webhooks import SCHEDULE_SECONDS, TYPES, Signer
+from gateway.core.webhooks import SCHEDULE_SECONDS
 from gateway.engine import webhooks_outbox
-from gateway.engine.webhooks import Answer, Letter
-from gateway.engine.webhooks_outbox import CLAIM_SECONDS, PLACES, SWEEP_SECONDS, Outbox, Terms
-from gateway.storage.db import StorageError
-from gateway.storage.rows import Video
-from gateway.storage.webhook_endpoints import Endpoint, Logged
-from tests.engine.life import START, Life, life
+from gateway.engine.webhooks import Answer
+from gateway.engine.webhooks_outbox import CLAIM_SECONDS, PLACES, SWEEP_SECONDS
+from gateway.storage.db import Step, StorageError
+from gateway.storage.webhooks import SETTLE
+from tests.engine.life import START, life
+from tests.engine.telling import KEPT_SECONDS, OK, Receivers, Stage, stage
 from tests.virtual import run_virtual
 
-OK = Answer(status=200)
-OWN_SECRET = "whsec_b3du"
 DAY = 86_400.0
-KEPT_SECONDS = 7_200.0
-
-
-def render(kind: str, at: float, video: Video) -> bytes:
-    """A body that says what it was made of."""
-    return f"{kind} of {video.task.id} in version {video.task.version}".encode()
-
-
-class Receivers:
-    """What is posted, and when, in seconds from the start; `answers` by URL, else all is well."""
-
-    def __init__(self, life_: Life) -> None:
-        self.life = life_
-        self.answers: dict[str, Callable[[int], Answer | float]] = {}  # by how many came so far
-        self.got: list[tuple[float, Letter]] = []
-        self.hung: Counter[str] = Counter()
-
-    async def post(self, letter: Letter, now: float) -> Answer:
-        """Note the letter, and answer; a number is how long the receiver hangs before the time is over."""
-        self.got.append((now - START, letter))
-        asked = self.answers.get(letter.url)
-        answer = OK if asked is None else asked(len(self.of(letter.url)))
-        if isinstance(answer, Answer):
-            await asyncio.sleep(0.01)
-            return answer
-        self.hung[letter.url] += 1
-        await asyncio.sleep(answer)
-        return Answer(error="timeout")
-
-    def of(self, url: str) -> list[tuple[float, Letter]]:
-        """What came to one receiver."""
-        return [(at, letter) for at, letter in self.got if letter.url == url]
-
-
-class Stage:
-    """A gateway's inside with an outbox, and endpoints."""
-
-    def __init__(self, life_: Life, receivers: Receivers) -> None:
-        self.life, self.receivers = life_, receivers
-        self.store = life_.store
-        self.task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Let an outbox run."""
-        terms = Terms(secrets=(OWN_SECRET,), kept_seconds=KEPT_SECONDS)
-        outbox = Outbox(self.life.engine, self.receivers.post, render, terms)
-        self.task = asyncio.create_task(outbox.run())
-
-    async def stop(self) -> None:
-        """End it."""
-        if self.task is not None:
-            self.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.task
-
-    async def endpoint(self, name: str, **more: object) -> str:
-        """An endpoint; its URL."""
-        fields: dict[str, object] = {
-            "owner": "key_1", "events": TYPES, "signers": (Signer("whsec_AAAA"),), "created_at": START
-        }
-        url = f"https://{name}.example/"
-        one = Endpoint(id=name, url=url, **(fields | more))  # type: ignore[arg-type]
-        await self.store.endpoints.add(one)
-        return url
-
-    async def cancelled(self, video_id: str = "video_1") -> None:
-        """Something to tell."""
-        await self.life.create(video_id, created_at=self.life.now(), providers=("none",))
-        await self.life.happens(Cancelled(), video_id)
-
-    async def until_over(self, name: str) -> list[Logged]:
-        """The log of an endpoint once nothing of it is pending."""
-        while True:
-            logged = await self.store.endpoints.log(name, 100)
-            if logged and all(one.state != "pending" for one in logged):
-                return logged
-            await asyncio.sleep(20)
 
 
 @pytest.fixture(autouse=True)
 def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """Days pass in seconds where nobody looks every few seconds: what is due must be found by its time."""
     monkeypatch.setattr(webhooks_outbox, "LOOK_SECONDS", 600.0)
-
-
-@asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
-    async with life() as made:
-        await asyncio.sleep(0)
-        await made.engine.stop()  # it looks around every second, and days pass here
-        one = Stage(made, Receivers(made))
-        one.start()
-        yield one
-        await one.stop()
 
 
 def test_a_message_is_sent_at_once_and_once() -> None:
@@ -327,6 +235,43 @@ def test_a_database_that_fails_loses_no_message() -> None:
             (logged,) = await one.until_over("a")
             assert logged.state == "delivered"
             assert len({letter.id for _, letter in one.receivers.of(url)}) == 1
+
+    run_virtual(story())
+
+
+def test_what_cannot_be_settled_for_longer_than_its_claim_is_not_sent_again() -> None:
+    async def story() -> None:
+        async with stage() as one:
+            url = await one.endpoint("a")
+            write = one.life.database.write
+
+            async def shaky(steps: Sequence[Step], *more: object) -> object:
+                is_away = one.life.now() - START < 3 * CLAIM_SECONDS
+                if is_away and any(step.sql == SETTLE for step in steps):
+                    raise StorageError("away")
+                return await write(steps, *more)  # type: ignore[arg-type]
+
+            one.life.database.write = shaky  # type: ignore[method-assign, assignment]
+            for number in range(2):
+                await one.cancelled(f"video_{number}")
+                await asyncio.sleep(1.5 * CLAIM_SECONDS)
+            assert {logged.state for logged in await one.until_over("a")} == {"delivered"}
+            assert len(one.receivers.of(url)) == 2
+
+    run_virtual(story())
+
+
+def test_a_message_of_an_endpoint_that_is_gone_is_not_signed_for_it() -> None:
+    async def story() -> None:
+        async with stage() as one:
+            await one.stop()
+            url = await one.endpoint("a")
+            await one.cancelled()
+            one.life.database._writer.execute("delete from webhook_endpoints")  # noqa: SLF001 - no message
+            one.start()
+            await asyncio.sleep(1)
+            ((_, letter),) = one.receivers.of(url)
+            assert letter.secrets == ()
 
     run_virtual(story())
 

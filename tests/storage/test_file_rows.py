@@ -83,6 +83,17 @@ async def test_what_is_named_is_never_removed(store: Store) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_removal_is_put_off_but_never_brought_back(store: Store) -> None:
+    task = await storing(store)
+    await store.files.postpone(KEY, NOW + 500)
+    assert await store.files.removals(NOW + 499, 10) == []
+    assert await store.files.removals(NOW + 500, 10) == [KEY]
+    await stored(store, task)
+    await store.files.postpone(KEY, NOW + 500)
+    assert await store.files.removals(1e12, 10) == [], "a video names it"
+
+
+@pytest.mark.anyio
 async def test_what_expires_is_to_be_removed_with_the_same_commit(store: Store) -> None:
     task = await stored(store, await storing(store))
     assert await store.files.expired(FILE.expires_at - 1, 10) == []

@@ -12,12 +12,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -218,13 +220,35 @@ async def test_trouble_is_found_by_trying(moto: str) -> None:
 @pytest.fixture
 def failing() -> Iterator[str]:
     """A server that answers everything by 503."""
+    with answering(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\nConnection: close\r\n\r\n") as url:
+        yield url
+
+
+@pytest.fixture
+def refusing_parts() -> Iterator[str]:
+    """A server that begins an upload, and takes no part of it."""
+    began = b"<InitiateMultipartUploadResult><Bucket>videos</Bucket><Key>k</Key><UploadId>1</UploadId>"
+    began += b"</InitiateMultipartUploadResult>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: "
+    refused = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with answering(refused, head + b"%d\r\n\r\n" % len(began) + began) as url:
+        yield url
+
+
+@contextmanager
+def answering(answer: bytes, to_post: bytes | None = None) -> Iterator[str]:
+    """A server that answers everything alike, or POST in another way."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_one_request(self) -> None:
-            if self.rfile.readline():
-                while self.rfile.readline().strip():
-                    """Not of interest."""
-                self.wfile.write(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            if first := self.rfile.readline():
+                size = 0
+                while line := self.rfile.readline().strip():
+                    name, _, value = line.partition(b":")
+                    size = int(value) if name.lower() == b"content-length" else size
+                self.rfile.read(size)
+                is_post = to_post is not None and first.startswith(b"POST")
+                self.wfile.write(to_post or b"" if is_post else answer)
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -245,6 +269,26 @@ async def test_a_bucket_that_fails_is_an_error_of_the_store_and_tells_no_key(fai
             await work
         assert not isinstance(caught.value, FileMissing)
         assert "secret-of-the-test" not in str(caught.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("count", [1, 3, 5])
+async def test_a_part_that_is_refused_is_an_error_of_the_store(refusing_parts: str, count: int) -> None:
+    files = S3Files(bucket_at(refusing_parts))
+    with pytest.raises(FileStoreError, match="cannot be used"):
+        await files.put(KEY, pieces(bytes(count * PART_BYTES)), "video/mp4")
+
+
+@pytest.mark.anyio
+async def test_an_error_without_words_is_told_by_its_name(
+    moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wordless(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(obstore, "delete_async", wordless)
+    with pytest.raises(FileStoreError, match="cannot be used: OSError"):
+        await S3Files(bucket_at(moto)).remove(KEY)
 
 
 @pytest.mark.anyio

@@ -91,7 +91,7 @@ async def test_each_endpoint_of_the_owner_and_the_requests_own_place_are_told(st
     task = await cancelled(store, **OWN)
     found = await due(store)
     assert [(one.id, one.url, one.endpoint, one.target) for one in found] == [
-        ("msg_1_2_url", OWN["webhook_url"], "", OWN["webhook_origin"]),
+        ("msg_1_2_url", OWN["webhook_url"], "", "key_1 " + OWN["webhook_origin"]),
         ("msg_1_2_we_1", "https://we_1.example/", "we_1", "we_1"),
         ("msg_1_2_we_2", "https://we_2.example/", "we_2", "we_2"),
     ]
