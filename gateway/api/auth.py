@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core.admission import Rate
+from gateway.core.grants import EVERYTHING, Grant
 from gateway.errors import Problem
 from gateway.storage.rows import KeyRow
 from gateway.storage.store import Store
@@ -43,14 +44,17 @@ ADDRESSES_MAX: Final = 10_000
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """An authenticated caller. `id` owns what it creates."""
+    """An authenticated caller. `id` is that of its key; `owner` owns what it creates: its team, else its key."""
 
     id: str
     name: str
     role: Role
+    owner: str
+    team: str | None = None
+    grant: Grant = EVERYTHING
 
 
-LOCAL: Final = Caller("local", "local", "admin")  # the one caller of `[auth] mode = "off"`
+LOCAL: Final = Caller("local", "local", "admin", "local")  # the one caller of `[auth] mode = "off"`
 
 
 def make_key(name: str, role: Role, now: float) -> tuple[KeyRow, str]:
@@ -128,7 +132,8 @@ class Door:
 
     def _remember(self, given: bytes, row: KeyRow) -> Caller:
         # Interned, because each of the caller's videos keeps the id.
-        caller = Caller(sys.intern(row.id), row.name, msgspec.convert(row.role, Role))
+        key_id = sys.intern(row.id)
+        caller = Caller(key_id, row.name, msgspec.convert(row.role, Role), key_id)
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()
         self._known[given] = (caller, self._now() + KNOWN_SECONDS)

@@ -116,14 +116,14 @@ async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Vi
 
         async def make() -> NewVideo:
             refuse(asked.unknown)
-            return await _new_video(gateway_of(request), caller_of(request).id, asked)
+            return await _new_video(gateway_of(request), caller_of(request).owner, asked)
 
         return await _accept(request, asked.fingerprint, key, make)
 
 
 async def _check_unbought(request: Request[Any, Any, Any], key: str | None) -> None:
     """Raises Problem not_resolvable or expired where this key has made a video, which a 400 would deny."""
-    store, owner, name = gateway_of(request).store, caller_of(request).id, _key_name(key)
+    store, owner, name = gateway_of(request).store, caller_of(request).owner, _key_name(key)
     held = None if name is None else await store.idempotency_get(owner, name)
     if held is None:
         return
@@ -152,7 +152,7 @@ async def _accept(
     make: Callable[[], Awaitable[NewVideo]],
 ) -> tuple[Video, dict[str, str]]:
     """What `make` makes, or what was made with this key before; and what the 202 has in its head."""
-    store, owner = gateway_of(request).store, caller_of(request).id
+    store, owner = gateway_of(request).store, caller_of(request).owner
     name = _key_name(key)
     held = None if name is None else await store.idempotency_get(owner, name)
     if held is None:

@@ -67,7 +67,7 @@ def at_rest(request: Request[Any, Any, Any]) -> None:
 
 async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
     """The caller's video. Raises Problem not_found, also for another caller's."""
-    video = await gateway_of(request).store.video_get(video_id, caller_of(request).id)
+    video = await gateway_of(request).store.video_get(video_id, caller_of(request).owner)
     if video is None:
         raise absent(video_id)
     return video

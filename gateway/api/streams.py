@@ -131,7 +131,7 @@ async def _over(scope: Scope, receive: Receive, send: Send) -> None:
 async def _of_video(gateway: Gateway, caller: Caller, video_id: str, last: str | None) -> ASGIApp:
     """The stream of one video behind the event `last`. Raises Problem, StorageError."""
     sent = _number(last)
-    video = await gateway.store.video_get(video_id, caller.id)
+    video = await gateway.store.video_get(video_id, caller.owner)
     if video is None:
         raise absent(video_id)
     task = video.task
@@ -139,7 +139,7 @@ async def _of_video(gateway: Gateway, caller: Caller, video_id: str, last: str |
         raise invalid("?last_event_id", f"This video's last event is {task.last_seq}.")
     if sent == task.last_seq and is_over(task.state, task.stage):
         return _over
-    gateway.hub.enter(caller.id)
+    gateway.hub.enter(caller.owner)
     follower = gateway.hub.video(video, sent)
     return await _begun(gateway.hub, caller, follower)
 
@@ -151,11 +151,11 @@ async def _of_caller(gateway: Gateway, caller: Caller, last: str | None) -> ASGI
     except Unreadable:
         detail = "This is no position of /v1/events. Without one a stream begins now."
         raise invalid("?last_event_id", detail) from None
-    gateway.hub.enter(caller.id)
+    gateway.hub.enter(caller.owner)
     try:
-        follower = await gateway.hub.caller(caller.id, position)
+        follower = await gateway.hub.caller(caller.owner, position)
     except BaseException:
-        gateway.hub.leave(caller.id, None)
+        gateway.hub.leave(caller.owner, None)
         raise
     return await _begun(gateway.hub, caller, follower)
 
@@ -165,12 +165,12 @@ async def _begun(hub: Hub, caller: Caller, follower: VideoFollower | CallerFollo
     try:
         first = await follower.take() if follower.has_news else b""
     except BaseException as error:
-        hub.leave(caller.id, follower.topic)
+        hub.leave(caller.owner, follower.topic)
         if isinstance(error, ForeignPosition):
             detail = "This position is of another database, or of a time that was undone. Begin without one."
             raise Problem("expired", detail) from None
         raise
-    return Stream(hub, caller.id, follower, first)
+    return Stream(hub, caller.owner, follower, first)
 
 
 def _number(last: str | None) -> int:

@@ -87,7 +87,7 @@ async def upload_file(request: Request[Any, Any, Any]) -> FileObject:
     boundary = boundary_of(request)
     if boundary is None:
         raise Problem("invalid_request", "Send multipart/form-data with the image under `file`.")
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway, owner = gateway_of(request), caller_of(request).owner
     async with Arrival(request) as arrival:
         part, purpose = _parts(await read_parts(request, boundary, arrival))
         uri, checked = await beside(request, len(part.content), partial(_checked, part))
@@ -105,7 +105,7 @@ async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> F
     """What is known of an upload of the caller's."""
     gateway = gateway_of(request)
     _check_id(file_id)
-    row = await gateway.store.uploads.get(file_id, caller_of(request).id, gateway.now())
+    row = await gateway.store.uploads.get(file_id, caller_of(request).owner, gateway.now())
     if row is None:
         raise _absent(file_id)
     return _shown(row)
@@ -118,7 +118,7 @@ async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> F
 async def delete_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> FileDeleted:
     """Remove an upload; videos that were asked for with it keep their own copy."""
     _check_id(file_id)
-    if not await gateway_of(request).store.uploads.delete(file_id, caller_of(request).id):
+    if not await gateway_of(request).store.uploads.delete(file_id, caller_of(request).owner):
         raise _absent(file_id)
     return FileDeleted(id=file_id)
 
@@ -203,11 +203,11 @@ async def get_file_content(request: Request[Any, Any, Any], file_id: FromPath[st
     if "caller" in request.scope["state"]:
         _check_id(file_id)
         if request.method == "HEAD":
-            row = await uploads.get(file_id, caller_of(request).id, gateway.now())
+            row = await uploads.get(file_id, caller_of(request).owner, gateway.now())
             if row is None:
                 raise _absent(file_id)
             return _sent(file_id, row.content_type, row.bytes)
-        uri = await uploads.content(file_id, caller_of(request).id, gateway.now())
+        uri = await uploads.content(file_id, caller_of(request).owner, gateway.now())
     else:
         found = _INPUT.fullmatch(file_id)
         uri = None if found is None else await uploads.input(found[1], found[2])
@@ -264,7 +264,7 @@ def _named(request: Request[Any, Any, Any], value: object) -> str | None:
 
 
 async def _content(request: Request[Any, Any, Any], file_id: str, pointer: str, arrival: Arrival) -> str:
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway, owner = gateway_of(request), caller_of(request).owner
     is_id = _ID.fullmatch(file_id) is not None
     row = await gateway.store.uploads.get(file_id, owner, gateway.now()) if is_id else None
     if row is not None:

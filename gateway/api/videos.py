@@ -70,12 +70,12 @@ async def look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | No
     require(caller, get_video.opt["role"])
     if_none_match, is_asked = header_of(scope, b"if-none-match"), bool(scope["query_string"])
     show = partial(_answered, gateway, if_none_match, _applied(preferred_seconds(prefer), is_asked=is_asked))
-    video = await gateway.store.video_get(video_id, caller.id)
+    video = await gateway.store.video_get(video_id, caller.owner)
     if video is None:
         return None
     scope["path_template"] = "/v1/videos/{video_id}"
     if seconds and not video.task.is_terminal:
-        return Held(gateway, app, caller.id, seconds, show)
+        return Held(gateway, app, caller.owner, seconds, show)
     return await show(video)
 
 
@@ -135,7 +135,7 @@ async def get_video(
 )
 async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     """The caller's videos, newest first, by keyset; also filtered by `metadata[key]=value`."""
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway, owner = gateway_of(request), caller_of(request).owner
     query, filters = read_list_query(request.query_params.multi_items())
     position = None
     if query.after is not None:
@@ -158,7 +158,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
 )
 async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str]) -> TimelineList:
     """Every event of the video, oldest first."""
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway, owner = gateway_of(request), caller_of(request).owner
     await video_of(request, video_id)
     timeline = timeline_list(await gateway.store.events_get(video_id, owner))
     return with_tries(timeline, await gateway.store.endpoints.tries_of(video_id, owner))
@@ -195,7 +195,7 @@ async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str])
 
     A replay of its idempotency key is answered 410 thereafter.
     """
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway, owner = gateway_of(request), caller_of(request).owner
     video = await video_of(request, video_id)
     if not video.task.is_terminal:
         raise Problem("not_ready", f"The video is {video.task.status}; only a finished one can be deleted.")

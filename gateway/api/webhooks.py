@@ -141,7 +141,7 @@ async def create_endpoint(request: Request[Any, Any, Any]) -> NewEndpointObject:
     https to a public address, or an address that the operator allows. What the name leads to is judged each
     time it is connected to.
     """
-    gateway, owner = gateway_of(request), caller_of(request).id
+    gateway, owner = gateway_of(request), caller_of(request).owner
     body = read_struct(await request.body(), EndpointBody)
     why = gateway.hooks.refuses(body.url)
     if why is not None:
@@ -162,7 +162,7 @@ async def create_endpoint(request: Request[Any, Any, Any]) -> NewEndpointObject:
 )
 async def list_endpoints(request: Request[Any, Any, Any]) -> EndpointList:
     """All of them, without their secrets."""
-    found = await gateway_of(request).store.endpoints.of(caller_of(request).id)
+    found = await gateway_of(request).store.endpoints.of(caller_of(request).owner)
     return EndpointList(data=[_shown(one) for one in found])
 
 
@@ -181,7 +181,7 @@ async def get_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[st
 )
 async def delete_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> EndpointDeleted:
     """Send nothing there any more, what was still to be sent included, and forget its log."""
-    if not await gateway_of(request).store.endpoints.delete(endpoint_id, caller_of(request).id):
+    if not await gateway_of(request).store.endpoints.delete(endpoint_id, caller_of(request).owner):
         raise _absent(endpoint_id)
     return EndpointDeleted(id=endpoint_id)
 
@@ -265,7 +265,7 @@ async def list_deliveries(
 
 async def _endpoint_of(request: Request[Any, Any, Any], endpoint_id: str) -> Endpoint:
     """The caller's endpoint. Raises Problem not_found, also for another caller's."""
-    one = await gateway_of(request).store.endpoints.get(endpoint_id, caller_of(request).id)
+    one = await gateway_of(request).store.endpoints.get(endpoint_id, caller_of(request).owner)
     if one is None:
         raise _absent(endpoint_id)
     return one
