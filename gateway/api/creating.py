@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from gateway.api.answers import answer, hints, place_in_line, place_of, preferred_seconds, waited
 from gateway.api.forms import BODY_MAX_BYTES, Arrival, beside, read_body
-from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, new_video_id, video_of
+from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, in_commit, new_video_id, video_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.reading import read_struct, refuse
@@ -158,6 +158,7 @@ async def _accept(
     if held is None:
         new = await make()
         taken = None if name is None else Idempotency(name, fingerprint, new.task.id)
+        in_commit(request)
         held = await store_new(gateway_of(request).engine, new, taken)
         if held is None:
             return Video(new.task, new.request, new.metadata), {}

@@ -63,7 +63,8 @@ AtOnce: TypeAlias = Callable[[HTTPScope], Awaitable[ASGIApp | None]]
 class Line:
     """Places for `at_work` at once; beyond, one waits, in order, until `at_most` are here.
 
-    Of those only `sure` may come whatever they have to wait; None: all. `now` is in seconds.
+    Whoever only waits for storage rests: another works meanwhile, but both are here. Of all who are here only
+    `sure` may come whatever they have to wait; None: all. `now` is in seconds.
     """
 
     def __init__(
@@ -71,41 +72,40 @@ class Line:
     ) -> None:
         self._at_work, self._at_most, self._now = at_work, at_most, now
         self._sure = at_most if sure is None else sure
-        self._working = 0
-        self._pace_seconds = self._entered_at = 0.0
+        self._working = self._resting = 0
+        self._pace_seconds = self._left_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def _here(self) -> int:
+        return self._working + self._resting + len(self._waiting)
 
     @property
     def is_full(self) -> bool:
         """Whether a newcomer is to be refused."""
-        here = self._working + len(self._waiting)
+        here = self._here
         if here < self._sure:
             return False
-        stands_seconds = self._now() - self._entered_at
-        wait_seconds = max(len(self._waiting) * self._pace_seconds, stands_seconds)
-        return here >= self._at_most or wait_seconds >= WAIT_SECONDS
+        stands_seconds = self._now() - self._left_at
+        return here >= self._at_most or max(here * self._pace_seconds, stands_seconds) >= WAIT_SECONDS
 
     async def enter(self, *, first: bool = False) -> None:
         """Return with a place. `first`: before all who wait, for one who had a place already."""
+        if not self._here:
+            self._left_at = self._now()
         if self._working < self._at_work:  # then nobody waits
             self._working += 1
             return
-        if not self._waiting:
-            self._entered_at = self._now()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         (self._waiting.appendleft if first else self._waiting.append)(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self.leave()  # its turn had come all the same
+                self.pause()  # its turn had come all the same
             raise
-        if not first:
-            now = self._now()
-            self._pace_seconds += (now - self._entered_at - self._pace_seconds) * PACE_WEIGHT
-            self._entered_at = now
 
-    def leave(self) -> None:
+    def pause(self) -> None:
         """Give a place back, to who waits longest."""
         while self._waiting:
             turn = self._waiting.popleft()
@@ -114,35 +114,54 @@ class Line:
                 return
         self._working -= 1
 
+    def rest(self) -> None:
+        """Give a place back, and still be here."""
+        self._resting += 1
+        self.pause()
+
+    def leave(self, *, rested: bool = False) -> None:
+        """Be here no more: from a rest, or from a place."""
+        if rested:
+            self._resting -= 1
+        else:
+            self.pause()
+        now = self._now()
+        self._pace_seconds += (now - self._left_at - self._pace_seconds) * PACE_WEIGHT
+        self._left_at = now
+
 
 class Place:
     """One request's place in a line, until its answer begins; none is held while its body arrives."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._is_held = False
-        self._is_over = False
+        self._is_held = self._is_resting = self._is_over = False
 
     async def enter(self) -> None:
         """Wait for a place."""
         await self._line.enter()
         self._is_held = True
 
+    def rest(self) -> None:
+        """Only storage is waited for: somebody else may work meanwhile."""
+        if self._is_held:
+            self._is_held, self._is_resting = False, True
+            self._line.rest()
+
     def leave(self) -> None:
         """Nothing is left to be done but to wait, or to send what there is: make room for good."""
         self._is_over = True
-        self._pause()
-
-    def _pause(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            self._line.leave()
+        if self._is_held or self._is_resting:
+            self._line.leave(rested=self._is_resting)
+            self._is_held = self._is_resting = False
 
     async def receive(self, receive: Receive) -> ReceiveMessage:
         """The next part of the body. A caller who is slow to send it must not hold up the others."""
-        self._pause()
+        if self._is_held:
+            self._is_held = False
+            self._line.pause()
         message = await receive()
-        if not self._is_over:
+        if not (self._is_over or self._is_resting):
             await self._line.enter(first=True)
             self._is_held = True
         return message
@@ -189,7 +208,7 @@ class Edge:
     ) -> None:
         request_id = _request_id(scope)
         state = scope.setdefault("state", {})
-        state["request_id"], state["at_rest"] = request_id, place.leave
+        state["request_id"], state["at_rest"], state["in_commit"] = request_id, place.leave, place.rest
         self._telemetry.in_request(request_id)
         status = 500
 

@@ -65,6 +65,11 @@ def at_rest(request: Request[Any, Any, Any]) -> None:
     cast("Callable[[], None]", request.scope["state"]["at_rest"])()
 
 
+def in_commit(request: Request[Any, Any, Any]) -> None:
+    """Until its answer begins this request waits for storage: another may work meanwhile."""
+    cast("Callable[[], None]", request.scope["state"]["in_commit"])()
+
+
 async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
     """The caller's video. Raises Problem not_found, also for another caller's."""
     video = await gateway_of(request).store.video_get(video_id, caller_of(request).owner)

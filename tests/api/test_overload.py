@@ -1,6 +1,7 @@
 """Too much at once: what has no room is refused at once and harmlessly, and nothing else notices.
 
-Storage is held still until told, so that "at work" is a state and not a race. Not held here: how much is too
+Storage is held still until told, so that "at work" is a state and not a race: a create that looks for its
+idempotency key is at work, one that is being committed rests. Not held here: how much is too
 much, and what a refusal costs (`tests.bench.overload`).
 """
 
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import anyio
 import httpx
@@ -112,15 +114,19 @@ def create(served: Served, **headers: str) -> httpx.Response:
     return served.client.post("/v1/videos", json=BODY, headers=headers)
 
 
+def create_with_key(served: Served) -> httpx.Response:
+    return create(served, **{"Idempotency-Key": str(uuid4())})
+
+
 def results(futures: list[Future[httpx.Response]]) -> list[httpx.Response]:
     return [future.result(PATIENCE_SECONDS) for future in futures]
 
 
 def crowd(served: Served, pool: ThreadPoolExecutor, storage: Held, more: int) -> list[Future[httpx.Response]]:
     """As many creates as there are places, and `more`; the first of them stand at the storage."""
-    at_work = [pool.submit(create, served) for _ in range(AT_WORK)]
+    at_work = [pool.submit(create_with_key, served) for _ in range(AT_WORK)]
     storage.begun(AT_WORK)
-    return at_work + [pool.submit(create, served) for _ in range(IN_LINE + more)]
+    return at_work + [pool.submit(create_with_key, served) for _ in range(IN_LINE + more)]
 
 
 def refusals(futures: list[Future[httpx.Response]], count: int) -> list[httpx.Response]:
@@ -150,7 +156,7 @@ def access_lines(served: Served, status: int) -> list[Json]:
 def test_what_has_no_room_is_refused_and_the_rest_is_served(
     served: Served, held: Callable[[str], Held], pool: ThreadPoolExecutor
 ) -> None:
-    storage = held("video_add")
+    storage = held("idempotency_get")
     asked = crowd(served, pool, storage, more=4)
     for answer in refusals(asked, 4):
         refused(answer)
@@ -164,10 +170,22 @@ def test_what_has_no_room_is_refused_and_the_rest_is_served(
     assert len(read(served.client.get("/v1/videos"))["data"]) == AT_WORK + IN_LINE + 1
 
 
-def test_a_refused_create_can_be_sent_again(
+def test_who_waits_for_a_commit_lets_another_work_and_is_here(
     served: Served, held: Callable[[str], Held], pool: ThreadPoolExecutor
 ) -> None:
     storage = held("video_add")
+    asked = [pool.submit(create, served) for _ in range(AT_WORK + IN_LINE)]
+    storage.begun(AT_WORK + IN_LINE)
+    refused(create(served))
+    storage.let_go()
+    assert [answer.status_code for answer in results(asked)] == [202] * (AT_WORK + IN_LINE)
+    assert create(served).status_code == 202
+
+
+def test_a_refused_create_can_be_sent_again(
+    served: Served, held: Callable[[str], Held], pool: ThreadPoolExecutor
+) -> None:
+    storage = held("idempotency_get")
     asked = crowd(served, pool, storage, more=1)
     refusals(asked, 1)
     headers = {"Idempotency-Key": "again", "X-Request-Id": "mine-1"}
@@ -182,7 +200,7 @@ def test_a_refused_create_can_be_sent_again(
 def test_a_refusal_is_counted_and_not_logged_one_by_one(
     served: Served, held: Callable[[str], Held], pool: ThreadPoolExecutor
 ) -> None:
-    storage = held("video_add")
+    storage = held("idempotency_get")
     asked = crowd(served, pool, storage, more=4)
     refusals(asked, 4)
     name = 'reelgate_http_request_duration_seconds_count{method="POST",route="/v1/videos",status="503"}'
@@ -293,7 +311,7 @@ def test_a_body_that_comes_slowly_takes_no_place(served: Served) -> None:
 def test_a_large_body_is_refused_before_it_is_sent(
     served: Served, held: Callable[[str], Held], pool: ThreadPoolExecutor
 ) -> None:
-    storage = held("video_add")
+    storage = held("idempotency_get")
     asked = crowd(served, pool, storage, more=1)
     refusals(asked, 1)
     with closing(connected(served)) as connection:
