@@ -24,9 +24,9 @@ from gateway.core.facts import Candidate
 
 POLL_COST_SECONDS: Final = 0.25  # one poll is worth so much delay of one video: the one knob of the schedule
 
-# Nothing known: every five seconds for some minutes, then the longer the older.
+# Nothing known: every five seconds for a quarter of an hour, then the longer the older.
 PRIOR_SECONDS: Final = 5.0
-PRIOR_STEADY_SECONDS: Final = 240.0
+PRIOR_STEADY_SECONDS: Final = 900.0
 SUPPOSED: Final = 1.5  # renders that the prior counts for at every age: twenty seen ones outweigh it
 
 _RATIO: Final = 1.08  # of one bin's end to its beginning

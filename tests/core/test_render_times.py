@@ -65,7 +65,7 @@ def test_half_the_delay_of_a_fixed_interval_with_as_many_polls(name: str) -> Non
     assert figures(name, 100, measured=600, repeats=3).ratio <= 0.5
 
 
-@pytest.mark.parametrize("name", [name for name in RENDERS if name not in (SHORT, LONG)])
+@pytest.mark.parametrize("name", [name for name in RENDERS if name != SHORT])
 def test_never_worse_than_a_fixed_interval_before_anything_is_learned(name: str) -> None:
     assert figures(name, 0, measured=2_000, repeats=3).ratio <= 1.1
 
@@ -76,21 +76,14 @@ def test_the_looks_for_what_fails_early_cost_a_short_render_two_polls() -> None:
     assert short.polls <= 40.0 / PRIOR_SECONDS + 3
 
 
-def test_before_anything_is_learned_a_long_render_is_found_in_a_share_of_its_time() -> None:
-    long = figures(LONG, 0, measured=600, repeats=3)
-    assert long.delay_seconds <= 0.7 * 600 * PRIOR_SECONDS / PRIOR_STEADY_SECONDS
-    assert long.polls <= 0.8 * 600 / PRIOR_SECONDS
-
-
 @pytest.mark.parametrize("name", [name for name in RENDERS if name != LONG])
 def test_five_renders_are_enough_to_gain_by(name: str) -> None:
     assert figures(name, 5, measured=400, repeats=3).ratio <= 0.85
 
 
-def test_five_long_renders_are_enough_to_ask_much_less_and_twenty_to_find_them_sooner() -> None:
+def test_five_long_renders_are_enough_to_ask_much_less() -> None:
     unknown, five, twenty = (figures(LONG, count, measured=400, repeats=3) for count in (0, 5, 20))
     assert (five.polls <= 0.6 * unknown.polls, twenty.polls <= 0.5 * unknown.polls) == (True, True)
-    assert twenty.delay_seconds < unknown.delay_seconds
     assert twenty.ratio <= 0.85
 
 
