@@ -4,7 +4,7 @@ Held here: what counts as public, what is never reached, what the configuration 
 (each address that one resolves to is judged on connecting) and sockets (`providers.transport`).
 
     reach     meant for                                         may connect to
-      origin  a provider's own base_url, by http or https       anything but metadata services
+      origin  a provider's own base_url, or a listed name       anything but metadata services
       public  any other https URL                               public addresses and the listed ones
       listed  any other http URL                                the listed ones only
 """
@@ -34,6 +34,9 @@ _METADATA: Final = tuple(map(ipaddress.ip_network, (
     "100.100.100.200/32",  # Alibaba
     "168.63.129.16/32",  # Azure, and a public address to all appearance
     "192.0.0.192/32",  # Oracle
+    "169.254.0.23/32",  # Tencent
+    "169.254.42.42/32", "fd00:42::42/128",  # Scaleway
+    "100.96.0.96/32",  # Volcengine
 )))
 
 # Not public, though some Python between 3.11.0 and now says `is_global` of it.
@@ -51,7 +54,9 @@ _WRAPPERS: Final = tuple(map(ipaddress.IPv6Network, (
     "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48",
 )))
 _NUMERIC: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
-_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_NAME: Final = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_AUTHORITY: Final = re.compile(r"[^:/?#]*://([^/?#]*)")
+_ODD_PORT: Final = re.compile(r":(?![0-9]*\Z)[^:\]]*\Z")  # `int` takes signs, and the digits of any script
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -63,10 +68,14 @@ class EgressRefused(OSError):
 
 
 class AddressPolicy(msgspec.Struct, frozen=True):
-    """Public addresses, the networks of `allow`, and `origins`: the `origin` of each provider's base_url."""
+    """Public addresses, the networks of `allow`, and `origins`: the `origin` of each provider's base_url.
+
+    `hosts` are listed names, in lower case: wherever they lead, on any port, who listed them trusts them.
+    """
 
     allow: tuple[Network, ...] = ()
     origins: frozenset[Origin] = frozenset()
+    hosts: frozenset[str] = frozenset()
 
     def permits(self, address: Address, reach: Reach = "public") -> bool:
         """Whether a connection to `address` is fine, on the way to a URL of that `reach`."""
@@ -93,7 +102,7 @@ def origin(url: str) -> Origin:
 def reach_of(url: str, policy: AddressPolicy) -> Reach:
     """By which rule `url` is connected to. Raises ValueError as `origin`."""
     place = origin(url)
-    if place in policy.origins:
+    if place in policy.origins or place[1] in policy.hosts:
         return "origin"
     return "public" if place[0] == "https" else "listed"
 
@@ -117,7 +126,8 @@ def check_url(url: str, policy: AddressPolicy) -> str | None:
     forbidden = address is not None and not reachable and not policy.permits(address)
     faults = (
         (bool(userinfo), "carries a user name or password"),
-        (not 0 < port < 65536, "has no such port"),
+        (not 0 < port < 65536 or _is_port_odd(url), "has no such port"),
+        (address is not None and "%" in host, "has a zone, which means nothing to anybody else"),
         (address is None and bool(_NUMERIC.fullmatch(host)), "has a number for a host"),
         (forbidden, "leads to a forbidden address"),
         (not reachable, "is not https"),
@@ -135,6 +145,11 @@ def guard(policy: AddressPolicy, reach: Reach) -> Guard:
             raise EgressRefused(host)
 
     return check
+
+
+def _is_port_odd(url: str) -> bool:
+    authority = _AUTHORITY.match(url)
+    return authority is not None and _ODD_PORT.search(authority[1]) is not None
 
 
 def _literal(host: str) -> Address | None:

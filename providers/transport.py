@@ -22,13 +22,17 @@ from typing import Final, TypeAlias
 import aiohttp
 import certifi
 import httpx
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter
+from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
+from aiohttp.tracing import Trace
 from yarl import URL
 
-# Called with each resolved address, IP literals too, just before it is connected to; an OSError refuses it.
+# Called with each resolved address, IP literals too, just before it is connected to, and with the peer's
+# before anything is written; an OSError refuses it.
 AddressInfo: TypeAlias = aiohttp.AddrInfoType
 Guard: TypeAlias = Callable[[AddressInfo], None]
+Resolver: TypeAlias = AbstractResolver
 
 
 class Withheld(httpx.ConnectError):
@@ -80,12 +84,13 @@ class Transport(httpx.AsyncBaseTransport):
 
     `fresh` makes a new connection for every request: a pooled one may be closed by the other side while we
     write, and nobody can tell then whether a paid request arrived. `guard` judges addresses; it would judge
-    the proxy's, so the two exclude each other. `max_connections` is a count, 0 without limit. A request's
-    `timeout` extension is read as httpx means it, in seconds, but `pool` spans all of connecting: slot, name,
-    TCP, TLS, tunnel. Its `may_send` extension is asked when the connection is made and the first byte is
-    about to be written: False is `Withheld`. aiohttp limits an answer's headers to 128 of 8190 bytes, and
-    repeats a GET once when its connection broke. Raises ValueError for a proxy that is no http(s) URL or
-    comes with a guard, and for a `tls` without checks.
+    the proxy's, so the two exclude each other. `max_connections` is a count, 0 without limit. `resolver`
+    finds the addresses of names; absent, the machine's own. A request's `timeout` extension is read as httpx
+    means it, in seconds, but `pool` spans all of connecting: slot, name, TCP, TLS, tunnel. Its `may_send`
+    extension is asked when the connection is made and the first byte is about to be written: False is
+    `Withheld`. aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its
+    connection broke. Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a
+    `tls` without checks.
 
     aiohttp takes an answer that nobody asked for, on an idle pooled connection, for that to the next request
     (ran with 3.14.5): who polls through the pool compares the id in the answer with the one asked for.
@@ -99,6 +104,7 @@ class Transport(httpx.AsyncBaseTransport):
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
         max_connections: int = 100,
+        resolver: Resolver | None = None,
     ) -> None:
         if proxy is not None and guard is not None:
             raise ValueError("with a proxy there is no address of ours to guard")
@@ -111,6 +117,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._proxy = proxy
         self._tls = tls or tls_context()
         self._max_connections = max_connections
+        self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -156,9 +163,11 @@ class Transport(httpx.AsyncBaseTransport):
         """Late, because aiohttp wants the running loop."""
         if self._closed:
             raise httpx.ConnectError("the transport is closed", request=request)
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             ssl=self._tls, force_close=self._fresh, limit=self._max_connections, socket_factory=self._socket,
+            resolver=self._resolver,
         )
+        connector.guard = self._guard
         self._session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -170,6 +179,33 @@ class Transport(httpx.AsyncBaseTransport):
             self._guard(address)
         family, kind, protocol, _, _ = address
         return socket.socket(family, kind, protocol)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Has the guard judge the peer too, of every connection that a request is about to use."""
+
+    guard: Guard | None = None
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the base class's name, and it is no number
+    ) -> Connection:
+        """A connection for `req`. Raises ClientConnectorError for a refused peer: nothing was written."""
+        connection = await super().connect(req, traces, timeout)
+        try:
+            if self.guard is not None:
+                self.guard(_peer(connection))
+        except OSError as exc:
+            connection.close()
+            raise aiohttp.ClientConnectorError(req.connection_key, exc) from exc
+        return connection
+
+
+def _peer(connection: Connection) -> AddressInfo:
+    """Who is at the other end; of one that has gone already there is no address, which no guard lets pass."""
+    transport = connection.transport
+    found = None if transport is None else transport.get_extra_info("peername")
+    return (socket.AF_UNSPEC, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", found or ("", 0))
 
 
 class _Checked(aiohttp.BytesPayload):
@@ -230,7 +266,8 @@ def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError 
 def _said(exc: Exception) -> str:
     """What `exc` says, less the URLs (signed queries, a proxy's password) that aiohttp puts into some."""
     if isinstance(exc, aiohttp.ClientResponseError):
-        return f"{exc.status} {exc.message}"
+        who = "the proxy answered " if isinstance(exc, aiohttp.ClientHttpProxyError) else ""
+        return f"{who}{exc.status} {exc.message}"
     if isinstance(exc, aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return type(exc).__name__
     return str(exc) or type(exc).__name__

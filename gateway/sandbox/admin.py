@@ -9,6 +9,7 @@ GET /admin/faults      `{"faults": [...], "armed": [...]}`: all there are, and t
 POST /admin/faults     `{"fault": NAME, "vendor": "*", "phase": P, "calls": 1, "args": {}}` arms one;
                        `calls` may be "always"; `"lasts": seconds` makes it a window
 /admin/ports           faults below HTTP; see `ports`
+/admin/attacker        an origin that belongs to no vendor; see `attacker`
 DELETE /admin/faults   disarms all of them
 POST /admin/reset      forgets tasks, money and faults
 """
@@ -22,6 +23,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from gateway.sandbox import catalogue, faults
+from gateway.sandbox.attacker import Attacker
 from gateway.sandbox.ports import Ports, PortState
 from gateway.sandbox.renders import Task, World
 from gateway.sandbox.wire import Answer, Request
@@ -126,6 +128,18 @@ async def answer_ports(request: Request, ports: Ports) -> Answer:
     except (msgspec.DecodeError, ValueError, LookupError, OSError) as error:
         return _json(400, {"error": str(error)})
     return _json(200, {"port": port.number, "url": port.url})
+
+
+async def answer_attacker(request: Request, attacker: Attacker) -> Answer:
+    """Answer one request to `/admin/attacker`."""
+    if request.method not in {"GET", "POST"}:
+        return _json(405, {"error": "GET or POST"})
+    if request.method == "POST":
+        try:
+            await attacker.open()
+        except OSError as error:
+            return _json(400, {"error": str(error)})
+    return _json(200, attacker.report())
 
 
 def _state(name: str) -> PortState:

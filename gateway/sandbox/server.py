@@ -19,6 +19,7 @@ import h11
 import msgspec
 
 from gateway.sandbox import admin
+from gateway.sandbox.attacker import Attacker
 from gateway.sandbox.downloads import download
 from gateway.sandbox.faults import Armed
 from gateway.sandbox.media import Clips
@@ -48,6 +49,7 @@ class Sandbox:
         self._clock = clock
         self.most_sent_bytes = 0  # over one connection: how much of an endless answer was taken
         self.ports = Ports(settings.host, self._connected)
+        self.attacker = Attacker(settings.host, [settings.key])
         self._clips = clips or Clips()
         self._vendors = {name: kind(name, self.world) for name, kind in VENDORS.items()}
         self._connections: set[asyncio.Task[None]] = set()
@@ -73,6 +75,7 @@ class Sandbox:
         finally:
             server.close()
             self.ports.close()
+            self.attacker.close()
             for task in self._connections:
                 task.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
@@ -129,6 +132,8 @@ class Sandbox:
             return self._vendors[first].exchange(_at(request, inner))
         if request.path == "/admin/ports":
             return Outcome(answer=await admin.answer_ports(request, self.ports))
+        if request.path == "/admin/attacker":
+            return Outcome(answer=await admin.answer_attacker(request, self.attacker))
         if first == "admin":
             return Outcome(answer=admin.answer(request, self.world))
         if first == "files":

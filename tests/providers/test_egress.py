@@ -36,6 +36,7 @@ NOT_PUBLIC = (
 )
 METADATA = (
     "169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16", "192.0.0.192",
+    "169.254.0.23", "169.254.42.42", "100.96.0.96", "fd00:42::42",
     "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "::ffff:169.254.169.254", "::169.254.169.254",
     "64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "::ffff:0:169.254.169.254",
 )
@@ -111,13 +112,22 @@ BAD = (
     "http://169.254.169.254/", "http://8.8.8.8/", "http://127.0.0.1:9001/", "http://127.0.0.1/",
     "http://192.168.0.1/", "https://127.0.0.1:9000/", "https://\uff11\uff12\uff17.0.0.1/",
     "https://\u24db\u24de\u24d2\u24d0\u24db/", "https://[::1", "https://[1.2.3.4]/",
-    "data:video/mp4;base64,AAAA",
+    "data:video/mp4;base64,AAAA", "https://cdn.test:+443/", "https://cdn.test:\u0664\u0664\u0663/",
+    "https://[2606:4700::1%25eth0]/", f"https://{'a' * 64}.test/", "https://" + "a." * 127 + "test/",
 )
 
 
 @pytest.mark.parametrize("url", BAD)
 def test_link_is_refused(url: str) -> None:
     assert check_url(url, INSIDE)
+
+
+def test_a_listed_name_is_reached_as_an_origin_is() -> None:
+    named = AddressPolicy(hosts=frozenset({"hooks.internal"}))
+    for url in ("http://hooks.internal/", "https://HOOKS.internal.:8443/a"):
+        assert (check_url(url, named), reach_of(url, named)) == (None, "origin")
+    for url in ("http://other.internal/", "http://a.hooks.internal/", "http://hooks.internal.evil.test/"):
+        assert check_url(url, named) == "is not https"
 
 
 def test_plain_http_by_name_wants_something_listed() -> None:
