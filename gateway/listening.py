@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LISTEN_TRIES: Final = 1_000  # 5 ms apart
 BACKPRESSURE: Final = 65_536  # connections served at once; waiting callers are cheap
+# Until a request's head is there, and between two requests. Only in HTTP/1 does the server count the first.
+HEAD_MS: Final = 10_000
+BUFFER_BYTES: Final = 65_536  # of a connection; a head that does not fit is refused
 
 
 def free(address: Address) -> Address:
@@ -41,13 +44,15 @@ def free(address: Address) -> Address:
 
 def server(app: Callable[..., Awaitable[None]], address: Address) -> Server:
     """A server of `app` at `address`; its `serve` runs until its `stop`."""
-    from granian.constants import Interfaces  # noqa: PLC0415 - tasks are followed before this is imported
+    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415 - tasks are followed before this
+    from granian.http import HTTP1Settings  # noqa: PLC0415
     from granian.server.embed import Server  # noqa: PLC0415
 
     logging.getLogger("_granian").setLevel(logging.ERROR)
     return Server(
         app, address=address.host, port=address.port, interface=Interfaces.ASGINL, websockets=False,
-        log_access=False, log_enabled=False, backpressure=BACKPRESSURE,
+        log_access=False, log_enabled=False, backpressure=BACKPRESSURE, http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_MS, max_buffer_size=BUFFER_BYTES),
     )
 
 

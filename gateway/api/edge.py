@@ -14,14 +14,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
 
-from gateway.api.problems import MEDIA_TYPE, TYPES, openai_error
-from gateway.errors import CODES
+from gateway.api.base import take_off, use_base
+from gateway.api.entrance import Body, head_fault
+from gateway.api.origins import Origins, allow_preflight
+from gateway.api.problems import MEDIA_TYPE, opening
+from gateway.errors import CODES, Code
 from gateway.telemetry import Telemetry
 
 # A create costs the loop some milliseconds, its submit and its polls counted. So few at work that one round
@@ -46,14 +51,7 @@ _ids: Final = random.Random()  # noqa: S311 - unlike those of videos, these need
 _ID: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CREATE: Final = "/v1/videos"
-_CODE: Final = CODES["overloaded"]
 _FULL: Final = "The gateway has as much to do as it can; nothing of this was stored or sent. Try again."
-# All of a refusal but its path and its id, without the closing brace.
-_REFUSAL: Final = msgspec.json.encode({
-    "type": f"{TYPES}overloaded", "title": _CODE.title, "status": _CODE.status, "detail": _FULL,
-    "code": "overloaded", "param": None, "errors": [], "retryable": _CODE.retryable, "charged": "no",
-    "error": openai_error("overloaded", _FULL, None),
-})[:-1]  # fmt: skip
 
 
 # The answer to a request, where that is at hand without the framework; None for any other request.
@@ -170,9 +168,17 @@ class Place:
 class Edge:
     """The outermost layer of the application. A caller's own X-Request-Id is kept if it is harmless."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, at_once: AtOnce | None = None) -> None:
-        """`at_once` is asked first; where it has no answer or fails, `app` serves the request."""
+    def __init__(
+        self, app: ASGIApp, telemetry: Telemetry, at_once: AtOnce | None = None, *, base: str = "",
+        origins: Origins | None = None,
+    ) -> None:
+        """`at_once` is asked first; where it has no answer or fails, `app` serves the request.
+
+        `base`: the path before all paths; `origins`: the pages that may read answers; None: no page may.
+        """
         self._app, self._telemetry, self._at_once = app, telemetry, at_once
+        self._base, self._origins = base, origins
+        self._refusal = opening("overloaded", _FULL, base)
         self._creates = Line(CREATES_AT_WORK, CREATES_MAX, CREATES_SURE)
         self._others = Line(OTHERS_MAX, OTHERS_MAX)
         self._endless = Line(sys.maxsize, sys.maxsize)
@@ -185,9 +191,20 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        if self._origins is not None:
+            send = self._origins.marked(scope, send)
+        use_base(self._base)
+        turned_away = self._turned_away(scope)
+        if turned_away is not None:
+            await self._turn_away(scope, send, *turned_away, started)
+            return
+        if self._origins is not None and self._origins.is_preflight(scope):
+            await allow_preflight(send)
+            self._answered(scope, 204, started)
+            return
         line = self._line(scope)
         if line.is_full:
-            await _refuse(scope, send)
+            await _refuse(scope, send, "overloaded", self._refusal)
             self._count_refusal("unmatched" if line is self._others else _CREATE, _method(scope), started)
             return
         place = Place(line)
@@ -196,6 +213,26 @@ class Edge:
             await self._serve(scope, receive, send, place, started)
         finally:
             place.leave()
+
+    def _turned_away(self, scope: HTTPScope) -> tuple[Code, str] | None:
+        """Why a request goes no further than here; None lets it in."""
+        fault = head_fault(scope, NEVER_REFUSED)
+        if fault is not None:
+            return "invalid_request", fault
+        if not self._base or take_off(scope, self._base) or scope["path"] in NEVER_REFUSED:
+            return None
+        return "not_found", f"All paths are under {self._base}."
+
+    async def _turn_away(
+        self, scope: HTTPScope, send: Send, code: Code, detail: str, started: float
+    ) -> None:
+        """Whatever else such a connection brings is not heard."""
+        await _refuse(scope, send, code, opening(code, detail, self._base))
+        self._answered(scope, CODES[code].status, started)
+
+    def _answered(self, scope: HTTPScope, status: int, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._telemetry.request_answered("unmatched", _method(scope), status, seconds, _request_id(scope))
 
     def _line(self, scope: HTTPScope) -> Line:
         path = scope["path"]
@@ -210,19 +247,21 @@ class Edge:
         state = scope.setdefault("state", {})
         state["request_id"], state["at_rest"], state["in_commit"] = request_id, place.leave, place.rest
         self._telemetry.in_request(request_id)
-        status = 500
+        status, body = 500, Body()
 
         async def received() -> ReceiveMessage:
-            return await place.receive(receive)
+            return await place.receive(partial(body.receive, receive))
 
         async def marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 place.leave()
+                body.stop()
                 status = message["status"]
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff"),
+                    *state.get("rate", ()),
                 ]
             await send(message)
 
@@ -258,17 +297,20 @@ class Edge:
             asyncio.get_running_loop().call_later(LOG_EVERY_SECONDS, self._say_refusals)
 
 
-async def _refuse(scope: HTTPScope, send: Send) -> None:
-    """Answer 503: surely nothing was stored, so the same request may be sent again."""
+async def _refuse(scope: HTTPScope, send: Send, code: Code, begun: bytes) -> None:
+    """Answer with the document that has `begun`: surely nothing was stored."""
     request_id = _request_id(scope).encode()
-    path = msgspec.json.encode(scope["path"])
-    body = b'%b,"instance":%b,"request_id":"%b"}' % (_REFUSAL, path, request_id)
+    path = msgspec.json.encode(unquote(scope["raw_path"].decode("latin-1")))
+    body = b'%b,"instance":%b,"request_id":"%b"}' % (begun, path, request_id)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % RETRY_AFTER_SECONDS), (b"x-request-id", request_id),
-        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id), (b"x-content-type-options", b"nosniff"),
     ]
-    await send({"type": "http.response.start", "status": _CODE.status, "headers": headers})
+    if CODES[code].retryable:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    else:
+        headers.append((b"connection", b"close"))  # where its next request begins is not sure
+    await send({"type": "http.response.start", "status": CODES[code].status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

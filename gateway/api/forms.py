@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, get_args, get_origin
 
 import msgspec
@@ -34,7 +34,6 @@ Tree: TypeAlias = "str | list[Tree] | dict[str, Tree]"
 
 LOOP_MAX_BYTES: Final = 256 * 1024  # a few milliseconds' worth of decoding; more is decoded beside the loop
 BODY_MAX_BYTES: Final = 30 * 1024 * 1024
-BODY_SECONDS: Final = 120.0  # in which a body must have arrived
 ROOM_SECONDS: Final = 10.0  # that a large body waits for room, unread
 PARTS_MAX: Final = 256
 HEADER_MAX_BYTES: Final = 4_096  # one header line of a part: its name, and that of its file
@@ -119,7 +118,7 @@ async def read_body(request: Request[Any, Any, Any], arrival: Arrival) -> dict[s
     if boundary is None:
         if arrival.is_small:
             return read_object(await request.body())
-        content = await _in_time(_whole(request, arrival))
+        content = await _whole(request, arrival)
         return await beside(request, len(content), lambda: read_object(content))
     parts = await read_parts(request, boundary, arrival)
     return await beside(request, sum(len(part.content) for part in parts), lambda: folded(parts))
@@ -139,15 +138,6 @@ def _announced(request: Request[Any, Any, Any]) -> int | None:
     return int(length[:20]) if length.isascii() and length.isdigit() else None
 
 
-async def _in_time(reading: Awaitable[T]) -> T:
-    """What is being read, if it comes in time: a body that drips keeps room from others. Raises Problem."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await reading
-    except TimeoutError:
-        raise Problem("invalid_request", f"The body did not arrive within {BODY_SECONDS:g} s.") from None
-
-
 # --- the parts of a form ------------------------------------------------------------------------------------
 
 
@@ -164,10 +154,6 @@ def boundary_of(request: Request[Any, Any, Any]) -> str | None:
 
 async def read_parts(request: Request[Any, Any, Any], boundary: str, arrival: Arrival) -> list[Part]:
     """The parts of a form. Raises Problem."""
-    return await _in_time(_parts_of(request, boundary, arrival))
-
-
-async def _parts_of(request: Request[Any, Any, Any], boundary: str, arrival: Arrival) -> list[Part]:
     parts: list[Part] = []
     try:
         with PushMultipartParser(

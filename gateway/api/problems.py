@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 
+from gateway.api.base import under_base
 from gateway.api.gateway import gateway_of, request_id_of
 from gateway.errors import CODES, Code, FieldError, Problem
 from gateway.storage.db import StorageBusy, StorageError, StorageShort
@@ -89,11 +90,11 @@ def document(
     """
     info = CODES[problem.code]
     content: dict[str, object] = {
-        "type": TYPES + problem.code,
+        "type": under_base(TYPES + problem.code),
         "title": info.title,
         "status": info.status,
         "detail": problem.detail,
-        "instance": request.scope["path"],
+        "instance": under_base(request.scope["path"]),
         "code": problem.code,
         "param": problem.param,
         "errors": problem.errors,
@@ -115,6 +116,16 @@ def document(
     return Response(content, status_code=info.status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def opening(code: Code, detail: str, base: str) -> bytes:
+    """All of a refusal's document but its path and its id, without the closing brace."""
+    info = CODES[code]
+    return msgspec.json.encode({
+        "type": base + TYPES + code, "title": info.title, "status": info.status, "detail": detail,
+        "code": code, "param": None, "errors": [], "retryable": info.retryable, "charged": "no",
+        "error": openai_error(code, detail, None),
+    })[:-1]  # fmt: skip
+
+
 def openai_error(code: Code, detail: str, param: str | None) -> OpenAIError:
     """A problem in the words of the OpenAI API."""
     status = CODES[code].status
@@ -129,9 +140,12 @@ def _may_buy_twice(request: Request[Any, Any, Any], status: int) -> bool:
     return heeds_key is False or (heeds_key is True and not request.headers.get("idempotency-key"))
 
 
+_SURELY_REFUSED: Final = ("overloaded", "spending_stopped")
+
+
 def _on_problem(request: Request[Any, Any, Any], error: Problem) -> Response[dict[str, object]]:
     # Our own word that there is no room comes before anything is done.
-    return document(error, request, is_surely_refused=error.code == "overloaded")
+    return document(error, request, is_surely_refused=error.code in _SURELY_REFUSED)
 
 
 def _on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:

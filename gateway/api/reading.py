@@ -21,9 +21,16 @@ from gateway.errors import FieldError, Problem
 
 S = TypeVar("S", bound=Struct)
 
+# Of JSON whoever sends it. What a text can hold at most is counted before anything is made of it: a list of
+# empty lists takes thirty times the memory of its text.
+DEPTH_MAX: Final = 64
+KEYS_MAX: Final = 256  # of one object
+ITEMS_MAX: Final = 1_000  # of one list
+VALUES_MAX: Final = 100_000
 ERRORS_MAX: Final = 100  # what one answer lists; it also bounds the work on a body that is made of mistakes
 _ECHO_MAX_CHARS: Final = 64  # of what a caller wrote, in a message or pointer
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_TOO_DEEP: Final = f"The body is nested too deeply; {DEPTH_MAX} levels are the most."
 _NO_TEXT: Final = "U+0000 or half of a surrogate pair, which is no text"
 
 
@@ -41,17 +48,22 @@ def read_object(body: bytes | bytearray) -> dict[str, object]:
 
 def read_value(body: bytes | bytearray) -> object:
     """As `read_object`, whatever kind of value it is."""
+    opened, parted = body.count(b"[") + body.count(b"{"), body.count(b",")
+    if opened + parted > VALUES_MAX:
+        raise Problem("invalid_request", f"The body holds more than {VALUES_MAX} values, or commas.")
     try:
         # Not msgspec's decoder: that keeps the last of two equal keys without a word.
         raw: object = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except UnicodeDecodeError:
         raise Problem("invalid_request", "The body is not UTF-8 text.") from None
     except RecursionError:
-        raise Problem("invalid_request", "The body is nested too deeply.") from None
+        raise Problem("invalid_request", _TOO_DEEP) from None
     except (json.JSONDecodeError, _MalformedError) as error:
         raise Problem("invalid_request", f"The body is not valid JSON: {error}.") from None
     except ValueError:  # int() refuses thousands of digits
         raise Problem("invalid_request", "The body holds a number with too many digits.") from None
+    if opened > DEPTH_MAX or parted >= ITEMS_MAX:  # else it cannot be too deep, nor a list too long
+        _check_extent(raw)
     if b"\\u" in body:  # neither can be written in another way
         refuse(list(itertools.islice(_unstorable(raw), ERRORS_MAX)))
     return raw
@@ -95,9 +107,25 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
+    if len(pairs) > KEYS_MAX:
+        raise _MalformedError(f"an object has more than {KEYS_MAX} keys")
     if len(found) < len(pairs):
         raise _MalformedError("a key stands twice in one object")
     return found
+
+
+def _check_extent(raw: object) -> None:
+    """Raises Problem where lists and objects nest too deeply, or a list is too long. Level by level."""
+    level = [raw]
+    for _ in range(DEPTH_MAX + 1):
+        lists = [value for value in level if isinstance(value, list)]
+        if any(len(value) > ITEMS_MAX for value in lists):
+            raise Problem("invalid_request", f"The body has a list of more than {ITEMS_MAX} items.")
+        objects = [value.values() for value in level if isinstance(value, dict)]
+        level = list(itertools.chain(*lists, *objects))
+        if not lists and not objects:
+            return
+    raise Problem("invalid_request", _TOO_DEEP)
 
 
 def _constant(word: str) -> NoReturn:
