@@ -23,7 +23,7 @@ from gateway.core.facts import (
     Rejected,
     Stored,
 )
-from gateway.core.money import charged_with, render_failed, unspent
+from gateway.core.money import bought, render_failed, unspent
 from gateway.core.states import Detail, Task
 from providers.spec import Failed, Succeeded
 
@@ -40,10 +40,10 @@ def learned(task: Task, fact: Fact, now: float) -> Learned | None:
     match fact:
         case Accepted(submitted=got):
             given: Detail = {"vendor_task_id": got.vendor_task_id}
-            after = replace(task, **given, ref=got.ref, charged="yes", late_until=now + LATE_SECONDS)
+            after = replace(bought(task, "yes"), **given, ref=got.ref, late_until=now + LATE_SECONDS)
             return after, "accepted_after_end", given
         case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:
-            after = unspent(replace(task, charged=charged_with(task, "no")))
+            after = unspent(bought(task, "no"))
             return after, "refused_after_end", cause_detail(fact.cause)
         case FileExpired() if task.file_key is not None:
             return replace(task, file_key=None, file_until=None), "file_expired", {}
@@ -58,7 +58,7 @@ def _late(task: Task, fact: Fact, now: float) -> Learned | None:
     match fact:
         case Polled(progress=Succeeded(url=str(url))):
             after = replace(
-                task, charged="yes", late_until=None, late_at=now, late_url=url,
+                bought(task, "yes"), late_until=None, late_at=now, late_url=url,
                 late_expires_at=now + link_seconds(fact), unstored_since=now if fact.is_kept else None,
             )
             return after, "late_output", {"raw_status": fact.progress.raw_status}

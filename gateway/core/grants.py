@@ -46,5 +46,10 @@ class Grant(Struct, frozen=True, kw_only=True):
     limits: Limits = NO_LIMITS  # of its key
     team_limits: Limits = NO_LIMITS  # of its team together
 
+    @property
+    def currencies(self) -> frozenset[str]:
+        """Those in which what it spends is bounded: what has no price in them cannot be."""
+        return frozenset(each.currency for each in (self.limits, self.team_limits) if each.has_money)
+
 
 EVERYTHING: Final = Grant()

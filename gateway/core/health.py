@@ -130,6 +130,11 @@ class Health(msgspec.Struct, kw_only=True):
         return len(self.refused_polls) >= REFUSED_POLLS
 
     @property
+    def refuses_us(self) -> bool:
+        """Whether it refuses our key or our account: nothing has been accepted since it did."""
+        return self.refusals > 0 or self.is_denied
+
+    @property
     def is_open(self) -> bool:
         """Whether a breaker is open: what cannot be asked for is not bought either."""
         return self.submits.is_open or self.polls.is_open

@@ -31,9 +31,14 @@ def charged_with(task: Task, now: Charged) -> Charged:
     return max(task.charged_before, now, key=_CHARGED.index)
 
 
-def charged_meanwhile(task: Task) -> Charged:
+def unanswered(task: Task) -> Task:
     """The answer of a submit in flight is not known yet, so neither is whether it was bought."""
-    return charged_with(task, "unknown") if task.state == "submitting" else task.charged
+    return bought(task, "unknown") if task.state == "submitting" else task
+
+
+def bought(task: Task, charged: Charged) -> Task:
+    """A task of whose latest sending this is known now."""
+    return replace(task, charged=charged_with(task, charged), charged_now=charged)
 
 
 def unspent(task: Task) -> Task:
@@ -44,4 +49,5 @@ def unspent(task: Task) -> Task:
 
 def render_failed(task: Task, charged: Charged) -> Task:
     """What a failed render cost, by all that is known."""
-    return replace(unspent(task) if charged == "no" else task, charged=charged_with(task, charged))
+    known = unspent(task) if charged == "no" else task
+    return replace(known, charged=charged_with(task, charged), charged_now=charged)

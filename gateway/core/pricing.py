@@ -5,15 +5,18 @@ Not held here: what was charged in the end (only the vendor knows), or budgets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import TypeAlias
 
 from gateway.core.facts import Cost
 from gateway.settings import Price
 from providers.spec import VideoRequest
 
+Estimate: TypeAlias = tuple[Decimal, str]  # amount and currency
 
-def estimate(rows: Sequence[Price], request: VideoRequest) -> tuple[Decimal, str] | None:
+
+def estimate(rows: Sequence[Price], request: VideoRequest) -> Estimate | None:
     """Amount and currency by the first of an offering's prices that fits the request; None when none does."""
     for row in rows:
         if row.fits(request.resolution, request.audio):
@@ -22,7 +25,14 @@ def estimate(rows: Sequence[Price], request: VideoRequest) -> tuple[Decimal, str
     return None
 
 
-def as_cost(price: tuple[Decimal, str] | None) -> Cost | None:
+def dearest(prices: Iterable[Estimate | None]) -> Estimate | None:
+    """What to put aside whichever of these it will be: the most, in the currency of the first priced one."""
+    known = [price for price in prices if price is not None]
+    alike = [price for price in known if price[1] == known[0][1]]
+    return max(alike, default=None)
+
+
+def as_cost(price: Estimate | None) -> Cost | None:
     """The estimate as a task remembers it: a plain decimal text, at least two places, and the currency."""
     if price is None:
         return None

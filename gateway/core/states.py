@@ -41,6 +41,9 @@ class Task(msgspec.Struct, frozen=True):
     `late_...` what an ended task still brought, and until when anybody looks for it.
     `file` is what was stored of it; its bytes are under `file_key` until `file_until`, then both are None.
     `unstored_since`: since when an ended task has a file at its vendor that is still to be stored.
+    `key_id`: whose key ordered it. `reserved_...`: what is put aside for a sending while it waits, None where
+    nothing has a price; `sent_...` and `charged_now`: the price of its latest sending alone, and what is
+    known of that.
     """
 
     id: str
@@ -92,6 +95,12 @@ class Task(msgspec.Struct, frozen=True):
     file_key: str | None = None
     file_until: float | None = None
     unstored_since: float | None = None
+    key_id: str = ""
+    reserved_amount: str | None = None
+    reserved_currency: str | None = None
+    sent_amount: str | None = None
+    sent_currency: str | None = None
+    charged_now: Charged = "no"
 
     @property
     def status(self) -> Status:

@@ -40,7 +40,7 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.money import charged_meanwhile, charged_with, cost_with, render_failed, unspent
+from gateway.core.money import bought, cost_with, render_failed, unanswered, unspent
 from gateway.core.states import Change, Detail, Event, State, Status, Task, with_event
 from providers.spec import Failed, Pending, Submitted, Succeeded, Unrecognised
 
@@ -162,17 +162,19 @@ def _change(task: Task, after: Task, now: float, kind: str, detail: Detail) -> C
 _Step: TypeAlias = tuple[Task, str | None, Detail]
 
 
-def _ended(task: Task, now: float, code: str, message: str, **fields: object) -> Task:
-    return replace(task, state="failed", completed_at=now, error_code=code, error_message=message, **fields)
+def _ended(task: Task, now: float, code: str, message: str) -> Task:
+    return replace(task, state="failed", completed_at=now, error_code=code, error_message=message)
 
 
 def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
     if task.charged != task.charged_before:
         raise InvariantViolation("a task that may have been bought would be sent again without a permission")
     amount, currency = cost_with(task, fact.cost) or (None, task.cost_currency)  # of `cost_before`
+    price, priced_in = fact.cost or (None, None)
     after = replace(
         task, state="submitting", provider=fact.candidate.provider, offering=fact.candidate.offering,
         attempts=task.attempts + 1, submitted_at=now, cost_amount=amount, cost_currency=currency,
+        sent_amount=price, sent_currency=priced_in, charged_now="no",
     )
     cost = None if fact.cost is None else " ".join(fact.cost)
     return after, "submitting", {"attempt": after.attempts, "cost": cost}
@@ -180,7 +182,7 @@ def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
 
 def _rendering(task: Task, got: Submitted, now: float) -> Task:
     return replace(
-        task, state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref, charged="yes",
+        bought(task, "yes"), state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref,
         started_at=now, raw_status=got.raw_status, raw_status_at=now, unknown_at=None,
         estimate_seconds=got.estimate_seconds,
     )
@@ -221,8 +223,7 @@ def _rejected(task: Task, fact: Rejected, now: float) -> _Step:
 
 def _submit_unknown(task: Task, fact: SubmitUnknown, now: float) -> _Step:
     after = replace(
-        task, state="submission_unknown", charged=charged_with(task, "unknown"), started_at=now,
-        unknown_at=now,
+        bought(task, "unknown"), state="submission_unknown", started_at=now, unknown_at=now,
     )
     return after, "submission_unknown", cause_detail(fact.cause)
 
@@ -267,9 +268,8 @@ def _output_missing(task: Task, fact: OutputMissing, now: float) -> _Step:
 def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
     if task.state != "waiting" and not fact.detach:
         raise IllegalTransition(task, fact)
-    charged = charged_meanwhile(task)
     after = replace(
-        task, state="cancelled", completed_at=now, charged=charged, error_code="cancelled",
+        unanswered(task), state="cancelled", completed_at=now, error_code="cancelled",
         error_message="Cancelled by the caller." if task.state == "waiting" else
         "The caller stopped following this video; the vendor may still render it.",
     )
@@ -278,7 +278,7 @@ def _cancelled(task: Task, fact: Cancelled, now: float) -> _Step:
 
 def _timed_out(code: str, message: str) -> Callable[[Task, Fact, float], _Step]:
     def step(task: Task, fact: Fact, now: float) -> _Step:
-        return _ended(task, now, code, message, charged=charged_meanwhile(task)), "failed", {"code": code}
+        return _ended(unanswered(task), now, code, message), "failed", {"code": code}
 
     return step
 

@@ -12,6 +12,8 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from gateway.values import Secret
+
 WebhookType: TypeAlias = Literal[
     "video.completed", "video.failed", "video.cancelled", "video.submission_unknown", "video.late_output"
 ]
@@ -36,7 +38,7 @@ SECRETS_MAX: Final = 5  # that sign at once
 class Signer(msgspec.Struct, frozen=True, array_like=True):
     """A secret (`whsec_...`), and until when it signs, Unix seconds; None: until it is rotated away."""
 
-    secret: str
+    secret: Secret
     until: float | None = None
 
 
@@ -62,7 +64,7 @@ def next_try(step: int, now: float, retry_after_seconds: float | None, chance: r
 
 
 def rotated(
-    signers: tuple[Signer, ...], secret: str, now: float, overlap_seconds: float
+    signers: tuple[Signer, ...], secret: Secret, now: float, overlap_seconds: float
 ) -> tuple[Signer, ...]:
     """The signers with a new secret first; those of before sign on for at most `overlap_seconds`."""
     ends_at = now + overlap_seconds

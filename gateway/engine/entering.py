@@ -18,7 +18,8 @@ from gateway.core.tasks import apply
 from gateway.engine.loop import Engine
 from gateway.engine.request import image_bytes
 from gateway.engine.watch import Ticket
-from gateway.storage.db import Duplicate, GuardFailed, StorageBusy
+from gateway.storage.allowance import Together
+from gateway.storage.db import Bound, Duplicate, GuardFailed, StorageBusy
 from gateway.storage.replicas import Room
 from gateway.storage.rows import Idempotency, NewVideo
 from providers.spec import VideoRequest
@@ -49,17 +50,20 @@ def at_once(engine: Engine, task: Task, request: VideoRequest) -> Change | None:
             engine.images.give(size)
         return None
     engine.entering.add(task.id)
+    engine.accounts.take(task)
     engine.tickets[task.id] = Ticket(candidate, request, size)
     return change
 
 
-async def store_new(engine: Engine, new: NewVideo, key: Idempotency | None) -> Idempotency | None:
+async def store_new(
+    engine: Engine, new: NewVideo, key: Idempotency | None, room: Bound | None = None
+) -> Idempotency | None:
     """Store a new video and its idempotency key; who holds the key if another video does.
 
     It goes on when whoever waits for it has gone; a place that `at_once` took is given back where nothing
     was stored. Raises as `Store.video_add`.
     """
-    adding = asyncio.ensure_future(engine.store.video_add(new, key))
+    adding = asyncio.ensure_future(engine.store.video_add(new, key, room=room))
     if new.task.id in engine.tickets:
         adding.add_done_callback(partial(_stored, engine, new))
     return await asyncio.shield(adding)
@@ -85,3 +89,9 @@ def room_at(engine: Engine, name: str) -> Room | None:
     gate = engine.fleet.providers[name].gate
     room = Room(name, gate.max_in_flight, gate.rate.per_minute, SHARED_WINDOW_SECONDS)
     return room if room.is_bounded else None
+
+
+def together(*bounds: Bound | None) -> Bound | None:
+    """All of these that there are, as one; None where there is none."""
+    found = tuple(bound for bound in bounds if bound is not None)
+    return Together(found) if found else None

@@ -18,12 +18,14 @@ from typing import Final, TypeVar
 from gateway.core.admission import pause_seconds
 from gateway.core.pacing import next_look
 from gateway.core.states import UNOWNED, Event, Task
-from gateway.engine import saving
+from gateway.engine import counting, saving
+from gateway.engine.accounts import Accounts
 from gateway.engine.budget import ByteBudget
 from gateway.engine.copies import Copies
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet
+from gateway.engine.spending import Spending
 from gateway.engine.watch import Outside, Steps, Ticket, Watch
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
@@ -50,15 +52,17 @@ class Engine:
         self.store, self.fleet, self.telemetry = store, fleet, telemetry
         self.now, self.chance, self.lease = outside.now, outside.chance, outside.lease
         self.replica, self._follows = outside.replica, outside.follows
-        self.peers = 0  # other replicas that live
+        self.peers = 0  # other replicas that live and follow tasks
+        self.doors = 1  # replicas that live and answer callers
         self.is_running = self.is_settled = False  # settled: all that was left is taken over, and counted
         self.tasks: dict[str, Task] = {}
         self.watches: dict[str, Watch] = {}
         self.images = ByteBudget(IMAGES_MAX_BYTES)
-        self.signer = store.uploads.signer(self.now)
+        self.signer, self.spending = store.uploads.signer(self.now), Spending(store.stop, self.now)
         self._steps = steps
         self._timers: list[tuple[float, str]] = []
-        self.line, self.copies, self.keeping = Line(fleet), Copies(), outside.keeping
+        self.accounts = Accounts(store.keys, fleet, self.now)
+        self.line, self.copies, self.keeping = Line(fleet, self.accounts), Copies(), outside.keeping
         self._wake = asyncio.Event()
         self._is_stopping = False
         self.entering: set[str] = set()  # admitted tasks, with a place at a gate, not known to be started
@@ -105,6 +109,7 @@ class Engine:
         jobs = Counter(task.provider for task in self.tasks.values() if task.is_in_flight)
         for name, provider in self.fleet.providers.items():
             provider.gate.recount(jobs[name])
+        self.line.regroup(self.tasks.values())
         self._wake.set()
 
     def look(self) -> None:
@@ -262,6 +267,7 @@ class Engine:
         now = self.now()
         self.line.gates_at = now + SHORT_SECONDS
         if not self.may_buy:
+            self.spending.look_soon(self._others, self.look)
             return
         for task_id, candidate in self.line.ready(now, SUBMITS_MAX - len(self._submits), self._may_go):
             task = self.tasks[task_id]
@@ -271,7 +277,8 @@ class Engine:
     @property
     def may_buy(self) -> bool:
         """Whether anything new may be sent at all."""
-        return self.is_settled and not self._is_stopping and not self.store.is_short and self.lease.is_held
+        is_ours = self.is_settled and not self._is_stopping and not self.spending.is_stopped
+        return is_ours and not self.store.is_short and self.lease.is_held
 
     @property
     def has_room(self) -> bool:
@@ -287,11 +294,16 @@ class Engine:
             gate = self.fleet.providers[ticket.candidate.provider].gate
             gate.answered()
             gate.withdraw()
+            self.accounts.leave(task_id)
             self._wake.set()
 
     def _may_go(self, task_id: str) -> bool:
+        """Whether a waiting task may go; if so it does, and has its place in its accounts."""
         task, watch = self.tasks[task_id], self.watches[task_id]
-        return not watch.is_busy and not watch.is_parked and watch.not_before <= self.now() < task.deadline_at
+        if watch.is_busy or watch.is_parked or not watch.not_before <= self.now() < task.deadline_at:
+            return False
+        self.accounts.take(task)
+        return True
 
     def queue_place(self, task: Task) -> tuple[int, float | None] | None:
         """A waiting task's place from 1, and when it may start if that can be told; None when not in line."""
@@ -332,7 +344,7 @@ class Engine:
         if task.id in self.watches:
             self.watches[task.id].noted = ()  # written, or of before what somebody else saved
         self.telemetry.task_changed(before, task, events)
-        self._count(before, task)
+        counting.count(self, before, task)
         self.tasks[task.id] = task
         if not task.is_followed:
             self.forget(task.id)
@@ -350,32 +362,14 @@ class Engine:
         self.schedule(task)
         self._wake.set()
 
-    def _count(self, before: Task | None, after: Task) -> None:
-        """Keep the line and the gates in step. A gate is entered at admission, or at taking over."""
-        self.line.remove(after.id)
-        job = before if before is not None and before.is_in_flight else after
-        provider = self.fleet.providers.get(job.provider or "")
-        if provider is None:
-            return
-        if job is before and not after.is_in_flight:
-            provider.left(job)
-            if self.peers and provider.gate.max_in_flight is not None:
-                provider.gate.crowded(self.now(), self.chance)
-        elif job is after and after.is_in_flight and after.id in self.entering:
-            self.entering.discard(after.id)
-            provider.gate.started()
-        elif job is after and after.is_in_flight:
-            provider.gate.in_flight += 1
-
     def forget(self, task_id: str) -> None:
         """A task is not followed here any more."""
         task = self.tasks.pop(task_id, None)
         self.watches.pop(task_id, None)
         self.line.remove(task_id)
         self.copies.leave(task_id)
-        provider = None if task is None else self.fleet.providers.get(task.provider or "")
-        if task is not None and task.is_in_flight and provider is not None:
-            provider.left(task)
+        if task is not None:
+            counting.forget(self, task)
         self._wake.set()
 
     def park(self, task_id: str, message: str) -> None:

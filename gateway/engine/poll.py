@@ -10,6 +10,7 @@ import asyncio
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, no_sooner, poll_again
 from gateway.core.states import Task
+from gateway.engine.granting import granted
 from gateway.engine.loop import Engine
 from gateway.engine.probe import answered, unanswered
 from gateway.engine.provider import Provider
@@ -112,7 +113,8 @@ async def _answered(engine: Engine, task: Task, provider: Provider, progress: Pr
     allowed = None
     if isinstance(progress, Failed):
         allowed = await permission(engine, task, progress, fact.failed_is_charged)
-    await engine.save(task, allowed or fact)
+    if allowed is None or not await granted(engine, task, allowed):
+        await engine.save(task, fact)
 
 
 def as_fact(engine: Engine, provider: Provider, task: Task, progress: Progress) -> Polled:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from gateway.core.admission import Gate, Pace, Rate
 from gateway.core.facts import Candidate
+from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.health import Health, HoldAction, ProviderState
 from gateway.core.pacing import Bounds, PollPlan, next_poll
-from gateway.core.pricing import estimate
+from gateway.core.pricing import Estimate, dearest, estimate
 from gateway.core.render_times import Kind, Learned
 from gateway.core.routing import Knowledge, Listing, Route, choose
 from gateway.core.states import Task
@@ -91,7 +91,7 @@ class Provider(msgspec.Struct, kw_only=True):
         """The vendor's offering of that slug, on or off; None when the adapter no longer knows it."""
         return self.known.get(slug)
 
-    def price(self, offering: Offering, request: VideoRequest) -> tuple[Decimal, str] | None:
+    def price(self, offering: Offering, request: VideoRequest) -> Estimate | None:
         """What a request is expected to cost here; None where no price is configured."""
         return estimate(self.settings.prices.get(offering.slug, ()), request)
 
@@ -168,19 +168,27 @@ class Fleet:
             raise RuntimeError("the fleet is used before it was given its settings")
         return self._settings
 
-    def route(self, request: VideoRequest, pins: tuple[str, ...]) -> Route:
-        """The candidates for a request by the configured strategy, and the others' reasons."""
+    def route(
+        self, request: VideoRequest, pins: tuple[str, ...], grant: Grant = EVERYTHING
+    ) -> Route:
+        """The candidates for a request by the configured strategy, and the others' reasons.
 
-        def price(listing: Listing) -> Decimal | None:
-            found = self.providers[listing.provider].price(listing.offering, request)
-            return None if found is None else found[0]
+        `grant` is what the caller may use.
+        """
+
+        def price(listing: Listing) -> Estimate | None:
+            return self.providers[listing.provider].price(listing.offering, request)
 
         draining = frozenset(name for name, one in self.providers.items() if one.health.is_draining)
         strategy = self.settings.routing.strategy
-        known = Knowledge(
-            price, self._render_seconds(request) if strategy == "fastest" else {}, self._chance, draining
-        )
+        times = self._render_seconds(request) if strategy == "fastest" else {}
+        known = Knowledge(price, times, self._chance, draining, grant)
         return choose(request, self.listings, pins, strategy, known)
+
+    def aside(self, candidates: Iterable[Candidate], request: VideoRequest) -> Estimate | None:
+        """What to put aside for a request, whichever of these candidates it goes to; None: nobody knows."""
+        found = (self.find(candidate) for candidate in candidates)
+        return dearest(None if one is None else one[0].price(one[1], request) for one in found)
 
     def _render_seconds(self, request: VideoRequest) -> dict[Candidate, float]:
         kind = Kind(request.duration, request.audio)

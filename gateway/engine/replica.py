@@ -18,6 +18,7 @@ import msgspec
 from gateway.core.lease import LEASE_SECONDS
 from gateway.engine.learning import keep_learned
 from gateway.engine.loop import Engine
+from gateway.engine.summing import sum_up_ever
 from gateway.engine.sweeping import sweep_ever
 from gateway.engine.takeover import adopt, is_known, look_around, take_over
 from gateway.storage import news
@@ -52,7 +53,8 @@ async def follow(engine: Engine, identity: Identity) -> None:
     if identity.role == "api":
         await replica.live()
     else:
-        await _together(replica.live(), engine.run(), keep_learned(engine), sweep_ever(engine))
+        await _together(replica.live(), engine.run(), keep_learned(engine), sweep_ever(engine),
+                        sum_up_ever(engine))
 
 
 async def _together(*lives: Coroutine[None, None, None]) -> None:
@@ -91,20 +93,20 @@ class Replica:
             return
         self._store.hear(self._heard)
         if self._identity.role == "api":
-            await self._listen()
+            await _together(self._listen(), self._own(self._watch))
         else:
-            await _together(self._listen(), self._own())
+            await _together(self._listen(), self._own(self._inherit))
 
     # --- living -------------------------------------------------------------------------------------
 
-    async def _own(self) -> None:
-        """Live under a name by which tasks are owned, until cancelled."""
+    async def _own(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Live under a name, by which tasks may be owned, until cancelled; `work` is done meanwhile."""
         if self._identity.place:  # who served here before is gone, or we could not listen
             place = self._identity.place
             await self._engine.insist("", partial(self._replicas.end_at, self._engine.replica, place))
         await self._join()
         try:
-            await _together(self._beat(), self._inherit())
+            await _together(self._beat(), work())
         finally:
             with contextlib.suppress(StorageError, TimeoutError):  # the others will notice in a while
                 async with asyncio.timeout(LEAVE_SECONDS):
@@ -118,6 +120,7 @@ class Replica:
         with contextlib.suppress(Duplicate):  # nobody else has this name: it was noted, and denied
             await self._engine.insist("", join)
         lease.confirmed(begun)
+        self._share(await self._engine.insist("", self._replicas.living))
 
     async def _beat(self) -> None:
         """Say every second that this process lives. Not noted in time means not living: see `Lease`."""
@@ -169,13 +172,24 @@ class Replica:
                 async with asyncio.timeout(BEAT_SECONDS):
                     await self._wake.wait()
 
-    def _share(self, living: list[ReplicaRow]) -> None:
-        """Divide each budget of polls by what everybody follows."""
+    async def _watch(self) -> None:
+        """See how many share what callers may ask: all that a process does of it which follows no task."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                self._share(await self._replicas.living())
+            except StorageError as error:
+                self._engine.telemetry.storage_failed("", error)
+
+    def _share(self, everybody: list[ReplicaRow]) -> None:
+        """Divide each budget of polls by what everybody follows, and callers' requests by who answers."""
+        self._engine.doors = max(1, sum(one.role != "engine" for one in everybody))
+        living = [one for one in everybody if one.role != "api"]
         for name, provider in self._engine.fleet.providers.items():
             mine = provider.gate.in_flight + 1
             others = (1 + one.following.get(name, 0) for one in living if one.id != self._engine.replica)
             provider.share(mine / (mine + sum(others)))
-        self._engine.peers = len(living) - 1
+        self._engine.peers = max(0, len(living) - 1)
 
     # --- listening ----------------------------------------------------------------------------------
 

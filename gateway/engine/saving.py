@@ -15,9 +15,8 @@ from gateway.core.facts import Accepted, Adopted, Fact, Polled
 from gateway.core.states import Change, Task, is_minor, with_event, with_noted
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.watch import Watch
-from gateway.storage.db import GuardFailed, NoRoom
+from gateway.storage.db import Bound, GuardFailed, NoRoom
 from gateway.storage.file_rows import FileGone
-from gateway.storage.replicas import Room
 from providers.spec import Pending
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 NOTED_MAX: Final = 16  # words of a vendor for the same state, before they are written without another reason
 
 
-async def save(engine: Engine, task: Task, fact: Fact, room: Room | None = None) -> Task | None:
+async def save(engine: Engine, task: Task, fact: Fact, room: Bound | None = None) -> Task | None:
     """Apply `fact` and save what follows, until it is stored: what is known of money must not be lost.
 
     Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer

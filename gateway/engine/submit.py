@@ -26,11 +26,13 @@ from gateway.core.health import DOWN, REFUSES_US
 from gateway.core.pricing import as_cost
 from gateway.core.states import Task
 from gateway.engine import handing
-from gateway.engine.entering import room_at
+from gateway.engine.entering import room_at, together
+from gateway.engine.granting import dearer, put_off
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from gateway.engine.request import held_request
 from gateway.engine.watch import Ticket
+from gateway.storage.allowance import OverFlight, OverMoney
 from gateway.storage.db import Duplicate, NoRoom, StorageError
 from providers.spec import Offering, Submitted, VendorError, VideoRequest
 
@@ -49,13 +51,24 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
         if found is None:
             return  # a reload took it away since it was admitted
         async with held_request(engine.store, engine.images, task.id) as request:
-            if not engine.may_buy:
+            if await engine.spending.look() or not engine.may_buy:
                 return  # it waited for room, and nothing new is to be bought any more
             cost = as_cost(found[0].price(found[1], request))
-            room = room_at(engine, candidate.provider)
+            if await engine.accounts.look_up(task.key_id):
+                engine.line.regroup(engine.tasks.values())
+            if engine.accounts.is_over(task):
+                return
+            room = together(
+                room_at(engine, candidate.provider), await engine.accounts.flight(task),
+                await dearer(engine, task, cost),
+            )
             started = await engine.save(task, SubmitStarted(candidate, cost), room)
             if started is not None:
                 await _send_and_save(engine, *found, request, started)
+    except OverMoney:
+        put_off(engine, task.id)
+    except OverFlight as error:
+        engine.accounts.crowded((task.owner if error.kind == "team" else task.key_id,), engine.chance)
     except NoRoom:
         gate.crowded(engine.now(), engine.chance)
     finally:
@@ -63,6 +76,7 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
         gate.answered()
         if task.id in engine.entering:
             engine.entering.discard(task.id)
+            engine.accounts.leave(task.id)
             gate.withdraw()
 
 

@@ -1,4 +1,4 @@
-"""What is kept for a time goes when that is over: files, records, idempotency keys of videos that are gone.
+"""What is kept for a time goes when that is over: files, records, old idempotency keys, the oldest audit.
 
 One replica at a time does it, in small batches, so that nobody who waits for the database notices. Whatever
 is cut off is done by the next sweep. Not held here: the statements (`gateway.storage.file_rows`), for how
@@ -15,6 +15,7 @@ from gateway.core.facts import FileExpired
 from gateway.core.tasks import IllegalTransition, apply
 from gateway.engine.loop import Engine
 from gateway.settings import Files
+from gateway.storage import audit
 from gateway.storage.db import GuardFailed, StorageError
 
 SWEEP_SECONDS: Final = (1.0, 300.0)  # between sweeps: a tenth of what is kept shortest, within these
@@ -51,6 +52,7 @@ async def sweep(engine: Engine, files: Files, keys_after: tuple[str, str] = ("",
     await _in_batches(lambda: _end_records(engine, files.records_retention))
     await _in_batches(lambda: _expire_files(engine))
     await _in_batches(lambda: _remove_files(engine))
+    await _in_batches(lambda: _end_audit(engine, files.records_retention))
     for _ in range(BATCHES_MAX):
         before = engine.now() - KEYS_KEPT_SECONDS
         found = await engine.store.files.keys_drop(keys_after, before, KEYS_BATCH)
@@ -76,6 +78,12 @@ async def _end_records(engine: Engine, kept_seconds: float) -> bool:
             engine.telemetry.video_deleted(status)
             deleted += 1
     return deleted == BATCH
+
+
+async def _end_audit(engine: Engine, records_seconds: float) -> bool:
+    """Forget who did what, never before the records of what it was done to; whether there may be more."""
+    kept_seconds = max(records_seconds, audit.KEPT_SECONDS)
+    return await engine.store.audit.sweep(engine.now() - kept_seconds) == audit.SWEPT_MAX
 
 
 async def _expire_files(engine: Engine) -> bool:

@@ -33,6 +33,8 @@ async def take_over(engine: Engine, owner: str) -> int:
 
     while True:
         batch = await engine.insist("", claim)
+        for key_id in {task.key_id for task in batch if task.state == "waiting"}:  # before they stand in line
+            await engine.insist("", partial(engine.accounts.look_up, key_id))
         for task in batch:
             await adopt(engine, task)
         count += len(batch)

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.core.facts import Adopted, DeadlinePassed, ResubmitAllowed, UnknownTimedOut
 from gateway.core.pacing import poll_again
 from gateway.core.states import Task
+from gateway.engine.granting import granted
 from gateway.engine.loop import Engine
 from gateway.engine.poll import poll
 from gateway.engine.submit import reference_of
@@ -20,6 +21,7 @@ from gateway.storage.db import Duplicate
 from providers.spec import FindsSubmission, VendorError
 
 ANSWER_SECONDS: Final = 10.0  # an owner that was taken for dead, and lives, has this long to tell an answer
+_BY_POLICY: Final = ResubmitAllowed("the policy on_unknown = resubmit")
 LOOK_UP_SECONDS: Final = 120.0  # a vendor that can look a submission up has this long before a policy acts
 
 
@@ -35,9 +37,10 @@ async def settle_unknown(engine: Engine, task: Task) -> None:
     patience = LOOK_UP_SECONDS if finder is not None else ANSWER_SECONDS if engine.store.is_shared else 0.0
     acts_at = min(since + patience, ends_at)
     has_no_id = task.vendor_task_id is None
-    if has_no_id and policy == "resubmit" and task.resubmits == 0 and acts_at <= now < task.deadline_at:
-        await engine.save(task, ResubmitAllowed("the policy on_unknown = resubmit"))
-    elif now >= since + timeout or (has_no_id and policy == "fail" and acts_at <= now):
+    may_resubmit = has_no_id and policy == "resubmit" and task.resubmits == 0
+    if may_resubmit and acts_at <= now < task.deadline_at and await granted(engine, task, _BY_POLICY):
+        return
+    if now >= since + timeout or (has_no_id and policy == "fail" and acts_at <= now):
         await engine.save(task, UnknownTimedOut())
     elif now >= task.deadline_at:
         await engine.save(task, DeadlinePassed())

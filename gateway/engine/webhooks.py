@@ -19,6 +19,7 @@ from standardwebhooks.webhooks import Webhook
 
 from gateway import __version__
 from gateway.engine.collect import Links
+from gateway.values import Secret
 from providers.egress import origin
 from providers.http import retry_after_seconds
 
@@ -44,7 +45,7 @@ class Hooks(msgspec.Struct, frozen=True):
     """
 
     links: Links
-    secrets: tuple[str, ...]
+    secrets: tuple[Secret, ...]
 
     def refuses(self, url: str) -> str | None:
         """Why nothing can be sent to this URL, as far as that can be told without connecting; or None."""
@@ -71,7 +72,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     url: str
     body: str
-    secrets: Sequence[str]
+    secrets: Sequence[Secret]
 
 
 def origin_of(url: str | None) -> str | None:
@@ -85,7 +86,7 @@ def origin_of(url: str | None) -> str | None:
 def signed(letter: Letter, now: float) -> dict[str, str]:
     """The headers of Standard Webhooks 1.0 at this time, Unix seconds; a signature for each secret."""
     at = datetime.fromtimestamp(int(now), UTC)
-    made = (Webhook(secret).sign(letter.id, at, letter.body) for secret in letter.secrets)
+    made = (Webhook(secret.reveal()).sign(letter.id, at, letter.body) for secret in letter.secrets)
     return {
         "webhook-id": letter.id, "webhook-timestamp": str(int(now)), "webhook-signature": " ".join(made),
     }

@@ -24,6 +24,7 @@ from gateway.storage import news
 from gateway.storage.db import StorageError
 from gateway.storage.rows import Video
 from gateway.storage.webhooks import Message, Settled, Try, told
+from gateway.values import Secret
 
 SENDING_MAX: Final = 1_000  # at once, over all receivers: sockets, and some kilobytes each
 PLACES: Final = 8  # of one receiver that answers well; one that does not has a single one
@@ -42,7 +43,7 @@ Post: TypeAlias = Callable[[Letter, float], Awaitable[Answer]]
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What signs messages to requests' own places, and how long messages are kept that are done with."""
 
-    secrets: tuple[str, ...]
+    secrets: tuple[Secret, ...]
     kept_seconds: float
 
 

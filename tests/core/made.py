@@ -129,8 +129,13 @@ def _values(annotation: object) -> st.SearchStrategy[object]:
     return _BY_TYPE[annotation]
 
 
+_amounts = st.none() | st.sampled_from(("0.42", "0.70", "999999999.999999999"))
+# Of these not every text or number is one: the ledger counts with them.
+_COUNTED: dict[str, st.SearchStrategy[object]] = {
+    "created_at": times, "reserved_amount": _amounts, "sent_amount": _amounts,
+}
 tasks: st.SearchStrategy[Task] = st.builds(
-    Task, **{name: _values(annotation) for name, annotation in typing.get_type_hints(Task).items()}
+    Task, **{name: _values(kind) for name, kind in typing.get_type_hints(Task).items()} | _COUNTED
 )
 
 _words = st.sampled_from(("QUEUED", "PROCESSING", "SUCCEED", "WHAT"))

@@ -23,7 +23,7 @@ from gateway.core.facts import (
     SubmitStarted,
     SubmitUnknown,
 )
-from gateway.core.money import charged_meanwhile, charged_with, cost_with, render_failed, unspent
+from gateway.core.money import charged_with, cost_with, render_failed, unanswered, unspent
 from gateway.core.states import Task
 from providers.spec import Charged, Submitted
 from tests.core.made import CAUSE, FAILED, NOW, ONE, SUBMITTED, TWO, life, make_task
@@ -162,7 +162,7 @@ def test_the_gravest_of_what_is_known_counts(before: Charged, now: Charged) -> N
     ("state", "charged"), [("submitting", "unknown"), ("waiting", "no"), ("rendering", "no")]
 )
 def test_only_a_submit_under_way_may_have_been_bought_meanwhile(state: str, charged: str) -> None:
-    assert charged_meanwhile(make_task(state=state)) == charged
+    assert unanswered(make_task(state=state)).charged == charged
 
 
 def test_no_cent_is_lost_in_a_sum() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.pricing import as_cost, estimate
+from gateway.core.pricing import as_cost, dearest, estimate
 from gateway.settings import Price
 from tests.core.made import make_request
 
@@ -63,3 +63,11 @@ def test_no_cent_is_lost_on_the_way(per_second: Decimal, per_request: Decimal, d
     assert cost is not None
     assert Decimal(cost[0]) == per_second * duration + per_request
     assert "E" not in cost[0]
+
+
+def test_put_aside_is_the_dearest_in_the_currency_of_the_first() -> None:
+    euros, dollars, more = (Decimal(9), "EUR"), (Decimal("0.42"), "USD"), (Decimal("0.7"), "USD")
+    assert dearest([None, dollars, euros, more]) == more
+    assert dearest([euros, dollars]) == euros
+    assert dearest([None, None]) is None
+    assert dearest([]) is None

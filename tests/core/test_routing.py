@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.facts import Candidate
+from gateway.core.grants import Grant, Limits
 from gateway.core.routing import STRATEGIES, Knowledge, Listing, Route, Strategy, choose
 from providers.spec import VideoRequest, refusals
 from tests.core.made import make_offering, make_request
@@ -32,7 +33,7 @@ def knowledge(
     draining: Iterable[str] = (),
 ) -> Knowledge:
     """What is known, by provider name."""
-    found = {name: Decimal(price) for name, price in (prices or {}).items()}
+    found = {name: (Decimal(price), "USD") for name, price in (prices or {}).items()}
     times = {Candidate(name, "t2v"): value for name, value in (seconds or {}).items()}
     chance = random.Random(seed)
     return Knowledge(lambda listing: found.get(listing.provider), times, chance, frozenset(draining))
@@ -76,7 +77,7 @@ def test_pins_restrict_and_their_order_stands_above_every_strategy(strategy: Str
 def test_within_a_pinned_provider_the_strategy_orders() -> None:
     both = [Listing(*pair) for pair in (
         ("a", make_offering("dear")), ("b", make_offering("t2v")), ("a", make_offering("cheap")))]
-    prices = {"dear": Decimal(9), "cheap": Decimal(1)}
+    prices = {"dear": (Decimal(9), "USD"), "cheap": (Decimal(1), "USD")}
     known = Knowledge(lambda listing: prices.get(listing.offering.slug), {}, random.Random(1))
     route = choose(REQUEST, both, ("b", "a"), "cheapest", known)
     assert [candidate.offering for candidate in route.candidates] == ["t2v", "cheap", "dear"]
@@ -86,6 +87,26 @@ def test_cheapest_first_and_what_has_no_price_last_in_the_order_of_the_configura
     known = knowledge({"b": "0.30", "c": "0.05", "e": "0.30"})
     route = choose(REQUEST, listings(*"abcde"), (), "cheapest", known)
     assert order(route) == ["c", "b", "e", "a", "d"]
+
+
+def test_cheapest_compares_no_currencies() -> None:
+    prices = {"a": None, "b": (Decimal(9), "EUR"), "c": (Decimal(1), "USD"), "d": (Decimal(3), "EUR")}
+    known = Knowledge(lambda listing: prices[listing.provider], {}, random.Random(1))
+    assert order(choose(REQUEST, listings(*"abcd"), (), "cheapest", known)) == ["d", "b", "a", "c"]
+
+
+def test_cheapest_compares_all_digits() -> None:
+    known = knowledge({"a": "100000000.000000002", "b": "100000000.000000001"})
+    assert order(choose(REQUEST, listings("a", "b"), (), "cheapest", known)) == ["b", "a"]
+
+
+def test_whose_money_is_bounded_needs_a_price_in_that_currency() -> None:
+    prices = {"a": None, "b": (Decimal(9), "EUR"), "c": (Decimal(1), "USD")}
+    grant = Grant(limits=Limits(money_per_day=Decimal(5)), team_limits=Limits(currency="EUR"))
+    known = Knowledge(lambda listing: prices[listing.provider], {}, random.Random(1), grant=grant)
+    route = choose(REQUEST, listings(*"abc"), (), "priority", known)
+    why = ("price", "is not known in USD, in which what this key may spend is limited")
+    assert (order(route), reasons(route)) == (["c"], {"a": [why], "b": [why]})
 
 
 def test_fastest_first_after_what_was_never_tried() -> None:

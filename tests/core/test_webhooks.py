@@ -19,6 +19,7 @@ from gateway.core.webhooks import (
     signing,
     verdict,
 )
+from gateway.values import Secret
 
 HOUR = 3_600.0
 # Contract 2.5, word for word.
@@ -67,18 +68,19 @@ def test_what_an_answer_means(status: int | None, meant: str) -> None:
 
 
 def test_a_rotation_overlaps_and_ends() -> None:
-    first = (Signer("a"),)
-    second = rotated(first, "b", 100.0, 50.0)
-    assert [one.secret for one in signing(second, 149.9)] == ["b", "a"]
-    assert [one.secret for one in signing(second, 150.0)] == ["b"]
-    third = rotated(second, "c", 120.0, 1_000.0)
-    assert [one.secret for one in signing(third, 149.0)] == ["c", "b", "a"]
-    assert [one.secret for one in signing(third, 151.0)] == ["c", "b"]
-    assert [one.secret for one in rotated(third, "d", 130.0, 0.0)] == ["d"]
+    first = (Signer(Secret("a")),)
+    second = rotated(first, Secret("b"), 100.0, 50.0)
+    assert [one.secret.reveal() for one in signing(second, 149.9)] == ["b", "a"]
+    assert [one.secret.reveal() for one in signing(second, 150.0)] == ["b"]
+    third = rotated(second, Secret("c"), 120.0, 1_000.0)
+    assert [one.secret.reveal() for one in signing(third, 149.0)] == ["c", "b", "a"]
+    assert [one.secret.reveal() for one in signing(third, 151.0)] == ["c", "b"]
+    assert [one.secret.reveal() for one in rotated(third, Secret("d"), 130.0, 0.0)] == ["d"]
 
 
 def test_secrets_that_sign_at_once_are_bounded() -> None:
-    signers: tuple[Signer, ...] = (Signer("0"),)
+    signers: tuple[Signer, ...] = (Signer(Secret("0")),)
     for number in range(1, 20):
-        signers = rotated(signers, str(number), 0.0, 1_000.0)
-    assert [one.secret for one in signers] == [str(number) for number in range(19, 19 - SECRETS_MAX, -1)]
+        signers = rotated(signers, Secret(str(number)), 0.0, 1_000.0)
+    left = [str(number) for number in range(19, 19 - SECRETS_MAX, -1)]
+    assert [one.secret.reveal() for one in signers] == left

@@ -16,6 +16,7 @@ from gateway.engine.webhooks import Answer, Letter
 from gateway.engine.webhooks_outbox import Outbox, Terms
 from gateway.storage.rows import Video
 from gateway.storage.webhook_endpoints import Endpoint, Logged
+from gateway.values import Secret
 from tests.engine.life import START, Life, life
 
 OK = Answer(status=200)
@@ -64,7 +65,7 @@ class Stage:
 
     def start(self) -> None:
         """Let an outbox run."""
-        terms = Terms(secrets=(OWN_SECRET,), kept_seconds=KEPT_SECONDS)
+        terms = Terms(secrets=(Secret(OWN_SECRET),), kept_seconds=KEPT_SECONDS)
         outbox = Outbox(self.life.engine, self.receivers.post, render, terms)
         self.task = asyncio.create_task(outbox.run())
 
@@ -78,7 +79,7 @@ class Stage:
     async def endpoint(self, name: str, **more: object) -> str:
         """An endpoint; its URL."""
         fields: dict[str, object] = {
-            "owner": "key_1", "events": TYPES, "signers": (Signer("whsec_AAAA"),), "created_at": START
+            "owner": "key_1", "events": TYPES, "signers": (Signer(Secret("whsec_AAAA")),), "created_at": START
         }
         url = f"https://{name}.example/"
         one = Endpoint(id=name, url=url, **(fields | more))  # type: ignore[arg-type]

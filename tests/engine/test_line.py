@@ -17,8 +17,11 @@ from msgspec.structs import replace
 
 from gateway.core.facts import Candidate
 from gateway.core.states import Task
+from gateway.engine.accounts import Accounts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet, make_provider
+from gateway.storage.keys import Keys
+from tests.blank import blank
 from tests.core.made import NOW, make_task
 from tests.engine.life import ScriptedVendor, accepted, configured, done
 
@@ -33,6 +36,11 @@ def fleet(one: str = "", two: str = "") -> Fleet:
     vendor = ScriptedVendor([accepted()], [done()])
     made.use(settings, [make_provider(entry, vendor) for entry in settings.providers.values()])
     return made
+
+
+def lined(providers: Fleet) -> Line:
+    """An empty line before these providers, where no account has limits."""
+    return Line(providers, Accounts(Keys(blank()), providers, lambda: NOW))
 
 
 def waiting(task_id: str, owner: str = "a", *candidates: Candidate, **fields: object) -> Task:
@@ -56,7 +64,7 @@ def goes(line: Line, room: int = 1_000) -> list[str]:
 # --- fairness -----------------------------------------------------------------------------------------
 
 def test_who_comes_after_a_thousand_of_another_caller_goes_second() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"a{number}", created_at=NOW + number) for number in range(1_000)])
     line.add(waiting("b0", "b", created_at=NOW + 5_000))
     assert line.place("b0", NOW) == (2, NOW)
@@ -65,7 +73,7 @@ def test_who_comes_after_a_thousand_of_another_caller_goes_second() -> None:
 
 
 def test_callers_take_turns_however_many_each_has() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"{owner}{number}", owner, created_at=NOW + number)
                   for owner, count in (("a", 50), ("b", 3), ("c", 10)) for number in range(count)])
     going = goes(line)
@@ -75,7 +83,7 @@ def test_callers_take_turns_however_many_each_has() -> None:
 
 
 def test_whoever_begins_anew_stands_behind_one_of_each_other_and_saves_up_no_turns() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"a{number}", created_at=NOW + number) for number in range(20)])
     assert len(goes(line, room=10)) == 10
     filled(line, [waiting(f"b{number}", "b", created_at=NOW + 100 + number) for number in range(5)])
@@ -83,7 +91,7 @@ def test_whoever_begins_anew_stands_behind_one_of_each_other_and_saves_up_no_tur
 
 
 def test_whoever_had_many_turns_owes_nothing_once_nobody_waits() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"a{number}") for number in range(500)])
     assert len(goes(line)) == 500
     line.add(waiting("b0", "b", created_at=NOW + 1))
@@ -96,7 +104,7 @@ def test_nobody_waits_longer_than_one_turn_of_each_other_caller(
     crowd: list[tuple[str, int]], room: int
 ) -> None:
     """Of each priority, between two tasks of one caller at most one of any other caller goes."""
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"v{number}", owner, priority=priority, created_at=NOW + number)
                   for number, (owner, priority) in enumerate(crowd)])
     order: list[str] = []
@@ -118,7 +126,7 @@ def test_who_waits_in_vain_elsewhere_owes_no_turns_here() -> None:
     providers = fleet(one="max_in_flight = 1", two="max_in_flight = 1")
     gate = providers.providers["one"].gate
     providers.providers["two"].gate.in_flight = 1
-    line = filled(Line(providers), [waiting(f"a{n}", "a", TWO, created_at=NOW + n) for n in range(500)])
+    line = filled(lined(providers), [waiting(f"a{n}", "a", TWO, created_at=NOW + n) for n in range(500)])
     line.add(waiting("a one", created_at=NOW + 500))
     filled(line, [waiting(f"b{n}", "b", created_at=NOW + 501 + n) for n in range(2)])
     went: list[str] = []
@@ -133,7 +141,7 @@ def test_who_waits_in_vain_elsewhere_owes_no_turns_here() -> None:
 # --- priority -----------------------------------------------------------------------------------------
 
 def test_a_higher_priority_goes_first_and_turns_are_counted_within_one() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [
         waiting("low", priority=-10), waiting("a0"), waiting("a1"), waiting("b0", "b", created_at=NOW + 1),
         waiting("high", "b", priority=10, created_at=NOW + 9), waiting("high too", "b", priority=10,
@@ -143,13 +151,13 @@ def test_a_higher_priority_goes_first_and_turns_are_counted_within_one() -> None
 
 
 def test_what_came_earlier_goes_first_within_one_callers_tasks() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"v{number}", created_at=NOW + number) for number in range(10)])
     assert goes(line) == [f"v{number}" for number in range(10)]
 
 
 def test_a_returned_task_goes_before_all_that_were_not_sent_yet() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting(f"a{number}", created_at=NOW + number) for number in range(10)])
     filled(line, [waiting(f"b{number}", "b", created_at=NOW + 50 + number) for number in range(10)])
     assert goes(line, room=5) == ["a0", "b0", "a1", "b1", "a2"]
@@ -159,7 +167,7 @@ def test_a_returned_task_goes_before_all_that_were_not_sent_yet() -> None:
 
 
 def test_a_returned_task_costs_its_caller_no_turn() -> None:
-    line = Line(fleet())
+    line = lined(fleet())
     filled(line, [waiting("a0"), waiting("b0", "b", created_at=NOW + 1)])
     assert goes(line, room=1) == ["a0"]
     for _ in range(100):
@@ -173,7 +181,7 @@ def test_a_returned_task_costs_its_caller_no_turn() -> None:
 
 def test_each_goes_to_its_first_free_candidate() -> None:
     providers = fleet(one="max_in_flight = 1", two="max_in_flight = 2")
-    line = filled(Line(providers), [waiting(f"v{number}", "a", ONE, TWO, created_at=NOW + number)
+    line = filled(lined(providers), [waiting(f"v{number}", "a", ONE, TWO, created_at=NOW + number)
                                     for number in range(5)])
     going = line.ready(NOW, 1_000, lambda _: True)
     assert going == [("v0", ONE), ("v1", TWO), ("v2", TWO)]
@@ -181,7 +189,7 @@ def test_each_goes_to_its_first_free_candidate() -> None:
 
 
 def test_who_can_only_go_where_it_is_full_does_not_hold_up_the_others() -> None:
-    line = filled(Line(fleet(one="max_in_flight = 1")), [
+    line = filled(lined(fleet(one="max_in_flight = 1")), [
         *(waiting(f"one{number}", "a", ONE, created_at=NOW + number) for number in range(5)),
         waiting("two", "a", TWO, created_at=NOW + 9),
     ])
@@ -192,7 +200,7 @@ def calls_to_go(crowd: int) -> int:
     """How many functions are called to find the two that go, among so many that cannot."""
     providers = fleet(one="max_in_flight = 2", two="max_in_flight = 1")
     providers.providers["two"].gate.in_flight = 1
-    line = filled(Line(providers), [waiting(f"two{n}", f"owner{n % 7}", TWO) for n in range(crowd)])
+    line = filled(lined(providers), [waiting(f"two{n}", f"owner{n % 7}", TWO) for n in range(crowd)])
     filled(line, [waiting(f"one{n}", f"owner{n % 7}", ONE, priority=-1) for n in range(crowd)])
     calls: list[str] = []
     sys.setprofile(lambda frame, event, _: calls.append(event) if event == "call" else None)
@@ -211,7 +219,7 @@ def test_however_many_wait_where_it_is_full_they_cost_the_others_nothing() -> No
 def test_a_candidate_that_was_ruled_out_or_is_gone_is_passed_over() -> None:
     providers = fleet()
     gone = Candidate("one", "no-such-slug")
-    line = filled(Line(providers), [
+    line = filled(lined(providers), [
         waiting("ruled out", "a", ONE, TWO, ruled_out=(ONE,)), waiting("gone", "a", gone, TWO),
         waiting("nowhere", "a", gone), waiting("no provider", "a", Candidate("three", SLUG)),
     ])
@@ -220,7 +228,7 @@ def test_a_candidate_that_was_ruled_out_or_is_gone_is_passed_over() -> None:
 
 def test_who_may_not_go_yet_takes_no_place() -> None:
     providers = fleet(one="max_in_flight = 1")
-    line = filled(Line(providers), [waiting("busy"), waiting("free", created_at=NOW + 1)])
+    line = filled(lined(providers), [waiting("busy"), waiting("free", created_at=NOW + 1)])
     assert line.ready(NOW, 1_000, lambda task_id: task_id == "free") == [("free", ONE)]
     assert providers.providers["one"].gate.in_flight == 1
 
@@ -228,14 +236,14 @@ def test_who_may_not_go_yet_takes_no_place() -> None:
 @pytest.mark.parametrize("room", [0, 1, 3])
 def test_no_more_go_than_there_is_room_for(room: int) -> None:
     providers = fleet()
-    line = filled(Line(providers), [waiting(f"v{number}") for number in range(5)])
+    line = filled(lined(providers), [waiting(f"v{number}") for number in range(5)])
     assert len(line.ready(NOW, room, lambda _: True)) == room
     assert providers.providers["one"].gate.in_flight == room
 
 
 def test_it_says_when_a_gate_opens_by_itself() -> None:
     providers = fleet(one="requests_per_minute = 1", two="max_in_flight = 1")
-    line = filled(Line(providers), [waiting(f"v{number}", "a", ONE, TWO) for number in range(3)])
+    line = filled(lined(providers), [waiting(f"v{number}", "a", ONE, TWO) for number in range(3)])
     assert len(line.ready(NOW, 1_000, lambda _: True)) == 2
     assert line.gates_at == providers.providers["one"].gate.free_at(NOW)
     assert NOW + 60 <= line.gates_at < NOW + 61
@@ -248,7 +256,7 @@ def test_it_says_when_a_gate_opens_by_itself() -> None:
 
 def test_a_place_and_when_it_may_start() -> None:
     providers = fleet(one="requests_per_minute = 1")
-    line = filled(Line(providers), [waiting(f"v{number}", created_at=NOW + number) for number in range(4)])
+    line = filled(lined(providers), [waiting(f"v{number}", created_at=NOW + number) for number in range(4)])
     assert goes(line) == ["v0"]
     place = line.place("v2", NOW)
     assert place is not None
@@ -259,7 +267,7 @@ def test_a_place_and_when_it_may_start() -> None:
 
 def test_when_it_may_start_is_not_told_where_only_news_can_tell() -> None:
     providers = fleet(one="max_in_flight = 1")
-    line = filled(Line(providers), [waiting("v0"), waiting("v1", "a", ONE, Candidate("three", SLUG))])
+    line = filled(lined(providers), [waiting("v0"), waiting("v1", "a", ONE, Candidate("three", SLUG))])
     assert goes(line) == ["v0"]
     assert line.place("v1", NOW) == (1, None)
     line.add(waiting("v2", "b", ONE, TWO))
@@ -267,7 +275,7 @@ def test_when_it_may_start_is_not_told_where_only_news_can_tell() -> None:
 
 
 def test_how_many_could_go_where() -> None:
-    line = filled(Line(fleet()), [
+    line = filled(lined(fleet()), [
         waiting("v0"), waiting("v1", "a", ONE, TWO), waiting("v2", "a", ONE, Candidate("one", "another")),
         waiting("v3", "a", ONE, TWO, ruled_out=(ONE,)),
     ])
@@ -278,13 +286,13 @@ def test_how_many_could_go_where() -> None:
 
 
 def test_what_was_allowed_to_be_sent_again_waits_to_its_deadline() -> None:
-    line = Line(fleet(one='max_queue_age = "5m"'))
+    line = lined(fleet(one='max_queue_age = "5m"'))
     assert line.ends_at(waiting("v0", resubmits=1)) == float("inf")
     assert line.ends_at(waiting("v0", reruns=1)) == float("inf")
 
 
 def test_who_does_not_wait_is_left_alone() -> None:
-    line = filled(Line(fleet()), [waiting("v0")])
+    line = filled(lined(fleet()), [waiting("v0")])
     line.remove("v1")
     line.remove("v0")
     line.remove("v0")
@@ -305,12 +313,12 @@ def test_who_does_not_wait_is_left_alone() -> None:
 def test_a_task_has_waited_long_enough_when_it_has_at_every_candidate(
     one: str, two: str, candidates: tuple[Candidate, ...], seconds: float
 ) -> None:
-    line = Line(fleet(one, two))
+    line = lined(fleet(one, two))
     assert line.ends_at(waiting("v0", "a", *candidates)) == NOW + seconds
 
 
 def test_a_candidate_that_was_ruled_out_does_not_prolong_the_wait() -> None:
-    line = Line(fleet(one='max_queue_age = "5m"'))
+    line = lined(fleet(one='max_queue_age = "5m"'))
     task = waiting("v0", "a", ONE, TWO)
     assert line.ends_at(replace(task, ruled_out=(TWO,))) == NOW + 300
     assert line.ends_at(replace(task, ruled_out=(ONE, TWO))) == float("inf")

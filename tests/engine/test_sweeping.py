@@ -11,9 +11,11 @@ import pytest
 
 from gateway.core.states import Task
 from gateway.engine.sweeping import KEYS_KEPT_SECONDS, pause_seconds
+from gateway.storage.audit import COMMAND_LINE, KEPT_SECONDS, AuditFilters, Entry
 from gateway.storage.db import Step, StorageError
 from gateway.storage.file_rows import NAMED
 from gateway.storage.files import FileStoreError
+from gateway.storage.rows import Page
 from tests.engine.hosting import FileVendor, Host, Shelf, kept
 from tests.engine.life import Life, ScriptedVendor, SwitchedVendor, accepted, configured, life, pending
 from tests.virtual import run_virtual
@@ -66,6 +68,21 @@ def test_what_has_not_ended_or_has_hope_is_kept() -> None:
             await one.create(deadline_at=one.now() + 30 * DAY)
             await asyncio.sleep(2 * DAY)
             assert await has(one, "video_1")
+
+    run_virtual(main())
+
+
+def test_who_did_what_outlives_the_records_and_is_forgotten_in_the_end() -> None:
+    async def main() -> None:
+        async with life({"one": SwitchedVendor()}, files=FILES) as one:
+            for name, age in (("old", KEPT_SECONDS), ("young", KEPT_SECONDS - DAY)):
+                made = Entry(one.now() - age, COMMAND_LINE, "key.created", name, None, None, None)
+                await one.store.audit.add(made)
+            await asyncio.sleep(23 * HOUR)
+            found = await one.store.audit.list(AuditFilters(), Page(limit=5))
+            assert [recorded.entry.object for recorded in found] == ["young"]
+            await asyncio.sleep(2 * HOUR)
+            assert await one.store.audit.list(AuditFilters(), Page(limit=5)) == []
 
     run_virtual(main())
 

@@ -229,7 +229,7 @@ def test_intervals_stretch_and_the_line_stays_short() -> None:
     world = World({"a": 400}, 480, NOTHING_LEARNED)
     world.run(400)
     bounds = world.turns.bounds("a", BOUNDS, 400.0)
-    assert 4.0 <= bounds.stretch <= 6.5
+    assert 9.0 <= bounds.stretch <= 11.5, "400 wish for one every five seconds, of eight a second"
     assert bounds.max_seconds == pytest.approx(PATIENCE * 50, rel=0.1)
     assert world.turns.wait_seconds("nobody", 400.0, world.chance) == 0.0
     assert len(world.turns._waiting) < 40, "a tenth of all"  # noqa: SLF001 - a line has no public length

@@ -20,6 +20,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from gateway.engine import webhooks
 from gateway.engine.collect import Links
 from gateway.engine.webhooks import Answer, Hooks, Letter, origin_of, post, signed
+from gateway.values import Secret
 from providers.egress import AddressPolicy, Reach, guard
 from providers.transport import Transport
 from tests.providers import wire
@@ -51,7 +52,7 @@ async def links() -> AsyncIterator[Links]:
 
 
 def letter(url: str, *secrets: str, body: str = BODY) -> Letter:
-    return Letter(id="msg_1", url=url, body=body, secrets=secrets or (SECRET,))
+    return Letter(id="msg_1", url=url, body=body, secrets=tuple(map(Secret, secrets or (SECRET,))))
 
 
 def headers_of(request: bytes) -> dict[str, str]:
@@ -191,7 +192,7 @@ async def test_a_url_that_may_not_be_sent_to_is_refused_at_each_try(url: str) ->
 
 async def test_an_origin_of_a_provider_is_no_place_for_webhooks() -> None:
     async with links_by(AddressPolicy()) as links:
-        hooks = Hooks(links, (SECRET,))
+        hooks = Hooks(links, (Secret(SECRET),))
         assert hooks.refuses("http://127.0.0.1:1/") is not None
         assert hooks.refuses("https://a.example/") is None
         assert hooks.refuses("https://a.example/" + "x" * 2_048) == "is too long"
@@ -236,7 +237,8 @@ async def test_another_secret_or_body_does_not_verify(links: Links) -> None:
 
 def test_the_example_of_the_standard() -> None:
     """Of the Standard Webhooks specification's own test suite."""
-    sent = Letter(id="msg_p5jXN8AQM9LWM0D4loKWxJek", url="", body='{"test": 2432232314}', secrets=(SECRET,))
+    body, secrets = '{"test": 2432232314}', (Secret(SECRET),)
+    sent = Letter(id="msg_p5jXN8AQM9LWM0D4loKWxJek", url="", body=body, secrets=secrets)
     assert signed(sent, 1614265330.9) == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",

@@ -17,6 +17,7 @@ from gateway.engine.webhooks import Answer
 from gateway.engine.webhooks_outbox import CLAIM_SECONDS, PLACES, SWEEP_SECONDS
 from gateway.storage.db import Step, StorageError
 from gateway.storage.webhooks import SETTLE
+from gateway.values import Secret
 from tests.engine.life import START, life
 from tests.engine.telling import KEPT_SECONDS, OK, Receivers, Stage, stage
 from tests.virtual import run_virtual
@@ -41,7 +42,7 @@ def test_a_message_is_sent_at_once_and_once() -> None:
             ((at, letter),) = one.receivers.of(url)
             assert at - 7 < 0.1
             assert letter.body == "video.cancelled of video_1 in version 2"
-            assert (letter.id, letter.secrets) == (logged.id, ("whsec_AAAA",))
+            assert (letter.id, letter.secrets) == (logged.id, (Secret("whsec_AAAA"),))
             assert (logged.state, [made.status for made in logged.tries]) == ("delivered", [200])
             assert one.life.sample("reelgate_webhook_deliveries_total", result="delivered") == 1
 

@@ -1,0 +1,52 @@
+"""Keeping count of who has a place at a vendor: the gates and the accounts, in step with what is saved.
+
+A place is taken at admission, or at taking over. Not held here: who may have one (`gateway.core.admission`,
+`accounts`), the line (`line`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.core.states import Task
+
+if TYPE_CHECKING:
+    from gateway.engine.loop import Engine
+
+
+def count(engine: Engine, before: Task | None, after: Task) -> None:
+    """A task was saved: it leaves the line, and has a place or has none any more."""
+    engine.line.remove(after.id)
+    _count_account(engine, after)
+    job = before if before is not None and before.is_in_flight else after
+    provider = engine.fleet.providers.get(job.provider or "")
+    if provider is None:
+        return
+    if job is before and not after.is_in_flight:
+        provider.left(job)
+        if engine.peers and provider.gate.max_in_flight is not None:
+            provider.gate.crowded(engine.now(), engine.chance)
+    elif job is after and after.is_in_flight and after.id in engine.entering:
+        engine.entering.discard(after.id)
+        provider.gate.started()
+    elif job is after and after.is_in_flight:
+        provider.gate.in_flight += 1
+
+
+def _count_account(engine: Engine, after: Task) -> None:
+    """One that was admitted, and is not known to be started, keeps its place whatever is saved of it."""
+    accounts = engine.accounts
+    if after.is_in_flight:
+        accounts.take(after)
+        accounts.started(after)
+    elif after.id not in engine.entering and accounts.leave(after.id) and engine.peers:
+        # Whoever looks first at a free place has it, so all replicas draw lots.
+        accounts.crowded(accounts.capped(after), engine.chance)
+
+
+def forget(engine: Engine, task: Task) -> None:
+    """A task is not followed here any more."""
+    engine.accounts.leave(task.id)
+    provider = engine.fleet.providers.get(task.provider or "")
+    if task.is_in_flight and provider is not None:
+        provider.left(task)

@@ -1,0 +1,60 @@
+"""Whether all spending is stopped: looked up before anything new is bought, and believed for a moment.
+
+So every replica obeys within LOOK_SECONDS, whatever news are lost, and also what was ordered beside a running
+process. Not held here: the order itself (`gateway.storage.stop`), who may give it (`gateway.api.spending`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from gateway.storage.db import StorageError
+from gateway.storage.stop import Stop
+
+LOOK_SECONDS: Final = 2.0
+
+
+class Spending:
+    """What was seen of the stop last. `now` is Unix time in seconds."""
+
+    def __init__(self, stop: Stop, now: Callable[[], float]) -> None:
+        self._stop, self._now = stop, now
+        self.is_stopped = False
+        self._looked_at = float("-inf")
+        self._asking = asyncio.Lock()
+        self._is_asked = False
+
+    async def look(self) -> bool:
+        """Whether all spending is stopped, as of LOOK_SECONDS ago at most. Raises StorageError."""
+        async with self._asking:
+            if not self._is_fresh():
+                asked_at = self._now()
+                self.obey(is_stopped=await self._stop.get() is not None)
+                self._looked_at = asked_at
+        return self.is_stopped
+
+    def obey(self, *, is_stopped: bool) -> None:
+        """Spending was just stopped, or begins again, by an order that is stored."""
+        self.is_stopped, self._looked_at = is_stopped, self._now()
+
+    def look_soon(self, group: set[asyncio.Task[None]], then: Callable[[], None]) -> None:
+        """While it is stopped, see in the background whether it still is; `then` is called when it is not."""
+        if self.is_stopped and not self._is_asked and not self._is_fresh():
+            self._is_asked = True
+            asking = asyncio.create_task(self._look_then(then))
+            group.add(asking)
+            asking.add_done_callback(group.discard)
+
+    async def _look_then(self, then: Callable[[], None]) -> None:
+        try:
+            with contextlib.suppress(StorageError):  # then it is asked again
+                if not await self.look():
+                    then()
+        finally:
+            self._is_asked = False
+
+    def _is_fresh(self) -> bool:
+        return 0.0 <= self._now() - self._looked_at < LOOK_SECONDS

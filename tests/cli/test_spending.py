@@ -1,0 +1,66 @@
+"""`reelgate spending` on a real store, and `reelgate usage` against a stub: what is asked, and what is shown.
+
+Not held here: obeying a stop (`tests/engine/test_spending.py`), the sums (`tests/api/test_usage.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.__main__ import cli
+from tests.cli.stub import Stub, say, stubbed
+from tests.cli.test_verbs import GOOD, reelgate
+
+REPORT = {
+    "object": "usage", "start": "2026-11-01", "end": "2026-11-21", "group_by": ["day"],
+    "data": [{
+        "day": "2026-11-20", "currency": "USD", "reserved": "0.42", "settled": "1.26", "accepted": 4,
+        "completed": 3, "failed": 0, "cancelled": 0,
+    }],
+}  # fmt: skip
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with stubbed() as started:
+        yield started
+
+
+def usage(stub: Stub, *arguments: str) -> Result:
+    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": "k-1"}
+    return CliRunner().invoke(cli, ["usage", *arguments], env=environ)
+
+
+def test_spending_is_stopped_and_started_in_the_store(tmp_path: Path) -> None:
+    file = tmp_path / "reelgate.toml"
+    file.write_text(f'[store]\nurl = "sqlite:reelgate.db"\n{GOOD}', "utf-8")
+
+    def spending(verb: str, *more: str) -> str:
+        result = reelgate("spending", verb, "--config", str(file), *more)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert spending("status") == "Spending is not stopped.\n"
+    assert spending("stop").startswith("Spending is stopped by command line since 20")
+    stopped = json.loads(spending("status", "--json"))
+    assert (stopped["stopped"], stopped["stopped_by"]) == (True, "command line")
+    assert json.loads(spending("stop", "--json")) == stopped
+    assert spending("start") == "Spending is not stopped.\n"
+
+
+def test_usage_is_a_table_of_sums(stub: Stub) -> None:
+    stub.script = [say(REPORT)]
+    result = usage(stub, "--start", "2026-11-01", "--all")
+    assert (result.exit_code, stub.asked[0].method, stub.asked[0].path) == (0, "GET", "/v1/usage")
+    assert dict(stub.asked[0].query) == {"start": "2026-11-01", "group_by": "day", "scope": "all"}
+    head, row = (line.split() for line in result.stdout.splitlines())
+    assert head == [
+        "DAY", "CURRENCY", "RESERVED", "SETTLED", "ACCEPTED", "COMPLETED", "FAILED", "CANCELLED"
+    ]
+    assert row == ["2026-11-20", "USD", "0.42", "1.26", "4", "3", "0", "0"]
+    assert json.loads(usage(stub, "--json").stdout) == REPORT
