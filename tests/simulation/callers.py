@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from gateway.core.facts import Cancelled
+from gateway.core.pricing import as_cost
 from gateway.core.states import Event, Task, accepted_event
 from gateway.core.tasks import IllegalTransition, apply
 from gateway.engine.entering import at_once, store_new
@@ -98,11 +99,13 @@ async def create(process: Process, order: Order) -> str:
     if not route.candidates:
         raise NoRoute
     now = process.now()
+    aside = as_cost(fleet.aside(route.candidates, request)) or (None, None)
     task = Task(
         id=f"video_{process.chance.getrandbits(128):032x}", owner=order.owner, model="kling-v3",
         state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
         deadline_at=now + order.deadline, priority=order.priority, replica=process.engine.owner, last_seq=1,
-        duration=request.duration, audio=request.audio,
+        duration=request.duration, audio=request.audio, key_id=order.owner,
+        reserved_amount=aside[0], reserved_currency=aside[1],
     )
     text, inputs = split_request(request)
     events: tuple[Event, ...] = (accepted_event(task),)

@@ -28,6 +28,8 @@ class Totals(msgspec.Struct):
     crashes: int = 0
     disk_faults: int = 0
     difference_cents: int = 0
+    settled_cents: int = 0
+    reserved_cents: int = 0
     replicas: int = 0
     outlived: int = 0
     takeovers: int = 0
@@ -39,7 +41,8 @@ class Totals(msgspec.Struct):
     def add(self, other: Totals) -> None:
         """Put the other's figures to these."""
         for name in ("seeds", "seconds", "videos", "submissions", "charged_cents", "crashes", "disk_faults",
-                     "difference_cents", "replicas", "outlived", "takeovers"):
+                     "difference_cents", "settled_cents", "reserved_cents", "replicas", "outlived",
+                     "takeovers"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.takeover_seconds = max(self.takeover_seconds, other.takeover_seconds)
         self.classes.update(other.classes)
@@ -65,6 +68,8 @@ def run_seeds(seeds: Iterable[int]) -> Totals:
         totals.crashes += history.crashes
         totals.disk_faults += history.disk_faults
         totals.difference_cents += verdict.difference_cents
+        totals.settled_cents += history.settled_cents
+        totals.reserved_cents += history.reserved_cents
         totals.replicas += history.is_shared
         totals.outlived += history.outlived
         totals.takeovers += len(history.takeover_seconds)
@@ -107,6 +112,7 @@ def report(totals: Totals, real_seconds: float, jobs: int) -> str:
         f"vendor faults        {sum(totals.vendor_faults.values())}: {faults}",
         f"classes              {classes}",
         f"ledger difference    {totals.difference_cents} cents of {totals.charged_cents}",
+        f"ledger in the end    {totals.settled_cents} cents settled, {totals.reserved_cents} still in doubt",
     ]
     for seed in sorted(totals.failing)[:SHOWN]:
         lines.append(f"seed {seed} (replay: python -m tests.simulation --seed {seed})")

@@ -56,7 +56,7 @@ def judge(history: History) -> Verdict:
     for seen in history.videos:
         by_order.setdefault(seen.order, []).append(seen)
     apart = [*_accepted(history, by_order), *_submissions(history, by_order), *_ending(history)]
-    apart += [*_polls(history), *_rates(history), *history.notes]
+    apart += [*_polls(history), *_rates(history), *_books(history), *history.notes]
     for problem in apart:
         classes[problem.split(":", 1)[0]] += 1
     problems += apart
@@ -229,6 +229,12 @@ def _money(case: Case) -> Iterator[Problem]:
         yield f"unexpected: {case.name} says charged no, and costs {_net_cents(case)} cents"
     if task.charged == "yes" and not charged and case.job is None:
         yield f"unexpected: {case.name} says charged yes, and nobody charged"
+
+
+def _books(history: History) -> Iterator[Problem]:
+    """The ledger and the vendors' books agreed at every moment, unless a vendor gave another job's id."""
+    if not any(Case(history, seen).is_misled for seen in history.videos):
+        yield from (f"unexpected: {breach}" for breach in history.money_breaches)
 
 
 def _same_order(case: Case) -> list[Seen]:

@@ -100,6 +100,7 @@ class Disk(InMemory):
         begins_at, ends_at = times
         await self._until(begins_at)
         rows = await self._real.write(steps)
+        self._world.books.compare()
         self._process.crosses("write is done")
         await self._until(ends_at)
         if self._plan.lies and self._chance.random() < self._plan.lies:

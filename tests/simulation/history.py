@@ -93,7 +93,8 @@ class Ending(msgspec.Struct, kw_only=True):
 class History(msgspec.Struct, kw_only=True):
     """Everything. `trouble_seconds`: how long in all nothing could be done in time (down, paused, no disk).
 
-    `notes` are breaches that were seen on the way, each with its class. `disk_trouble_seconds`: how long a
+    `notes` are breaches that were seen on the way, each with its class; `money_breaches`
+    when the ledger and the vendors' books disagreed. `disk_trouble_seconds`: how long a
     save may take. With replicas: how often one was declared dead and lived (`outlived`), how long it took to
     take over from one that was killed.
     """
@@ -110,6 +111,9 @@ class History(msgspec.Struct, kw_only=True):
     jump_seconds: float = 0.0
     disk_trouble_seconds: float = 0.0
     notes: list[str] = []
+    money_breaches: list[str] = []
+    settled_cents: int = 0
+    reserved_cents: int = 0
     is_calm: bool = False
     is_shared: bool = False
     outlived: int = 0

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from gateway.core import tasks
+from gateway.core import spending, tasks
 from gateway.core.admission import Gate
 from gateway.core.facts import Accepted, Fact, NotSent, SubmitUnknown
 from gateway.core.lease import Lease
@@ -32,7 +32,7 @@ from gateway.storage import store as statements
 from gateway.storage.db import Duplicate, GuardFailed, Step, StorageError
 from gateway.storage.replicas import Room
 from gateway.storage.store import Store
-from providers.spec import Failed, VendorError
+from providers.spec import Charged, Failed, VendorError
 
 Patch: TypeAlias = Any  # what unittest.mock.patch makes
 _FAILED: Final = Failed(raw_status="?", code="vendor_failed", message="it is not there")
@@ -219,6 +219,28 @@ def _due() -> dict[str, Callable[[Engine, Task], Awaitable[None]]]:
     return table
 
 
+def _doubt_is_released() -> Patch:
+    """What may have been bought is given back from the ledger as if it had not been."""
+    real = spending._sending  # noqa: SLF001 - what is to be broken
+
+    def wrong(task: Task, charged: Charged) -> Iterator[tuple[tuple[str, str], spending.Amounts]]:
+        is_doubted = task.state == "submission_unknown"
+        return real(task, "no" if is_doubted else charged)
+
+    return patch.object(spending, "_sending", wrong)
+
+
+def _bought_is_released_at_the_end() -> Patch:
+    """At its end a video's reservation is given back, whatever it has cost."""
+    real = spending._position  # noqa: SLF001 - what is to be broken
+
+    def wrong(task: Task) -> Iterator[tuple[tuple[str, str], spending.Amounts]]:
+        for line, amounts in real(task):
+            yield line, msgspec.structs.replace(amounts, settled=0)
+
+    return patch.object(spending, "_position", wrong)
+
+
 PLANTED: Final[Mapping[str, Callable[[], Patch]]] = {
     "unknown taken for not sent": _unknown_is_not_sent,
     "takeover sends again": _takeover_sends_again,
@@ -236,6 +258,8 @@ PLANTED: Final[Mapping[str, Callable[[], Patch]]] = {
     "caps counted per process": _caps_are_of_a_process,
     "name kept after death": _old_name_is_kept,
     "missed news not looked up": _missed_news_are_not_looked_up,
+    "doubt released from the ledger": _doubt_is_released,
+    "purchase never settled": _bought_is_released_at_the_end,
 }
 
 

@@ -209,6 +209,7 @@ def _left_over(process: Process) -> list[str]:
 def _sum_up(world: World) -> None:
     history, plan = world.history, world.plan
     history.seconds = world.time()
+    world.books.close()
     history.is_shared = plan.shared is not None
     if plan.shared is not None:
         skews = [one.skew_seconds for one in plan.shared.replicas]

@@ -67,6 +67,7 @@ class Server:
         else:
             raise RuntimeError("a database in memory answers at once")
         self.promises.committed(link.process, steps, rows)
+        self.world.books.compare()
         if tell is not None:
             for other in self.links:
                 if other is not link:

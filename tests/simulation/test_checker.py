@@ -163,6 +163,10 @@ def is_too_fast(made: History) -> None:
                          for number in (1, 2)]
 
 
+def has_other_books(made: History) -> None:
+    made.money_breaches.append("at 3.000 s 1 nanos are settled and 0 reserved, and the vendors charged 0")
+
+
 WRONG: dict[Callable[[History], None], str] = {
     vanishes: "lost", is_late: "lost", never_ends: "lost", is_not_told: "lost", is_never_asked_for: "lost",
     is_known_to_nobody: "lost",
@@ -172,6 +176,7 @@ WRONG: dict[Callable[[History], None], str] = {
     goes_backwards: "unexpected", has_a_gap: "unexpected", ends_twice: "unexpected", falls: "unexpected",
     keeps_a_place: "unexpected", leaks: "unexpected", is_violated: "unexpected",
     is_asked_too_often: "unexpected", is_too_fast: "unexpected",
+    has_other_books: "unexpected",
 }
 
 

@@ -57,6 +57,8 @@ QUICK = {
     "caps counted per process": (0,),
     "name kept after death": (228,),
     "missed news not looked up": (144,),
+    "doubt released from the ledger": (1,),
+    "purchase never settled": (1,),
 }
 
 _TRACES = """

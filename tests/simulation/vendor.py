@@ -187,6 +187,7 @@ class Vendor:
             job.linkless = (0.0, seconds + chance.choice((30.0, 200.0, float("inf"))))
         submission.fate, submission.ready_at = fate, job.ready_at
         self.jobs[submission.vendor_task_id] = job
+        self.world.books.compare()
 
     def _answer_submit(self, submission: Submission, row: Row) -> Said:
         if row.word == "ok":
@@ -265,6 +266,7 @@ class Vendor:
         policy = self.plan.failed_is_charged
         if policy == "no" or (policy != "yes" and submission.number % 2):
             submission.is_refunded = True
+            self.world.books.compare()
 
     # --- both ---------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from gateway.storage.db import Row, Value
 from gateway.storage.rows import events_of, task_of
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import EVENTS_GET, REQUEST_GET, TASK_GET
+from tests.simulation.books import Books
 from tests.simulation.frost import FrostLoop
 from tests.simulation.history import History, Seen
 from tests.simulation.plan import Plan, stream
@@ -57,6 +58,7 @@ class World:
         self.changed = asyncio.Event()
         self._outside = contextvars.copy_context()
         self.server = None if plan.shared is None else Server(self)
+        self.books = Books(self)
 
     def chance(self, name: str) -> random.Random:
         """A generator for one actor."""
