@@ -1,8 +1,8 @@
 """The command line: one function per verb, its options, its output. Data on stdout, messages on stderr.
 
-Held here: names, help, output. Not held here: what a verb does (`gateway.app`, `gateway.sandbox`), `videos`
-and `providers` (`gateway.client`). Each is imported only by the verb that needs it, so that the others start
-at once.
+Held here: names, help, output. Not held here: what a verb does (`gateway.app`, `gateway.sandbox`), `keys`
+(`gateway.store_verbs`), `videos`, `providers` and `audit` (`gateway.client`). What is large is imported only
+by the verb that needs it, so that the others start at once.
 """
 
 from __future__ import annotations
@@ -10,28 +10,25 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal
 
 import click
 
 from gateway import __version__
-from gateway.client.output import Group, Verb, json_option, print_json
-
-Role: TypeAlias = Literal["caller", "viewer", "operator", "admin"]
+from gateway.client.output import Group, json_option, print_json
+from gateway.store_verbs import config_option, keys, plainly, spending
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(path_type=Path)
 
 
 class _Root(Group):
-    """Knows `videos` and `providers` without importing them, and what Ctrl-C means to a shell."""
+    """Knows `videos`, `providers` and `audit` without importing them, and what Ctrl-C means to a shell."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every verb."""
-        return sorted([*super().list_commands(ctx), "videos", "providers"])
+        return sorted([*super().list_commands(ctx), "videos", "providers", "audit", "usage"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of that name, imported if it calls a service."""
@@ -43,12 +40,20 @@ class _Root(Group):
             from gateway.client.providers import providers  # noqa: PLC0415
 
             return providers
+        if cmd_name == "audit":
+            from gateway.client.audit import audit  # noqa: PLC0415
+
+            return audit
+        if cmd_name == "usage":
+            from gateway.client.usage import usage  # noqa: PLC0415
+
+            return usage
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str],
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with those two among the nearest names."""
+        """As click does, with those four among the nearest names."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
@@ -81,27 +86,12 @@ def cli() -> None:
     """
 
 
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """What an operator can mend is told as a message; the rest is a fault of ours and keeps its traceback."""
-    from gateway.errors import CannotListen  # noqa: PLC0415
-    from gateway.settings import SettingsError  # noqa: PLC0415
-    from gateway.storage.db import StorageError  # noqa: PLC0415
-    from providers import RegisterError  # noqa: PLC0415
-
-    try:
-        yield
-    except (CannotListen, SettingsError, StorageError, RegisterError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _config(verb: Verb) -> Verb:
-    text = "The configuration file."
-    return click.option("--config", type=_FILE, default="reelgate.toml", show_default=True, help=text)(verb)
+cli.add_command(keys)
+cli.add_command(spending)
 
 
 @cli.command()
-@_config
+@config_option
 @click.option("--role", type=click.Choice(["all", "api", "engine"]), default="all", show_default=True,
               help="On PostgreSQL a replica may only answer callers, or only follow tasks.")
 def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
@@ -111,7 +101,7 @@ def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
     reelgate serve --config /etc/reelgate.toml
     reelgate serve --role engine
     """
-    with _plainly():
+    with plainly():
         from gateway import app  # noqa: PLC0415
 
         sys.exit(app.run(config, role))
@@ -178,7 +168,7 @@ def check(file: Path, as_json: bool) -> None:
 
     reelgate check reelgate.toml
     """
-    with _plainly():
+    with plainly():
         from gateway.settings import SettingsError, load  # noqa: PLC0415
         from providers import adapters  # noqa: PLC0415
 
@@ -197,7 +187,7 @@ def check(file: Path, as_json: bool) -> None:
         "files": str(settings.files.url.path or settings.files.url.bucket or settings.files.url.kind),
         "default_model": settings.default_model,
     }
-    with _plainly():
+    with plainly():
         from gateway.upkeep import files_trouble  # noqa: PLC0415
 
         trouble = files_trouble(settings)
@@ -233,45 +223,18 @@ def openapi() -> None:
 
 
 @cli.group(cls=Group)
-def keys() -> None:
-    """API keys; acts on the store, also beside a running `serve`."""
-
-
-@keys.command("create")
-@click.argument("name")
-@click.option("--role", type=click.Choice(get_args(Role)), default="caller", show_default=True)
-@_config
-@json_option
-def keys_create(name: str, role: Role, config: Path, as_json: bool) -> None:
-    """Make an API key called NAME and show it, this once.
-
-    reelgate keys create alice
-    export REELGATE_KEY=$(reelgate keys create alice)
-    """
-    with _plainly():
-        from gateway import upkeep  # noqa: PLC0415
-
-        made = upkeep.create_key(config, name, role)
-    if as_json:
-        print_json(made)
-        return
-    click.echo(f"Key {made['name']} ({made['role']}), shown this once:", err=True)
-    click.echo(made["key"])
-
-
-@cli.group(cls=Group)
 def db() -> None:
     """The database itself: schema, backups, checks, and moving to another one."""
 
 
 @db.command("migrate")
-@_config
+@config_option
 def db_migrate(config: Path) -> None:
     """Bring the schema up to date, as `serve` does when it starts.
 
     reelgate db migrate
     """
-    with _plainly():
+    with plainly():
         from gateway import upkeep  # noqa: PLC0415
 
         click.echo(f"{upkeep.migrate(config)} migrations ran; the schema is up to date.")
@@ -279,7 +242,7 @@ def db_migrate(config: Path) -> None:
 
 @db.command("backup")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_config
+@config_option
 def db_backup(file: Path, config: Path) -> None:
     """Copy everything, as it is at this moment, into a new SQLite FILE; also beside a running `serve`.
 
@@ -287,7 +250,7 @@ def db_backup(file: Path, config: Path) -> None:
 
     reelgate db backup reelgate-backup.db
     """
-    with _plainly():
+    with plainly():
         from gateway import upkeep  # noqa: PLC0415
 
         upkeep.backup(config, file, _copied)
@@ -295,14 +258,14 @@ def db_backup(file: Path, config: Path) -> None:
 
 
 @db.command("check")
-@_config
+@config_option
 @json_option
 def db_check(config: Path, as_json: bool) -> None:
     """Look for broken rows and broken rules; also beside a running `serve`. Exits 1 when there are any.
 
     reelgate db check
     """
-    with _plainly():
+    with plainly():
         from gateway import upkeep  # noqa: PLC0415
 
         problems = upkeep.check(config)
@@ -315,13 +278,13 @@ def db_check(config: Path, as_json: bool) -> None:
 
 @db.command("copy")
 @click.option("--to", "target", required=True, help="An empty store: URL, or configuration file.")
-@_config
+@config_option
 def db_copy(target: str, config: Path) -> None:
     """Copy everything to another, empty store, tasks in flight included; stop `serve` first.
 
     reelgate db copy --config reelgate.toml --to reelgate-postgres.toml
     """
-    with _plainly():
+    with plainly():
         from gateway import upkeep  # noqa: PLC0415
 
         upkeep.move(config, target, _copied)

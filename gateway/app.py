@@ -24,6 +24,7 @@ from gateway.engine.expiry import sweep_uploads
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from gateway.engine.replica import ReplicaRole
+from gateway.engine.spent import tell_spent
 from gateway.engine.webhooks import post
 from gateway.engine.webhooks_outbox import Outbox, Terms
 from gateway.listening import free, listening, server, settle_memory
@@ -62,6 +63,9 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
         looking = [asyncio.create_task(look()) for look in (gateway.waiters.look, gateway.hub.look)]
         failed = partial(gateway.telemetry.storage_failed, "uploads")
         sweeping = asyncio.create_task(sweep_uploads(gateway.store.uploads, gateway.now, failed))
+        unknown = partial(gateway.telemetry.storage_failed, "keys")
+        looking.append(asyncio.create_task(gateway.door.look(unknown)))
+        looking.append(asyncio.create_task(tell_spent(parts.engine)))
         telling = [] if role == "api" else [asyncio.create_task(_outbox_over(parts, settings).run())]
         failing = asyncio.create_task(_first_error([*looking, sweeping, *telling]))
         try:
@@ -86,20 +90,26 @@ def _gateway_over(parts: Parts, settings: Settings) -> Gateway:
     from gateway.api.auth import Door  # noqa: PLC0415 - see `running`
     from gateway.api.gateway import Gateway  # noqa: PLC0415
     from gateway.api.hub import Hub  # noqa: PLC0415
+    from gateway.api.rates import Rates  # noqa: PLC0415
     from gateway.api.waiting import Waiters  # noqa: PLC0415
 
     engine, hub = parts.engine, Hub(parts.store, partial(parts.telemetry.step_failed, ""))
     return Gateway(
         hub=hub, store=parts.store, engine=engine, fleet=parts.fleet, telemetry=parts.telemetry,
         waiters=Waiters(parts.store, hub.release), links=parts.wires.links, hooks=parts.wires.hooks,
-        callbacks=Callbacks(engine), now=engine.now,
-        door=Door(parts.store, time.monotonic, is_open=settings.auth.mode == "off"),
+        callbacks=Callbacks(engine), now=engine.now, rates=Rates(time.monotonic, lambda: engine.doors),
+        door=Door(
+            parts.store, engine.now, is_open=settings.auth.mode == "off",
+            teams=lambda: parts.fleet.settings.teams,
+        ),
     )
 
 
 def _outbox_over(parts: Parts, settings: Settings) -> Outbox:
-    from gateway.api.messages import body_of  # noqa: PLC0415 - see `running`
+    from gateway.api.base import use_base  # noqa: PLC0415 - see `running`
+    from gateway.api.messages import body_of  # noqa: PLC0415
 
+    use_base(settings.server.base_path)  # of the videos in messages
     hooks = parts.wires.hooks
     terms = Terms(secrets=hooks.secrets, kept_seconds=settings.files.records_retention)
     return Outbox(parts.engine, partial(post, hooks.links), body_of, terms)

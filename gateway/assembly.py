@@ -63,8 +63,8 @@ class Wires:
         guards = {reach: None if proxy else guard(policy, reach) for reach in _REACHES}
         files = {reach: make(fresh=True, guard=guards[reach]) for reach in _REACHES}
         self.links = Links(policy, files)
-        secrets = tuple(secret.reveal() for secret in settings.webhooks.secrets)
-        self.hooks = Hooks(Links(AddressPolicy(egress.networks), files), secrets)
+        listed = AddressPolicy(egress.networks, hosts=egress.hosts)
+        self.hooks = Hooks(Links(listed, files), settings.webhooks.secrets)
         self._all = (self.fresh, self.pooled, *files.values())
 
     def allow(self, settings: Settings) -> None:
@@ -79,7 +79,7 @@ class Wires:
 
 def _policy(settings: Settings) -> AddressPolicy:
     origins = frozenset(origin(entry.base_url) for entry in settings.providers.values())
-    return AddressPolicy(settings.egress.networks, origins)
+    return AddressPolicy(settings.egress.networks, origins, settings.egress.hosts)
 
 
 def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
@@ -125,11 +125,9 @@ def open_files(settings: Settings) -> FileStore | None:
         return None
     from gateway.storage.files_s3 import Bucket, S3Files  # noqa: PLC0415 - 0.1 s, for who needs it
 
-    secret = files.secret_access_key
     return S3Files(Bucket(
         name=files.url.bucket, prefix=files.url.prefix, endpoint=files.endpoint, region=files.region,
-        access_key_id=None if files.access_key_id is None else files.access_key_id.reveal(),
-        secret_access_key=None if secret is None else secret.reveal(),
+        access_key_id=files.access_key_id, secret_access_key=files.secret_access_key,
     ))
 
 

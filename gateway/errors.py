@@ -19,7 +19,7 @@ Code: TypeAlias = Literal[
     "invalid_request", "no_route", "authentication_failed", "permission_denied", "not_found",
     "method_not_allowed", "not_cancellable", "not_resolvable", "not_ready", "expired", "payload_too_large",
     "idempotency_key_reused", "range_not_satisfiable", "vendor_unavailable", "rate_limited", "quota_exceeded",
-    "overloaded", "internal_error",
+    "overloaded", "spending_stopped", "internal_error",
 ]
 
 
@@ -50,6 +50,7 @@ CODES: Final[Mapping[Code, CodeInfo]] = {
     "internal_error": CodeInfo(500, "The gateway failed", True),
     "vendor_unavailable": CodeInfo(502, "The vendor's file could not be reached", True),
     "overloaded": CodeInfo(503, "The gateway cannot take this now", True),
+    "spending_stopped": CodeInfo(503, "An operator has stopped all spending", True),
 }
 
 TASK_ERRORS: Final[Mapping[str, str]] = {

@@ -1,7 +1,9 @@
 """How a line of the log is written: its form, its level, its time, and when it leaves the process.
 
 Lines of one turn of the event loop leave together, at its end; outside a loop each at once. What is grave
-leaves at once always, with all that came before it. Not held here: what is logged (`gateway.telemetry`).
+leaves at once always, with all that came before it. Of an error its class and its places in the code are
+written, and its words only where they are ours or cannot quote what a caller sent. Not held here: what is
+logged (`gateway.telemetry`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import asyncio
 import json
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -17,7 +21,7 @@ from typing import Final, Literal, TextIO, TypeAlias
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 LogFormat: TypeAlias = Literal["auto", "json", "text"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -26,6 +30,12 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+# Whose words are written: those of packages that quote no values, and classes that name code or files. Any
+# other error may quote what it met: a database its rows, a conversion its text, a look-up its key.
+_QUOTING_NOTHING: Final = frozenset({"gateway", "providers", "sqlite3"})
+_NAMING_CODE: Final = (
+    TypeError, AttributeError, NameError, RuntimeError, AssertionError, OSError, MemoryError,
+)
 
 
 class _Lines:
@@ -80,7 +90,7 @@ def configure_logging(level: LogLevel, style: LogFormat) -> None:
     text = style == "text" or (style == "auto" and sys.stdout.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
     structlog.configure(
-        processors=[_placed, structlog.processors.format_exc_info, renderer],
+        processors=[_placed, structlog.processors.ExceptionRenderer(_told), renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _lines,
         cache_logger_on_first_use=False,
@@ -109,6 +119,28 @@ def _placed(_: WrappedLogger, level: str, line: EventDict) -> EventDict:
     line["level"] = level
     line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return line
+
+
+def _told(exc_info: ExcInfo) -> str:
+    """A traceback, that of what led to it first; no values of variables, and words as said above."""
+    return "\n".join(_told_of(exc_info[1], set()))
+
+
+def _told_of(error: BaseException, known: set[int]) -> Iterator[str]:
+    known.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and id(before) not in known:
+        yield from _told_of(before, known)
+        yield "\nwhich led to:\n"
+    yield "Traceback (most recent call last):"
+    yield "".join(traceback.format_tb(error.__traceback__)).rstrip("\n")
+    kind = type(error)
+    is_ours = kind.__module__.partition(".")[0] in _QUOTING_NOTHING
+    has_words = is_ours or (kind.__module__ == "builtins" and isinstance(error, _NAMING_CODE))
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    yield f"{name}: {error}" if has_words else name
+    for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        yield from _told_of(inner, known)
 
 
 def _as_json(_: WrappedLogger, __: str, line: EventDict) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,16 +22,18 @@ from msgspec import UNSET, Meta, Struct
 
 from gateway import values as read
 from gateway.reading import Pass, Problem, all_known
+from gateway.server_settings import Server, check_server
 from gateway.values import Address, FilesUrl, Network, Secret, StoreUrl, is_loopback_host, join, unknown
 from providers.spec import AdapterInfo, Charged, Offering, Resolution
 
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
-    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "load", "parse",
+    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Team", "load", "parse",
 ]
 
 STATEMENT_CACHE_SIZE: Final = 100
-_PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # it becomes a metric label and a part of URLs
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # a provider's becomes a metric label and a part of URLs
+_NAMED = "name is 1 to 32 of a-z 0-9 _ - and begins with a letter"
 
 
 class SettingsError(Exception):
@@ -41,14 +43,6 @@ class SettingsError(Exception):
         self.problems = list(problems)
         self.file = file
         super().__init__("\n".join([f"{file or 'configuration'} cannot be used:", *map(str, self.problems)]))
-
-
-class Server(Struct, frozen=True, kw_only=True):
-    """`management` moves /livez, /readyz, /metrics to their own port; `public_url` ends without a slash."""
-
-    listen: Annotated[Address, read.address] = Address("127.0.0.1", 8080)
-    management: Annotated[Address, read.address] | None = None
-    public_url: Annotated[str, read.http_url] | None = None
 
 
 class Auth(Struct, frozen=True, kw_only=True):
@@ -166,13 +160,34 @@ class Egress(Struct, frozen=True, kw_only=True):
         """Those of `allow` that are addresses or networks."""
         return tuple(entry for entry in self.allow if not isinstance(entry, str))
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Those of `allow` that are names, in lower case."""
+        return frozenset(entry for entry in self.allow if isinstance(entry, str))
+
     def allows(self, host: str) -> bool:
         """Whether `host`, a literal address or a name, is listed. Names are compared, never resolved."""
         try:
             address = ip_address(host)
         except ValueError:
-            return host.lower() in self.allow
+            return host.lower() in self.hosts
         return any(address in network for network in self.networks)
+
+
+class Team(Struct, frozen=True, kw_only=True):
+    """The most that all keys of a team may have together, as `gateway.core.grants.Limits`; absent: no limit.
+
+    `providers` and `models` are what is for them; absent: all.
+    """
+
+    requests_per_minute: _Count | None = None
+    max_in_flight: _Count | None = None
+    max_queued: _Count | None = None
+    money_per_day: Annotated[Decimal, read.amount] | None = None
+    money_per_month: Annotated[Decimal, read.amount] | None = None
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
+    providers: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -188,6 +203,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     webhooks: Webhooks
     egress: Egress
     providers: Annotated[dict[str, ProviderSettings], _providers] = {}
+    teams: dict[str, Team] = {}
 
 
 def load(path: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str]) -> Settings:
@@ -249,8 +265,8 @@ def _providers(reading: _Pass, raw: object) -> dict[str, ProviderSettings]:
 
 def _provider(reading: _Pass, name: str, raw: object) -> ProviderSettings:
     path = join("providers", name)
-    if not _PROVIDER_NAME.fullmatch(name):
-        reading.wrong(path, "a provider's name is 1 to 32 of a-z 0-9 _ - and begins with a letter")
+    if not _NAME.fullmatch(name):
+        reading.wrong(path, f"a provider's {_NAMED}")
     word = raw.get("adapter") if isinstance(raw, dict) else None
     reading.adapter = adapter = reading.adapters.get(word) if isinstance(word, str) else None
     if adapter is not None and isinstance(raw, dict):
@@ -309,8 +325,7 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
     server, auth, store = settings.server, settings.auth, settings.store
     if auth.mode == "off" and all_known(server.listen) and not server.listen.is_loopback:
         reading.wrong("auth.mode", f'"off" needs server.listen to be loopback; it is {server.listen}')
-    if all_known(server.listen) and server.listen.port and server.management == server.listen:
-        reading.wrong("server.management", "must be another address than server.listen")
+    check_server(reading, server)
     is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
     if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):
         reading.wrong("store.statement_cache_size", "is for postgresql:// only")
@@ -329,6 +344,19 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
         if models and settings.default_model not in models:
             hint = f"no offering that is on serves it: {unknown('model', settings.default_model, models)}"
             reading.wrong("default_model", hint)
+        for name, team in settings.teams.items() if all_known(settings.teams) else ():
+            _check_team(reading, join("teams", name), team, {"provider": settings.providers, "model": models})
+
+
+def _check_team(reading: _Pass, path: str, team: Team, known: Mapping[str, Collection[str]]) -> None:
+    """Its name, and that every provider and model it names is there."""
+    if not _NAME.fullmatch(path.removeprefix("teams.")):
+        reading.wrong(path, f"a team's {_NAMED}")
+    for what, there in known.items():
+        names = getattr(team, f"{what}s", None)
+        for name in names if isinstance(names, tuple) else ():
+            if name not in there:
+                reading.wrong(f"{path}.{what}s", unknown(what, name, there))
 
 
 def _check_files(reading: _Pass, files: Files) -> None:

@@ -1,21 +1,21 @@
-"""Every metric and every line of the log: other code says what happened, this file says it onward.
+"""Metrics and the log: other code says what happened, this file says it onward.
 
 Log lines take named fields from an allow-list of plain values; there is no way to log "the request". Never a
 key, a prompt, a header or a link with its query. Not held here: when something is reported (the callers of
-these methods), how a line is written (`gateway.logs`).
+these methods), the metrics themselves (`gateway.metrics`), how a line is written (`gateway.logs`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
-from typing import Final, Protocol, TypeVar
+from functools import partial
+from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
 
 from gateway import logs
-
-M = TypeVar("M", Counter, Gauge, Histogram)
+from gateway.metrics import Metrics
 
 RESULTS: Final = ("accepted", "rejected", "not_sent", "unknown")
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
@@ -24,13 +24,11 @@ OUTCOMES: Final = ("completed", "failed", "cancelled")
 WEBHOOKS: Final = ("delivered", "retried", "failed", "disabled")  # what became of a webhook after a try
 COPIES: Final = ("stored", "retried", "lost")  # what became of a try to store a file
 POLLS: Final = ("pending", "succeeded", "failed", "unrecognised", "error")
+NOWHERE: Final = "-"  # in place of a provider, where there is none: no provider is called so
+MONEY: Final = ("reserved", "settled")
 # What a vendor call came to, as the vendors' door counts it.
 CALLS: Final = ("2xx", "3xx", "4xx", "5xx", "not_sent", "timeout", "broken", "junk", "cancelled", "crashed")
 
-_RENDER_BUCKETS: Final = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600, 7200)
-_QUEUE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
-_LAG_BUCKETS: Final = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_HTTP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 _ALARMS: Final = frozenset({"open", "paused"})  # states of a provider that somebody should look at
 _UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
 _WARNINGS: Final = frozenset({
@@ -102,25 +100,18 @@ def _fields(task: Followed, event: Happening) -> dict[str, str | int | float]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _series(
-    kind: Callable[..., M], name: str, about: str, labels: Sequence[str], **options: Sequence[float]
-) -> Callable[..., M]:
-    """A metric's series by the values of its labels, remembered: the library builds a key each time."""
-    return cache(kind(name, about, labels, **options).labels)
-
-
 class Telemetry:
     """The metrics of one process in a registry of their own, and its log. All series exist from the start."""
 
     def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
         """`providers`: for each configured provider the models that it serves."""
-        self.registry = CollectorRegistry()
+        self._metrics = Metrics()
+        self.registry = self._metrics.registry
         self.follow_configuration()
         self._states: dict[str, str] = {}
+        self._spent_at: set[tuple[str, str, str]] = set()
         self._define()
         self._define_unlabelled()
-        self._define_webhooks()
-        self._define_files()
         for provider, models in providers.items():
             self.add_provider(provider, models)
 
@@ -129,105 +120,58 @@ class Telemetry:
         self.log = logs.logger()  # once: for each line it costs as much as the line
 
     def _define(self) -> None:
-        counter = partial(_series, partial(Counter, registry=self.registry))
-        gauge = partial(_series, partial(Gauge, registry=self.registry))
-        histogram = partial(_series, partial(Histogram, registry=self.registry))
-        self.http = histogram(
-            "reelgate_http_request_duration_seconds", "Time to answer a request of a caller.",
-            ("route", "method", "status"), buckets=_HTTP_BUCKETS,
-        )
-        self.videos = gauge("reelgate_videos", "Stored videos by status.", ("status",))
-        self.video_duration = histogram(
-            "reelgate_video_duration_seconds", "From acceptance to the end.",
-            ("provider", "model", "outcome"), buckets=_RENDER_BUCKETS,
-        )
-        self.queue_wait = histogram(
-            "reelgate_queue_wait_seconds", "From acceptance to the submit.",
-            ("provider",), buckets=_QUEUE_BUCKETS,
-        )
-        self.submissions = counter(
-            "reelgate_submissions", "Paid create calls by what is known of them.", ("provider", "result")
-        )
-        self.submission_unknown = gauge(
-            "reelgate_submission_unknown", "Videos that a vendor may or may not have accepted.", ("provider",)
-        )
-        self.vendor_request = histogram(
-            "reelgate_vendor_request_duration_seconds", "Calls to a vendor.",
-            ("provider", "operation", "outcome"),
-        )
-        self.polls = counter("reelgate_polls", "Questions to a vendor by answer.", ("provider", "outcome"))
-        self.detection_delay = histogram(
-            "reelgate_detection_delay_seconds",
-            "From the last poll that found a video unfinished to the one that found it done: "
-            "the most it can have waited.",
-            ("provider",), buckets=_LAG_BUCKETS,
-        )
-        self.unrecognised = counter(
-            "reelgate_unrecognised_status", "Polls that met a status word in no table.", ("provider",)
-        )
-        self.provider_state = gauge(
-            "reelgate_provider_state", "1 for the state a provider is in.", ("provider", "state")
-        )
-        self.provider_in_flight = gauge(
-            "reelgate_provider_in_flight", "Jobs that a provider has, or may have.", ("provider",)
-        )
-        self.cost = counter("reelgate_cost", "Estimated price of what was bought.", ("provider", "currency"))
+        counter = partial(self._metrics.by_labels, Counter)
+        gauge = partial(self._metrics.by_labels, Gauge)
+        histogram = partial(self._metrics.by_labels, Histogram)
+        self.http = histogram("reelgate_http_request_duration_seconds")
+        self.videos = gauge("reelgate_videos")
+        self.video_duration = histogram("reelgate_video_duration_seconds")
+        self.queue_wait = histogram("reelgate_queue_wait_seconds")
+        self.submissions = counter("reelgate_submissions")
+        self.submission_unknown = gauge("reelgate_submission_unknown")
+        self.vendor_request = histogram("reelgate_vendor_request_duration_seconds")
+        self.polls = counter("reelgate_polls")
+        self.detection_delay = histogram("reelgate_detection_delay_seconds")
+        self.unrecognised = counter("reelgate_unrecognised_status")
+        self.provider_state = gauge("reelgate_provider_state")
+        self.provider_refuses_us = gauge("reelgate_provider_refusing")
+        self.provider_in_flight = gauge("reelgate_provider_in_flight")
+        self.provider_limit = gauge("reelgate_provider_in_flight_limit")
+        self.cost = counter("reelgate_cost")
+        self.spending = gauge("reelgate_spending_today")
+        self.file_copies = counter("reelgate_file_copies")
+        self.webhook_deliveries = counter("reelgate_webhook_deliveries")
         self.http("unmatched", "GET", "404")
-        for status in STATUSES:
-            self.videos(status)
-
-    def _define_files(self) -> None:
-        self.file_copies = _series(
-            partial(Counter, registry=self.registry),
-            "reelgate_file_copies", "Tries to store a finished video, by what came of them.", ("result",)
-        )
-        for result in COPIES:
-            self.file_copies(result)
-        self.stored_bytes = Counter(
-            "reelgate_files_stored_bytes", "Bytes of videos that were stored.", registry=self.registry
-        )
-        self.unstored_oldest = Gauge(
-            "reelgate_file_unstored_oldest_seconds",
-            "How long the finished video that waits longest has waited to be stored, 0 when none does.",
-            registry=self.registry,
-        )
-
-    def _define_webhooks(self) -> None:
-        self.webhook_deliveries = _series(
-            partial(Counter, registry=self.registry),
-            "reelgate_webhook_deliveries", "Tries to deliver a webhook, by what followed.", ("result",)
-        )
-        for result in WEBHOOKS:
-            self.webhook_deliveries(result)
-        self.webhook_oldest_pending = Gauge(
-            "reelgate_webhook_oldest_pending_seconds",
-            "Age of the oldest event that somebody is still to be told of, 0 when there is none.",
-            registry=self.registry,
-        )
+        for series, values in (
+            (self.videos, STATUSES), (self.file_copies, COPIES), (self.webhook_deliveries, WEBHOOKS),
+        ):
+            for value in values:
+                series(value)
 
     def _define_unlabelled(self) -> None:
-        self.poll_lag = Histogram(
-            "reelgate_poll_lag_seconds", "How much later than planned a poll began.", buckets=_LAG_BUCKETS,
-            registry=self.registry,
-        )
-        self.violations = Counter(
-            "reelgate_invariant_violations",
-            "Transitions that would have broken a promise; the task is parked.", registry=self.registry,
-        )
-        self.oldest_unfinished = Gauge(
-            "reelgate_oldest_unfinished_seconds", "Age of the oldest unfinished video, 0 when there is none.",
-            registry=self.registry,
-        )
+        one = self._metrics.one
+        self.poll_lag = one(Histogram, "reelgate_poll_lag_seconds")
+        self.accepted = one(Counter, "reelgate_videos_accepted")
+        self.oldest_unfinished = one(Gauge, "reelgate_oldest_unfinished_seconds")
+        self.violations = one(Counter, "reelgate_invariant_violations")
+        self.stored_bytes = one(Counter, "reelgate_files_stored_bytes")
+        self.unstored_oldest = one(Gauge, "reelgate_file_unstored_oldest_seconds")
+        self.webhook_oldest_pending = one(Gauge, "reelgate_webhook_oldest_pending_seconds")
+        self.database_short = one(Gauge, "reelgate_database_short")
 
     def add_provider(self, provider: str, models: Sequence[str]) -> None:
         """Make every series of a provider exist, at zero: "no data" and "nothing happened" differ."""
         by_provider = (
             self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight,
-            self.unrecognised,
+            self.unrecognised, self.provider_refuses_us,
         )
         for series in by_provider:
             series(provider)
+        self.provider_limit(provider).set(math.inf)
         self.cost(provider, "USD")
+        for state in MONEY:
+            self._spent_at.add((provider, "USD", state))
+            self.spending(provider, "USD", state)
         for result in RESULTS:
             self.submissions(provider, result)
         for answer in POLLS:
@@ -251,6 +195,17 @@ class Telemetry:
         if before is not None:
             write = self.log.error if state in _ALARMS else self.log.info
             write("provider_state", provider=provider, state=state, before=before, why=why or None)
+
+    def provider_has(self, provider: str, limit: int | None, *, refuses_us: bool) -> None:
+        """How many jobs a provider may have (None: any number), and whether it refuses key or account."""
+        self.provider_limit(provider).set(math.inf if limit is None else limit)
+        self.provider_refuses_us(provider).set(refuses_us)
+
+    def spent_today(self, spent: Mapping[tuple[str, str, str], float]) -> None:
+        """Today's money by provider, currency and one of MONEY; what is not told is 0 by now."""
+        self._spent_at |= spent.keys()
+        for series in self._spent_at:
+            self.spending(*series).set(spent.get(series, 0.0))
 
     def video_deleted(self, status: str) -> None:
         """A video of this status was removed."""
@@ -296,7 +251,9 @@ class Telemetry:
                 continue
             write = self.log.warning if event.type in _WARNINGS else self.log.info
             write(event.type, **_fields(after, event))
-        if before is not None or any(event.type == "accepted" for event in events):
+        is_new = any(event.type == "accepted" for event in events)
+        self.accepted.inc(is_new)
+        if before is not None or is_new:
             self._count_status(before, after)
         for task, step in ((before, -1), (after, 1)):
             if task is None or task.provider is None:
@@ -319,8 +276,8 @@ class Telemetry:
         self.videos(after.status).inc()
 
     def _count(self, before: Followed, after: Followed) -> None:
-        provider = before.provider or after.provider or ""
-        if after.is_terminal and provider and after.completed_at is not None:
+        provider = before.provider or after.provider or NOWHERE
+        if after.is_terminal and after.completed_at is not None:
             seconds = after.completed_at - after.created_at
             self.video_duration(provider, after.model, after.state).observe(max(0.0, seconds))
 
@@ -394,4 +351,4 @@ class Telemetry:
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return self._metrics.exposition()

@@ -1,6 +1,7 @@
 """What is done to the store beside or without serving: keys, migrations, backups, checks, moving house.
 
-Not held here: serving (`gateway.app`), the verbs' options (`gateway.__main__`), copying itself and the rules
+Not held here: serving (`gateway.app`), the verbs' options (`gateway.__main__`,
+`gateway.store_verbs`), copying itself and the rules
 (`gateway.storage`).
 """
 
@@ -9,35 +10,158 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
-from gateway.api.auth import Role, make_key
+import msgspec
+from msgspec.structs import replace
+
+from gateway.api.key_shapes import (
+    KeyBody,
+    KeyObject,
+    LimitsBody,
+    NewKeyObject,
+    check_body,
+    facts,
+    key_of,
+    shown,
+    turned,
+    with_secret,
+)
+from gateway.api.reading import read_struct
 from gateway.assembly import open_database, open_files
+from gateway.core.keys import OVERLAP_MAX_SECONDS
+from gateway.errors import Problem, invalid
 from gateway.settings import Settings, load
 from gateway.storage import checking
+from gateway.storage.audit import COMMAND_LINE, Entry, Facts, recording
 from gateway.storage.copying import Copied, copy
 from gateway.storage.db import Database, StorageBusy, StorageError
+from gateway.storage.keys import Keys
+from gateway.storage.rows import KeyRow, Page
 from gateway.storage.sqlite import SqliteDatabase
+from gateway.storage.stop import Stopped
 from gateway.storage.store import Store
 from gateway.values import Source, StoreUrl, store_url
 from providers import adapters
 
 T = TypeVar("T")
+KEYS_AT_ONCE: Final = 500
 
 
-def create_key(settings_path: Path, name: str, role: Role) -> dict[str, str | float]:
-    """Make and store a caller's key, also beside a running `serve`. Only now is the key itself told."""
-    row, key = make_key(name, role, time.time())
+def create_key(settings_path: Path, asked: Mapping[str, object]) -> dict[str, Any]:
+    """Make and store a caller's key, also beside a running `serve`. Only now is its secret told.
 
-    async def store_it(database: Database) -> None:
+    `asked` are the fields of KeyBody, those of its limits among them. Raises Problem.
+    """
+    bounds = {name: value for name in LimitsBody.__struct_fields__
+              if (value := asked.get(name)) is not None}
+    given = {name: list(value) if isinstance(value, tuple) else value
+             for name, value in asked.items() if name not in LimitsBody.__struct_fields__}
+    body = read_struct(msgspec.json.encode(
+        {name: value for name, value in given.items() if value not in (None, [])} | {"limits": bounds}
+    ), KeyBody)
+
+    async def make(keys: Keys, settings: Settings, now: float) -> NewKeyObject:
+        check_body(body, settings)
+        row, secret = key_of(body, now)
+        await keys.add(row, (recording(_done(now, "key.created", row.id, None, facts(row))),))
+        return with_secret(row, secret)
+
+    return _plain(_with_keys(settings_path, make))
+
+
+def list_keys(settings_path: Path) -> list[dict[str, Any]]:
+    """All keys, newest first, without their secrets."""
+
+    async def find(keys: Keys, _settings: Settings, now: float) -> list[KeyObject]:
+        found: list[KeyRow] = []
+        while True:
+            last = (found[-1].created_at, found[-1].id) if found else None
+            page = await keys.list(Page(limit=KEYS_AT_ONCE, after=last), now)
+            found += page[:KEYS_AT_ONCE]
+            if len(page) <= KEYS_AT_ONCE:
+                return [shown(row) for row in found]
+
+    return [_plain(one) for one in _with_keys(settings_path, find)]
+
+
+def rotate_key(settings_path: Path, key_id: str, overlap: float) -> dict[str, Any]:
+    """Give a key another secret, told only now; the old one is taken for `overlap` seconds more.
+
+    Raises Problem.
+    """
+    if not 0 <= overlap <= OVERLAP_MAX_SECONDS:
+        raise invalid("/overlap", f"An overlap is at most {OVERLAP_MAX_SECONDS // 86_400} days.")
+
+    async def rotate(keys: Keys, _settings: Settings, now: float) -> NewKeyObject:
+        row = await _key(keys, key_id, now)
+        fresh, secret = turned(row, now)
+        entry = _done(
+            now, "key.rotated", key_id, {"hint": row.hint}, {"hint": fresh.hint, "overlap": int(overlap)}
+        )
+        if not await keys.rotate(fresh, now, overlap, (recording(entry),)):
+            raise Problem("expired", f"The key {key_id} is revoked or expired; make another one.")
+        return with_secret(await _key(keys, key_id, now), secret)
+
+    return _plain(_with_keys(settings_path, rotate))
+
+
+def revoke_key(settings_path: Path, key_id: str) -> dict[str, Any]:
+    """End a key, within seconds on every replica. Raises Problem when there is none."""
+
+    async def revoke(keys: Keys, _settings: Settings, now: float) -> KeyObject:
+        row = await _key(keys, key_id, now)
+        entry = _done(now, "key.revoked", key_id, facts(row), facts(replace(row, revoked_at=now)))
+        await keys.revoke(key_id, now, (recording(entry),))
+        return shown(await _key(keys, key_id, now))
+
+    return _plain(_with_keys(settings_path, revoke))
+
+
+def _plain(one: KeyObject) -> dict[str, Any]:
+    return msgspec.convert(msgspec.to_builtins(one), dict[str, Any])
+
+
+async def _key(keys: Keys, key_id: str, now: float) -> KeyRow:
+    row = await keys.get(key_id, now)
+    if row is None:
+        raise Problem("not_found", f"There is no key {key_id[:80]!r}.")
+    return row
+
+
+def _done(now: float, action: str, target: str, before: Facts | None, after: Facts) -> Entry:
+    return Entry(now, COMMAND_LINE, action, target, before, after, None)
+
+
+def _with_keys(settings_path: Path, work: Callable[[Keys, Settings, float], Awaitable[T]]) -> T:
+    settings = load(settings_path, adapters(), os.environ)
+
+    async def do_it(database: Database) -> T:
         await database.migrate()
-        await Store(database).key_add(row)
+        return await work(Store(database).keys, settings, time.time())
 
-    _with_store(settings_path, store_it)
-    return {"id": row.id, "name": row.name, "role": row.role, "key": key, "created_at": int(row.created_at)}
+    return _with_store(settings_path, do_it)
+
+
+def spending(settings_path: Path, is_stopped: bool | None) -> Stopped | None:
+    """Stop all spending, or let it begin again, also beside `serve`; None: neither. Who stopped it."""
+
+    async def order(database: Database) -> Stopped | None:
+        await database.migrate()
+        stop, now = Store(database).stop, time.time()
+        before = await stop.get()
+        if is_stopped in (None, before is not None):
+            return before
+        action = "spending.stopped" if is_stopped else "spending.started"
+        told: tuple[Facts, Facts] = ({"stopped": not is_stopped}, {"stopped": is_stopped})
+        also = (recording(_done(now, action, "spending", *told)),)
+        await (stop.put(Stopped(COMMAND_LINE, now), also) if is_stopped else stop.delete(also))
+        return await stop.get()
+
+    return _with_store(settings_path, order)
 
 
 def files_trouble(settings: Settings) -> str | None:

@@ -29,7 +29,8 @@ _UNIT_SECONDS = {unit: Decimal(seconds) for unit, seconds in (
 )}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
 _ADDRESS = re.compile(r"(?:\[(?P<literal>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*")
 _AMOUNT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -175,16 +176,25 @@ def http_url(_source: Source, raw: object) -> str:
 
 def proxy_url(source: Source, raw: object) -> Secret:
     """A proxy's URL; with user and password only where it is written as a secret."""
-    if isinstance(raw, dict):
-        return Secret(_http_url(secret(source, raw).reveal(), may_have_user=True))
-    return Secret(_http_url(_text(raw), may_have_user=False))
+    if not isinstance(raw, dict):
+        return Secret(_http_url(_text(raw), may_have_user=False))
+    url = _http_url(secret(source, raw).reveal(), may_have_user=True)
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if ":" in user or any(ord(letter) > 0xFF for letter in user + password):
+        raise ReadError("has a user with a colon, or letters beyond Latin-1: no proxy can be told them")
+    return Secret(url)
 
 
 def store_url(source: Source, raw: object) -> StoreUrl:
     """`sqlite:PATH` or `postgresql://...`; may be written as a secret."""
     text = secret(source, raw).reveal() if isinstance(raw, dict) else _text(raw)
     if text.startswith("postgresql://"):
-        if "@" in text.removeprefix(f"postgresql://{urlsplit(text).netloc}"):  # its front part would be shown
+        try:
+            front = urlsplit(text).netloc
+        except ValueError:  # whose message may hold the password
+            raise ReadError("is no URL: in user and password [ ] and the like are to be escaped") from None
+        if "@" in text.removeprefix(f"postgresql://{front}"):  # its front part would be shown
             raise ReadError("in user and password / ? # and @ are to be escaped, as %2F %3F %23 and %40")
         return StoreUrl(driver="postgresql", dsn=Secret(text))
     if text.startswith("sqlite:"):

@@ -62,3 +62,10 @@ def test_where_it_is_can_be_shown(url: str, shown: str) -> None:
 def test_what_is_wrong_with_the_url_is_all_that_is_said() -> None:
     text = f'{ONE}[store]\nurl = "mysql://u:{CANARY}@db"\nstatement_cache_size = 0'
     assert list(problems(text)) == ["store.url"]
+
+
+@pytest.mark.parametrize("user", ["u:[{}]x", "u:]{}", "u:{}\u2100", "[::{}"])
+def test_a_url_that_is_none_is_refused_without_its_password(user: str) -> None:
+    found = problems(f'{ONE}[store]\nurl = "postgresql://{user.format(CANARY)}@db.example/x"')
+    assert list(found) == ["store.url"]
+    assert "no URL" in found["store.url"]

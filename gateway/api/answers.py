@@ -13,7 +13,9 @@ from litestar import Request, Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from gateway.api.gateway import Gateway, at_rest, gateway_of, video_of
+from gateway.api.auth import no_key
+from gateway.api.base import under_base
+from gateway.api.gateway import Gateway, at_rest, caller_of, gateway_of, video_of
 from gateway.api.shapes import VideoObject, encode, video_object
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
 from gateway.core.states import Task
@@ -95,7 +97,7 @@ def hints(gateway: Gateway, video: Video, place: Place) -> dict[str, str]:
 
 def place_of(video_id: str) -> str:
     """Where a video is."""
-    return f"/v1/videos/{video_id}"
+    return under_base(f"/v1/videos/{video_id}")
 
 
 def preferred_seconds(prefer: str | None) -> int | None:
@@ -105,12 +107,15 @@ def preferred_seconds(prefer: str | None) -> int | None:
 
 
 async def waited(request: Request[Any, Any, Any], video_id: str, seconds: float) -> Video:
-    """The caller's video at its end, or after `seconds`. Raises Problem not_found."""
+    """The caller's video at its end, or after `seconds`, or when its key ends. Raises Problem."""
     with gateway_of(request).waiters.watch(video_id) as event:
         video = await video_of(request, video_id)
         if video.task.is_terminal:
             return video
         del video  # it would be kept for as long as the caller waits
         at_rest(request)
-        await ended(event, seconds)
+        guests, digest = gateway_of(request).door.guests, caller_of(request).digest
+        is_good = await ended(event, seconds, guests, digest)
+    if not is_good and request.method == "GET":  # who ordered something is told of it
+        raise no_key()
     return await video_of(request, video_id)

@@ -11,26 +11,34 @@ from typing import Final
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Server
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.api import (
+    audit,
     callbacks,
     content,
     creating,
+    keys,
     links,
     operations,
     providers,
     resolving,
+    spending,
     streams,
     uploads,
+    usage,
     videos,
     webhooks,
 )
-from gateway.api.auth import Door, Role, check_same_site, require
+from gateway.api.auth import Door, check_same_site, is_declared, require
 from gateway.api.edge import Edge, header_of
 from gateway.api.gateway import Gateway
+from gateway.api.hops import address_of
+from gateway.api.origins import Origins
 from gateway.api.problems import HANDLERS
+from gateway.api.rates import count
 from gateway.api.signed import is_signed
 
 JSON_MAX_BYTES: Final = 1024 * 1024
@@ -42,7 +50,9 @@ ROUTES: Final = (
     resolving.resolve_video,
     uploads.upload_file, uploads.get_file, uploads.delete_file, uploads.get_file_content,
     providers.list_providers, providers.pause_provider, providers.drain_provider, providers.resume_provider,
-    callbacks.take_callback,
+    audit.list_audit, callbacks.take_callback,
+    usage.get_usage, spending.get_spending, spending.stop_spending, spending.start_spending,
+    keys.create_key, keys.list_keys, keys.get_key, keys.revoke_key, keys.rotate_key,
     webhooks.create_endpoint, webhooks.list_endpoints, webhooks.get_endpoint, webhooks.delete_endpoint,
     webhooks.rotate_secret, webhooks.try_endpoint, webhooks.replay_deliveries, webhooks.list_deliveries,
     operations.list_models, operations.get_version, operations.get_livez, operations.get_readyz,
@@ -67,10 +77,11 @@ async def authorize(scope: Scope) -> None:
     door: Door = scope["litestar_app"].state.gateway.door
     if door.is_open:
         check_same_site(header_of(scope, b"host") or "", header_of(scope, b"origin"))
-    role: Role = opt["role"]  # a route that declares neither is closed: this raises
-    client = scope["client"]
-    caller = await door.caller(header_of(scope, b"authorization") or "", client[0] if client else "")
-    require(caller, role)
+    proxies = scope["litestar_app"].state.gateway.fleet.settings.server.trusted_proxies
+    address = address_of(scope, proxies)
+    caller = await door.caller(header_of(scope, b"authorization") or "", address)
+    count(scope["litestar_app"].state.gateway.rates, scope, caller)
+    require(caller, opt)
     scope["state"]["caller"] = caller
 
 
@@ -85,7 +96,13 @@ def guarded(app: ASGIApp) -> ASGIApp:
 
 
 def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) -> Litestar:
-    """The framework's application over `gateway` (None: only to describe itself); `paths` restricts it."""
+    """The framework's application over `gateway` (None: only to describe itself); `paths` restricts it.
+
+    Raises RuntimeError while a route does not say who may use it.
+    """
+    undeclared = [str(route) for route in ROUTES if not is_declared(route.opt)]
+    if undeclared:
+        raise RuntimeError(f"routes that are neither public nor have a role and a scope: {undeclared}")
     routes = [route for route in ROUTES if paths is None or route.paths & paths]
     return Litestar(
         route_handlers=routes,
@@ -93,7 +110,7 @@ def make_litestar(gateway: Gateway | None, paths: frozenset[str] | None = None) 
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Reelgate", version=__version__, path="/_unused", render_plugins=[],
-            use_handler_docstrings=True,
+            use_handler_docstrings=True, servers=[Server(url=_base_of(gateway) or "/")],
             description="One durable REST API over many vendors of AI video generation.",
         ),
         request_max_body_size=JSON_MAX_BYTES,
@@ -106,7 +123,15 @@ def make_application(gateway: Gateway, paths: frozenset[str] | None = None) -> A
     """What the server serves: the edge around the framework."""
     has_looks = paths is None or bool(videos.get_video.paths & paths)
     app = make_litestar(gateway, paths)
-    return Edge(app, gateway.telemetry, partial(_look, gateway, app) if has_looks else None)
+    pages = gateway.fleet.settings.server.cors_origins
+    return Edge(
+        app, gateway.telemetry, partial(_look, gateway, app) if has_looks else None,
+        base=_base_of(gateway), origins=Origins(pages) if pages else None,
+    )
+
+
+def _base_of(gateway: Gateway | None) -> str:
+    return "" if gateway is None else gateway.fleet.settings.server.base_path
 
 
 async def _look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | None:

@@ -38,7 +38,7 @@ _FILES: Final = {
 
 @route(
     "/v1/videos/{video_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD],
-    opt={"role": "viewer", "signed": PURPOSE}, media_type=CONTENT_TYPE,
+    opt={"role": "viewer", "scope": "videos:read", "signed": PURPOSE}, media_type=CONTENT_TYPE,
     responses=_FILES | responses(404, 409, 410, 416, 502),
     summary="The video file", tags=["videos"],
 )

@@ -18,20 +18,24 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.api.answers import answer, hints, place_in_line, place_of, preferred_seconds, waited
+from gateway.api.auth import Caller
 from gateway.api.forms import BODY_MAX_BYTES, Arrival, beside, read_body
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, in_commit, new_video_id, video_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
+from gateway.api.quotas import allowance_of, check_spending, over
 from gateway.api.reading import read_struct, refuse
 from gateway.api.shapes import VideoObject
 from gateway.api.uploads import UploadGone, resolve_uploads
 from gateway.api.wire import Asked, Known, read_asked
+from gateway.core.pricing import as_cost
 from gateway.core.routing import Route
-from gateway.core.states import Event, Task, accepted_event
+from gateway.core.states import Change, Event, Task, accepted_event
 from gateway.engine.entering import at_once, store_new
 from gateway.engine.request import split_request, whole_request
 from gateway.engine.webhooks import origin_of
 from gateway.errors import Problem, invalid
+from gateway.storage.allowance import OverFlight, OverLimit
 from gateway.storage.db import GuardFailed
 from gateway.storage.rows import Idempotency, NewVideo, Video
 
@@ -55,8 +59,24 @@ class Nothing(Struct, forbid_unknown_fields=True):
     """An empty body. A field in it would be a wish that is not honoured, and is refused."""
 
 
+class _Order(Struct, frozen=True):
+    """A new video as it would wait, and the intent to send it at once if it need not."""
+
+    waiting: NewVideo
+    intent: Change | None
+
+    @property
+    def first(self) -> NewVideo:
+        """It as it is to be stored, if nothing is against that."""
+        if self.intent is None:
+            return self.waiting
+        events = (*self.waiting.events, *self.intent.events)
+        return replace(self.waiting, task=self.intent.task, events=events)
+
+
 @post(
-    "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
+    "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES,
+    opt={"role": "caller", "scope": "videos:write"},
     responses=responses(400, 409, 410, 413, 422),
     summary="Create a video", tags=["videos"],
 )
@@ -72,7 +92,7 @@ async def create_video(
 
 
 @post(
-    "/v1/videos/{video_id:str}/rerun", status_code=202, opt={"role": "caller"},
+    "/v1/videos/{video_id:str}/rerun", status_code=202, opt={"role": "caller", "scope": "videos:write"},
     responses=responses(400, 404, 410, 413, 422),
     summary="Order the same once more", tags=["videos"],
 )
@@ -93,7 +113,8 @@ async def rerun_video(
 
 
 @post(
-    "/v1/videos/plan", status_code=200, request_max_body_size=CREATE_MAX_BYTES, opt={"role": "caller"},
+    "/v1/videos/plan", status_code=200, request_max_body_size=CREATE_MAX_BYTES,
+    opt={"role": "caller", "scope": "videos:write"},
     responses=responses(400, 413, 422), summary="Plan a video",
     tags=["videos"],
 )
@@ -102,7 +123,7 @@ async def plan_video(request: Request[Any, Any, Any]) -> Plan:
     async with Arrival(request) as arrival:
         asked = await _read(request, arrival)
         refuse(asked.unknown)
-        return plan_of(gateway_of(request), asked)
+        return plan_of(gateway_of(request), asked, caller_of(request).grant)
 
 
 async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Video, dict[str, str]]:
@@ -114,9 +135,9 @@ async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Vi
             await _check_unbought(request, key)
             raise
 
-        async def make() -> NewVideo:
+        async def make() -> _Order:
             refuse(asked.unknown)
-            return await _new_video(gateway_of(request), caller_of(request).owner, asked)
+            return await _new_video(gateway_of(request), caller_of(request), asked)
 
         return await _accept(request, asked.fingerprint, key, make)
 
@@ -149,19 +170,20 @@ async def _read(request: Request[Any, Any, Any], arrival: Arrival) -> Asked:
 
 async def _accept(
     request: Request[Any, Any, Any], fingerprint: str, key: str | None,
-    make: Callable[[], Awaitable[NewVideo]],
+    make: Callable[[], Awaitable[_Order]],
 ) -> tuple[Video, dict[str, str]]:
     """What `make` makes, or what was made with this key before; and what the 202 has in its head."""
     store, owner = gateway_of(request).store, caller_of(request).owner
     name = _key_name(key)
     held = None if name is None else await store.idempotency_get(owner, name)
     if held is None:
-        new = await make()
-        taken = None if name is None else Idempotency(name, fingerprint, new.task.id)
+        order = await make()
+        taken = None if name is None else Idempotency(name, fingerprint, order.waiting.task.id)
         in_commit(request)
-        held = await store_new(gateway_of(request).engine, new, taken)
-        if held is None:
-            return Video(new.task, new.request, new.metadata), {}
+        made = await _stored(request, order, taken)
+        if isinstance(made, NewVideo):
+            return Video(made.task, made.request, made.metadata), {}
+        held = made
     if held.fingerprint != fingerprint:
         detail = "This Idempotency-Key was used for a different request; use a new key for a new video."
         raise Problem("idempotency_key_reused", detail)
@@ -171,7 +193,24 @@ async def _accept(
     return video, {"Idempotent-Replayed": "true"}
 
 
-async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
+async def _stored(
+    request: Request[Any, Any, Any], order: _Order, key: Idempotency | None
+) -> NewVideo | Idempotency:
+    """The new video as it was stored, or who holds its key. Raises Problem quota_exceeded."""
+    gateway, caller, new = gateway_of(request), caller_of(request), order.first
+    try:
+        try:
+            held = await store_new(gateway.engine, new, key, allowance_of(caller, new.task))
+        except OverFlight:  # its accounts have all they may at vendors: it waits for one of theirs to end
+            new = order.waiting
+            held = await store_new(gateway.engine, new, key, allowance_of(caller, new.task))
+    except OverLimit as error:
+        accounts = allowance_of(caller, new.task).accounts
+        raise await over(gateway, accounts, new.task, error) from None
+    return new if held is None else held
+
+
+async def _rerun(request: Request[Any, Any, Any], video_id: str) -> _Order:
     """What was asked for with the caller's video, asked for again. Raises Problem not_found, no_route."""
     gateway = gateway_of(request)
     task = (await video_of(request, video_id)).task
@@ -183,34 +222,38 @@ async def _rerun(request: Request[Any, Any, Any], video_id: str) -> NewVideo:
         request=whole_request(stored), pins=stored.pins, priority=task.priority, metadata=stored.metadata,
         deadline_seconds=task.deadline_at - task.created_at, fingerprint="", webhook_url=stored.webhook_url,
     )
-    return await _new_video(gateway, task.owner, asked, rerun_of=video_id)
+    return await _new_video(gateway, caller_of(request), asked, rerun_of=video_id)
 
 
-async def _new_video(gateway: Gateway, owner: str, asked: Asked, rerun_of: str | None = None) -> NewVideo:
+async def _new_video(
+    gateway: Gateway, caller: Caller, asked: Asked, rerun_of: str | None = None
+) -> _Order:
     """The task with its candidates, fixed now. Raises Problem no_route when there is none."""
-    route = gateway.fleet.route(asked.request, asked.pins)
+    await check_spending(gateway)
+    route = gateway.fleet.route(asked.request, asked.pins, caller.grant)
     if not route.candidates:
         raise no_route(route)
     now = gateway.now()
     deadline = asked.deadline_seconds
+    aside = as_cost(gateway.fleet.aside(route.candidates, asked.request)) or (None, None)
     task = Task(
-        id=new_video_id(), owner=owner, model=asked.request.model,
+        id=new_video_id(), owner=caller.owner, model=asked.request.model,
         state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
         priority=asked.priority, replica=gateway.engine.owner, last_seq=1 + len(route.refused),
-        rerun_of=rerun_of, duration=asked.request.duration, audio=asked.request.audio,
+        rerun_of=rerun_of, duration=asked.request.duration, audio=asked.request.audio, key_id=caller.id,
+        reserved_amount=aside[0], reserved_currency=aside[1],
     )
     wanted = asked.request
     has_data = (wanted.image or "").startswith("data:") or (wanted.end_image or "").startswith("data:")
     text, inputs = await asyncio.to_thread(split_request, wanted) if has_data else split_request(wanted)
     events = _first_events(task, route)
-    intent = at_once(gateway.engine, task, wanted)
-    if intent is not None:
-        task, events = intent.task, (*events, *intent.events)
-    return NewVideo(
+    waiting = NewVideo(
         task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins, events=events,
         webhook_url=asked.webhook_url, webhook_origin=origin_of(asked.webhook_url),
     )
+    gateway.engine.accounts.learn(caller.id, caller.grant.limits)
+    return _Order(waiting, at_once(gateway.engine, task, wanted))
 
 
 def _first_events(task: Task, route: Route) -> tuple[Event, ...]:

@@ -11,10 +11,13 @@ from typing import Any, Final
 import msgspec
 from litestar import Litestar
 
+from gateway.api.key_shapes import KeyBody, TurnBody
+from gateway.api.keys import KeyQuery
 from gateway.api.problems import MEDIA_TYPE
-from gateway.api.query import list_parameters
+from gateway.api.query import AuditQuery, list_parameters, parameters_of
 from gateway.api.resolving import ResolveBody
 from gateway.api.uploads import UploadForm
+from gateway.api.usage import UsageQuery
 from gateway.api.webhooks import EndpointBody, ReplayBody, RotateBody
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
@@ -24,6 +27,7 @@ _BODIES: Final = {
     "/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/videos/{video_id}/resolve": ResolveBody,
     "/v1/webhook_endpoints": EndpointBody, "/v1/webhook_endpoints/{endpoint_id}/rotate": RotateBody,
     "/v1/webhook_endpoints/{endpoint_id}/replay": ReplayBody,
+    "/v1/keys": KeyBody, "/v1/keys/{key_id}/rotate": TurnBody,
 }
 # What is taken as a form, too, or only; in the form of a create files may stand where images are named.
 _FORMS: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/files": UploadForm}
@@ -59,6 +63,9 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
         body = document["paths"][path]["post"].setdefault("requestBody", {"required": True, "content": {}})
         body["content"]["multipart/form-data"] = {"schema": {"$ref": _REFS.format(name=form.__name__)}}
     document["paths"]["/v1/videos"]["get"]["parameters"] = list_parameters()
+    document["paths"]["/v1/audit"]["get"]["parameters"] = parameters_of(AuditQuery)
+    document["paths"]["/v1/usage"]["get"]["parameters"] = parameters_of(UsageQuery)
+    document["paths"]["/v1/keys"]["get"]["parameters"] = parameters_of(KeyQuery)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path in _PUBLIC else [{"key": []}]

@@ -14,6 +14,7 @@ from litestar import Request
 
 from gateway.api.auth import Caller, Door
 from gateway.api.hub import Hub
+from gateway.api.rates import Rates
 from gateway.api.waiting import Waiters
 from gateway.engine.budget import ByteBudget
 from gateway.engine.callbacks import Callbacks
@@ -39,6 +40,7 @@ class Gateway(msgspec.Struct, kw_only=True):
     fleet: Fleet
     telemetry: Telemetry
     door: Door
+    rates: Rates
     waiters: Waiters
     hub: Hub
     links: Links

@@ -13,6 +13,7 @@ from typing import Final
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.answers import preferred_seconds
+from gateway.api.auth import Caller
 from gateway.api.gateway import Gateway
 from gateway.api.waiting import WAIT_MAX_SECONDS, ended
 from gateway.storage.rows import Video
@@ -35,13 +36,13 @@ class Held:
     `show` makes the answer of the video as it is then; `app` serves the request if that cannot be.
     """
 
-    __slots__ = ("_app", "_gateway", "_owner", "_seconds", "_show")
+    __slots__ = ("_app", "_caller", "_gateway", "_seconds", "_show")
 
     def __init__(
-        self, gateway: Gateway, app: ASGIApp, owner: str, seconds: int,
+        self, gateway: Gateway, app: ASGIApp, caller: Caller, seconds: int,
         show: Callable[[Video], Awaitable[ASGIApp]],
     ) -> None:
-        self._gateway, self._app, self._owner = gateway, app, owner
+        self._gateway, self._app, self._caller = gateway, app, caller
         self._seconds, self._show = seconds, show
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,13 +56,15 @@ class Held:
             with self._gateway.waiters.watch(video_id) as event:
                 if await self._is_unfinished(video_id):
                     scope["state"]["at_rest"]()
-                    await ended(event, self._seconds)
-            video = await self._gateway.store.video_get(video_id, self._owner)
+                    guests, digest = self._gateway.door.guests, self._caller.digest
+                    if not await ended(event, self._seconds, guests, digest):
+                        return None
+            video = await self._gateway.store.video_get(video_id, self._caller.owner)
             return None if video is None else await self._show(video)
         except Exception:  # noqa: BLE001 - the framework meets the same and tells it as it tells all others
             return None
 
     async def _is_unfinished(self, video_id: str) -> bool:
         """In a call of its own, so that nothing of the video is kept while the caller waits."""
-        video = await self._gateway.store.video_get(video_id, self._owner)
+        video = await self._gateway.store.video_get(video_id, self._caller.owner)
         return video is not None and not video.task.is_terminal

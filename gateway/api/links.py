@@ -12,6 +12,7 @@ from litestar import Request, post
 from litestar.params import FromPath
 from msgspec import Meta
 
+from gateway.api.base import under_base
 from gateway.api.content import PURPOSE, has_file
 from gateway.api.gateway import gateway_of, video_of
 from gateway.api.problems import responses
@@ -38,7 +39,7 @@ class LinkObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post(
-    "/v1/videos/{video_id:str}/links", status_code=200, opt={"role": "caller"},
+    "/v1/videos/{video_id:str}/links", status_code=200, opt={"role": "caller", "scope": "videos:write"},
     responses=responses(400, 404, 409), summary="A link to the file that needs no key", tags=["videos"],
 )
 async def create_link(request: Request[Any, Any, Any], video_id: FromPath[str]) -> LinkObject:
@@ -52,7 +53,7 @@ async def create_link(request: Request[Any, Any, Any], video_id: FromPath[str]) 
         raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
     expires_at = int(gateway.now()) + order.expires_in
     query = await gateway.engine.signer.query(PURPOSE, video_id, expires_at)
-    base = gateway.fleet.settings.server.public_url or str(request.base_url).rstrip("/")
+    base = gateway.fleet.settings.server.public_url or str(request.base_url).rstrip("/") + under_base("")
     return LinkObject(
         video_id=video_id, url=f"{base}/v1/videos/{video_id}/content?{query}", expires_at=expires_at
     )

@@ -15,10 +15,10 @@ from litestar import Litestar, Request, Response, get
 
 from gateway import __version__
 from gateway.api.document import docs_page, openapi_document
-from gateway.api.gateway import gateway_of
+from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.problems import responses
 from gateway.api.shapes import ModelList, model_list
-from gateway.core.routing import Listing
+from gateway.core.routing import Listing, is_allowed
 from gateway.errors import Problem
 from gateway.settings import Price
 
@@ -34,17 +34,21 @@ class Version(msgspec.Struct):
 
 
 @get(
-    "/v1/models", opt={"role": "viewer"}, responses=responses(),
+    "/v1/models", opt={"role": "viewer", "scope": "videos:read"}, responses=responses(),
     summary="Models and what serves them", tags=["models"],
 )
 async def list_models(request: Request[Any, Any, Any]) -> ModelList:
-    """The table that validates requests, as it is published: what stands here is what is enforced."""
-    fleet = gateway_of(request).fleet
+    """What your key may use of the table that validates requests: what stands here is what is enforced."""
+    fleet, grant = gateway_of(request).fleet, caller_of(request).grant
 
     def prices(listing: Listing) -> Sequence[Price]:
         return fleet.providers[listing.provider].settings.prices.get(listing.offering.slug, ())
 
-    return model_list(fleet.models, prices)
+    allowed = {
+        model: [listing for listing in listings if is_allowed(grant.providers, listing.provider)]
+        for model, listings in fleet.models.items() if is_allowed(grant.models, model)
+    }
+    return model_list({model: listings for model, listings in allowed.items() if listings}, prices)
 
 
 @get("/v1/version", opt={"public": True}, summary="What is running", tags=["operations"])
@@ -79,6 +83,9 @@ async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
     now = gateway.now()
     for provider in gateway.fleet.providers.values():
         gateway.telemetry.provider_is(provider.name, provider.state(now), provider.health.why)
+        limit, refuses_us = provider.settings.max_in_flight, provider.health.refuses_us
+        gateway.telemetry.provider_has(provider.name, limit, refuses_us=refuses_us)
+    gateway.telemetry.database_short.set(gateway.store.is_short)
     return gateway.telemetry.exposition()
 
 

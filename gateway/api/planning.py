@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.api.gateway import Gateway
 from gateway.api.wire import Asked
+from gateway.core.grants import Grant
 from gateway.core.pricing import as_cost
 from gateway.core.routing import Refused, Route
 from gateway.engine import handing
@@ -62,9 +63,9 @@ class Plan(msgspec.Struct, kw_only=True):
     refused: list[PlanRefusal]
 
 
-def plan_of(gateway: Gateway, asked: Asked) -> Plan:
-    """The plan of a request. Raises Problem no_route when there is no candidate."""
-    route = gateway.fleet.route(asked.request, asked.pins)
+def plan_of(gateway: Gateway, asked: Asked, grant: Grant) -> Plan:
+    """The plan of a request, of what `grant` allows. Raises Problem no_route when there is no candidate."""
+    route = gateway.fleet.route(asked.request, asked.pins, grant)
     if not route.candidates:
         raise no_route(route)
     planned = []

@@ -7,22 +7,27 @@ healthy, and what keeps submissions away from it (`gateway.core.health`).
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Request, get, post
 from litestar.params import FromPath
 
+from gateway.api.audit import entry_of
 from gateway.api.auth import operator
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.problems import responses
 from gateway.core.health import Breaker, HoldAction, ProviderState
 from gateway.engine.provider import Provider
 from gateway.errors import Problem
+from gateway.storage.audit import Facts, recording
 from gateway.storage.rows import Hold
 
 Circuit: TypeAlias = Literal["closed", "open"]
+_ACTIONS: Final[dict[HoldAction | None, str]] = {
+    "pause": "provider.paused", "drain": "provider.drained", None: "provider.resumed",
+}
 
 
 class Operations(msgspec.Struct, frozen=True):
@@ -63,7 +68,7 @@ class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get(
-    "/v1/providers", opt={"role": "operator"}, responses=responses(),
+    "/v1/providers", opt={"role": "operator", "scope": "providers"}, responses=responses(),
     summary="Providers and their state", tags=["operations"],
 )
 async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
@@ -72,7 +77,8 @@ async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
 
 
 @post(
-    "/v1/providers/{name:str}/pause", status_code=200, opt={"role": "operator"}, responses=responses(404),
+    "/v1/providers/{name:str}/pause", status_code=200,
+    opt={"role": "operator", "scope": "providers"}, responses=responses(404),
     summary="Pause a provider", tags=["operations"],
 )
 async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -81,7 +87,8 @@ async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -
 
 
 @post(
-    "/v1/providers/{name:str}/drain", status_code=200, opt={"role": "operator"}, responses=responses(404),
+    "/v1/providers/{name:str}/drain", status_code=200,
+    opt={"role": "operator", "scope": "providers"}, responses=responses(404),
     summary="Drain a provider", tags=["operations"],
 )
 async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -90,7 +97,8 @@ async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -
 
 
 @post(
-    "/v1/providers/{name:str}/resume", status_code=200, opt={"role": "operator"}, responses=responses(404),
+    "/v1/providers/{name:str}/resume", status_code=200,
+    opt={"role": "operator", "scope": "providers"}, responses=responses(404),
     summary="Resume a provider", tags=["operations"],
 )
 async def resume_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -104,11 +112,17 @@ async def _order(request: Request[Any, Any, Any], name: str, action: HoldAction 
     store, provider = gateway.store, gateway.fleet.providers.get(name)
     if provider is None:
         raise Problem("not_found", f"There is no provider {name[:80]!r}.")
+    held = next((hold for hold in await store.holds() if hold.provider == name), None)
+    before: Facts = {
+        "order": None if held is None else held.action, "held_by": None if held is None else held.by,
+        "state": provider.state(gateway.now()),
+    }
+    also = (recording(entry_of(request, _ACTIONS[action], name, before, {"order": action})),)
     if action is None:
-        await store.hold_delete(name)
+        await store.hold_delete(name, also)
         provider.gate.resume()
     else:
-        await store.hold_put(Hold(provider=name, action=action, by=by, at=gateway.now()))
+        await store.hold_put(Hold(provider=name, action=action, by=by, at=gateway.now()), also)
     gateway.fleet.hold(name, action)
     gateway.telemetry.log.warning("provider_ordered", provider=name, order=action or "resume", by=by)
     gateway.engine.look()

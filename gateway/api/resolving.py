@@ -16,16 +16,20 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from gateway.api.answers import answer, place_in_line, place_of
+from gateway.api.audit import entry_of
 from gateway.api.auth import operator
 from gateway.api.gateway import Gateway, caller_of, gateway_of, new_video_id
 from gateway.api.problems import responses
+from gateway.api.quotas import over
 from gateway.api.reading import read_struct
 from gateway.api.shapes import VideoObject
 from gateway.core.facts import Abandoned, Adopted, Fact, ResubmitAllowed
 from gateway.core.states import Change, Task, accepted_event
 from gateway.core.tasks import apply
 from gateway.errors import Problem, invalid
-from gateway.storage.db import Duplicate, GuardFailed
+from gateway.storage.allowance import Allowance, OverLimit
+from gateway.storage.audit import Facts, recording
+from gateway.storage.db import Duplicate, GuardFailed, Step
 from gateway.storage.rows import NewVideo, Video
 from providers.spec import MakesRefs, Submitted, usable_task_id
 
@@ -41,7 +45,7 @@ class ResolveBody(Struct, forbid_unknown_fields=True):
 
 
 @post(
-    "/v1/videos/{video_id:str}/resolve", status_code=200, opt={"role": "operator"},
+    "/v1/videos/{video_id:str}/resolve", status_code=200, opt={"role": "operator", "scope": "videos:resolve"},
     responses=responses(400, 404, 409, 413),
     summary="Decide about an unknown submission", tags=["operations"],
 )
@@ -60,16 +64,41 @@ async def resolve_video(request: Request[Any, Any, Any], video_id: FromPath[str]
         if video is None:
             raise Problem("not_found", f"There is no video {video_id[:80]!r}.")
         if job_id is not None and _is_given_up(video.task):
-            return await _adopt_anew(gateway, video, job_id, by)
+            return await _adopt_anew(request, video, job_id)
         change = _decided(gateway, video.task, body, by)
+        also = (_recorded(request, body.action, video.task, change.task),)
         try:
-            task = await gateway.store.task_save(change)
+            task = await gateway.store.task_save(change, await _room(gateway, body, change.task), also)
+        except OverLimit as error:
+            accounts = await gateway.engine.accounts.held_to(change.task)
+            raise await over(gateway, accounts, change.task, error) from None
         except GuardFailed:
             continue  # it changed meanwhile: look again
         except Duplicate:
             raise _taken(video.task) from None
         place = await place_in_line(gateway, task)
         return answer(Video(task, video.request, video.metadata), place, 200, {})
+
+
+async def _room(gateway: Gateway, body: ResolveBody, task: Task) -> Allowance | None:
+    """What must hold of the video's key and team: sent once more it may cost as much again."""
+    if body.action != "resubmit":
+        return None
+    accounts = await gateway.engine.accounts.held_to(task)
+    return Allowance(accounts=accounts, at=task.created_at, has_money=True)
+
+
+def _recorded(request: Request[Any, Any, Any], decision: str, task: Task, after: Task) -> Step:
+    """The record of a decision about `task`; `after` is what it became, or the new video that goes on."""
+    became = _facts(after) | {"decision": decision, "video": after.id}
+    return recording(entry_of(request, "video.resolved", task.id, _facts(task), became))
+
+
+def _facts(task: Task) -> Facts:
+    return {
+        "state": task.state, "charged": task.charged, "provider": task.provider,
+        "vendor_task_id": task.vendor_task_id,
+    }
 
 
 def _job_id(body: ResolveBody) -> str | None:
@@ -116,9 +145,9 @@ def _is_given_up(task: Task) -> bool:
     return task.state == "failed" and task.error_code == "submission_unknown"
 
 
-async def _adopt_anew(gateway: Gateway, old: Video, job_id: str, by: str) -> Response[VideoObject]:
+async def _adopt_anew(request: Request[Any, Any, Any], old: Video, job_id: str) -> Response[VideoObject]:
     """A new video for the job of one that has ended without it, since an ended one never changes."""
-    task = old.task
+    gateway, by, task = gateway_of(request), operator(caller_of(request)), old.task
     if task.vendor_task_id == job_id:
         detail = "This video has that job itself: it is looked up for a day"
         raise _refused(task, f"{detail}, and what it brings is this video's late_output.")
@@ -136,7 +165,7 @@ async def _adopt_anew(gateway: Gateway, old: Video, job_id: str, by: str) -> Res
         webhook_origin=asked.webhook_origin,
     )
     try:
-        await gateway.store.video_add(new)
+        await gateway.store.video_add(new, also=(_recorded(request, "adopt", task, new.task),))
     except Duplicate:
         raise _taken(task) from None
     video = Video(new.task, new.request, new.metadata)
@@ -152,7 +181,8 @@ def _continued(gateway: Gateway, task: Task) -> Task:
         last_seq=1, replica=gateway.engine.owner, priority=task.priority, provider=task.provider,
         offering=task.offering, attempts=1, submitted_at=now, started_at=now, unknown_at=now,
         charged="unknown", cost_amount=_last_cost(task), cost_currency=task.cost_currency,
-        adopted_from=task.id,
+        adopted_from=task.id, key_id=task.key_id, reserved_currency=task.reserved_currency,
+        sent_amount=task.sent_amount, sent_currency=task.sent_currency, charged_now="unknown",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from gateway.api.base import under_base
 from gateway.core.routing import Listing
 from gateway.core.states import Event, Status, Task
 from gateway.engine.request import StoredImage
@@ -322,7 +323,7 @@ def _of_file(task: Task, link_expires_at: float | None) -> dict[str, Any]:
 
 
 def _content_url(task: Task) -> str:
-    return f"/v1/videos/{task.id}/content"
+    return under_base(f"/v1/videos/{task.id}/content")
 
 
 def _error(task: Task) -> ErrorObject | None:

@@ -19,8 +19,10 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from gateway.api.auth import Caller, require
 from gateway.api.edge import header_of
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of
+from gateway.api.guests import Guest, Guests
 from gateway.api.hub import Hub
 from gateway.api.problems import responses
+from gateway.api.rates import count
 from gateway.api.topics import CallerFollower, VideoFollower, is_over
 from gateway.core.positions import Unreadable, read_position
 from gateway.errors import Problem, invalid
@@ -49,27 +51,33 @@ _OVER: Final = {204: ResponseSpec(None, generate_examples=False, description="No
 class Stream:
     """One caller's stream, an ASGI application for one request. It holds a place until it was called."""
 
-    def __init__(self, hub: Hub, caller: str, follower: VideoFollower | CallerFollower, first: bytes) -> None:
-        self._hub, self._caller, self._follower = hub, caller, follower
+    def __init__(
+        self, hub: Hub, guests: Guests, caller: Caller, follower: VideoFollower | CallerFollower, first: bytes
+    ) -> None:
+        self._hub, self._guests, self._follower = hub, guests, follower
+        self._owner, self._digest = caller.owner, caller.digest
+        self._resting: asyncio.Future[bool] | None = None
         self._first = b"retry: %d\n\n%b%b" % (RETRY_MS, follower.opening, first)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what there is and what comes, until the end or until the caller is gone."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            if await self._run(receive, send):
+            with self._guests.stay(self._digest, self._rise) as guest:
+                is_here = await self._run(guest, receive, send)
+            if is_here:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (TimeoutError, StorageError, ForeignPosition):
             return  # without an end: the caller sees that it was cut, and comes again
         finally:
-            self._hub.leave(self._caller, self._follower.topic)
+            self._hub.leave(self._owner, self._follower.topic)
 
-    async def _run(self, receive: Receive, send: Send) -> bool:
-        """Whether it came to an end, and the caller is still there."""
+    async def _run(self, guest: Guest, receive: Receive, send: Send) -> bool:
+        """Whether it came to an end, that of its key too, and the caller is still there."""
         loop, follower, text = asyncio.get_running_loop(), self._follower, self._first
         self._first = b""
         until = loop.time() + STREAM_SECONDS
-        while True:
+        while not guest.is_out:
             if text:
                 async with asyncio.timeout(SEND_SECONDS):
                     await send({"type": "http.response.body", "body": text, "more_body": True})
@@ -81,17 +89,23 @@ class Stream:
                     return False
                 text = _BEAT
             text += await follower.take() if follower.has_news else b""
+        return True
 
     async def _rested(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Wait for news; False when there were none for as long as a heartbeat."""
         topic = self._follower.topic
-        resting = topic.rest()
+        resting = self._resting = topic.rest()
         beat = loop.call_later(HEARTBEAT_SECONDS, _beat, resting)
         try:
             return await resting
         finally:
             beat.cancel()
             topic.rise(resting)
+
+
+    def _rise(self) -> None:
+        if self._resting is not None:
+            _beat(self._resting)
 
 
 def _beat(resting: asyncio.Future[bool]) -> None:
@@ -141,7 +155,7 @@ async def _of_video(gateway: Gateway, caller: Caller, video_id: str, last: str |
         return _over
     gateway.hub.enter(caller.owner)
     follower = gateway.hub.video(video, sent)
-    return await _begun(gateway.hub, caller, follower)
+    return await _begun(gateway, caller, follower)
 
 
 async def _of_caller(gateway: Gateway, caller: Caller, last: str | None) -> ASGIApp:
@@ -157,20 +171,20 @@ async def _of_caller(gateway: Gateway, caller: Caller, last: str | None) -> ASGI
     except BaseException:
         gateway.hub.leave(caller.owner, None)
         raise
-    return await _begun(gateway.hub, caller, follower)
+    return await _begun(gateway, caller, follower)
 
 
-async def _begun(hub: Hub, caller: Caller, follower: VideoFollower | CallerFollower) -> Stream:
+async def _begun(gateway: Gateway, caller: Caller, follower: VideoFollower | CallerFollower) -> Stream:
     """The stream with its first events, which may still be refused."""
     try:
         first = await follower.take() if follower.has_news else b""
     except BaseException as error:
-        hub.leave(caller.owner, follower.topic)
+        gateway.hub.leave(caller.owner, follower.topic)
         if isinstance(error, ForeignPosition):
             detail = "This position is of another database, or of a time that was undone. Begin without one."
             raise Problem("expired", detail) from None
         raise
-    return Stream(hub, caller.owner, follower, first)
+    return Stream(gateway.hub, gateway.door.guests, caller, follower, first)
 
 
 def _number(last: str | None) -> int:
@@ -191,7 +205,8 @@ async def look(gateway: Gateway, scope: HTTPScope) -> ASGIApp | None:
     caller = await gateway.door.recognised(header_of(scope, b"authorization") or "")
     if caller is None:
         return None
-    require(caller, get_events.opt["role"])
+    count(gateway.rates, scope, caller)
+    require(caller, get_events.opt)
     last = header_of(scope, b"last-event-id")
     if scope["query_string"]:
         asked = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -216,7 +231,7 @@ _LastAsked = Annotated[
 
 
 @get(
-    "/v1/videos/{video_id:str}/events", opt={"role": "viewer"},
+    "/v1/videos/{video_id:str}/events", opt={"role": "viewer", "scope": "videos:read"},
     responses=_STREAM | _OVER | responses(400, 404), summary="Follow a video", tags=["videos"],
 )
 async def get_video_events(
@@ -232,7 +247,7 @@ async def get_video_events(
 
 
 @get(
-    "/v1/events", opt={"role": "viewer"}, responses=_STREAM | responses(400, 410),
+    "/v1/events", opt={"role": "viewer", "scope": "videos:read"}, responses=_STREAM | responses(400, 410),
     summary="Follow all of your videos", tags=["videos"],
 )
 async def get_events(

@@ -19,6 +19,7 @@ from litestar.enums import HttpMethod
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
+from gateway.api.base import under_base
 from gateway.api.edge import header_of
 from gateway.api.forms import Arrival, Part, beside, boundary_of, read_parts, text_of
 from gateway.api.gateway import Gateway, caller_of, gateway_of
@@ -76,7 +77,8 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post(
-    "/v1/files", status_code=200, request_max_body_size=UPLOAD_MAX_BYTES, opt={"role": "caller"},
+    "/v1/files", status_code=200, request_max_body_size=UPLOAD_MAX_BYTES,
+    opt={"role": "caller", "scope": "files"},
     responses=responses(400, 413), summary="Upload an image", tags=["files"],
 )
 async def upload_file(request: Request[Any, Any, Any]) -> FileObject:
@@ -98,7 +100,7 @@ async def upload_file(request: Request[Any, Any, Any]) -> FileObject:
 
 
 @get(
-    "/v1/files/{file_id:str}", opt={"role": "viewer"}, responses=responses(404),
+    "/v1/files/{file_id:str}", opt={"role": "viewer", "scope": "files"}, responses=responses(404),
     summary="An upload", tags=["files"],
 )
 async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> FileObject:
@@ -112,7 +114,8 @@ async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> F
 
 
 @delete(
-    "/v1/files/{file_id:str}", status_code=200, opt={"role": "caller"}, responses=responses(404),
+    "/v1/files/{file_id:str}", status_code=200,
+    opt={"role": "caller", "scope": "files"}, responses=responses(404),
     summary="Delete an upload", tags=["files"],
 )
 async def delete_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> FileDeleted:
@@ -171,7 +174,7 @@ def _row(gateway: Gateway, owner: str, part: Part, purpose: str, checked: Checke
 def _shown(row: UploadRow) -> FileObject:
     return FileObject(
         id=row.id, bytes=row.bytes, created_at=int(row.created_at), expires_at=int(row.expires_at),
-        filename=row.filename, purpose=row.purpose, url=f"/v1/files/{row.id}/content",
+        filename=row.filename, purpose=row.purpose, url=under_base(f"/v1/files/{row.id}/content"),
     )
 
 
@@ -194,7 +197,7 @@ _IMAGES: Final = {
 
 @route(
     "/v1/files/{file_id:str}/content", http_method=[HttpMethod.GET, HttpMethod.HEAD],
-    opt={"role": "viewer", "signed": PURPOSE}, media_type="image/png",
+    opt={"role": "viewer", "scope": "files", "signed": PURPOSE}, media_type="image/png",
     responses=_IMAGES | responses(404, 410), summary="The bytes of an upload", tags=["files"],
 )
 async def get_file_content(request: Request[Any, Any, Any], file_id: FromPath[str]) -> Response[bytes]:
@@ -256,7 +259,8 @@ def _named(request: Request[Any, Any, Any], value: object) -> str | None:
         return value
     host = header_of(request.scope, b"host") or ""
     public_url = gateway_of(request).fleet.settings.server.public_url
-    for base in ("", f"http://{host}", f"https://{host}", public_url or ""):
+    here = under_base("")
+    for base in (here, f"http://{host}{here}", f"https://{host}{here}", public_url or here):
         found = _PLACE.fullmatch(value.removeprefix(base))
         if found is not None:
             return found[1]

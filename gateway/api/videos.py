@@ -23,13 +23,14 @@ from gateway.api.answers import (
     preferred_seconds,
     waited,
 )
-from gateway.api.auth import require
+from gateway.api.auth import LOCAL, Caller, Door, check_same_site, require
 from gateway.api.edge import header_of
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
 from gateway.api.held import Held, asked_seconds
 from gateway.api.messages import with_tries
 from gateway.api.problems import responses
 from gateway.api.query import read_list_query
+from gateway.api.rates import count
 from gateway.api.shapes import (
     Deleted,
     TimelineList,
@@ -62,12 +63,13 @@ async def look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | No
     place, _, video_id = scope["path"].rpartition("/")
     if scope["method"] != "GET" or place != "/v1/videos":
         return None
-    caller = gateway.door.known(header_of(scope, b"authorization") or "")
+    caller = _seen(gateway.door, scope)
     prefer = header_of(scope, b"prefer")
     seconds = asked_seconds(scope["query_string"], prefer)
     if caller is None or seconds is None:
         return None
-    require(caller, get_video.opt["role"])
+    count(gateway.rates, scope, caller)
+    require(caller, get_video.opt)
     if_none_match, is_asked = header_of(scope, b"if-none-match"), bool(scope["query_string"])
     show = partial(_answered, gateway, if_none_match, _applied(preferred_seconds(prefer), is_asked=is_asked))
     video = await gateway.store.video_get(video_id, caller.owner)
@@ -75,8 +77,16 @@ async def look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | No
         return None
     scope["path_template"] = "/v1/videos/{video_id}"
     if seconds and not video.task.is_terminal:
-        return Held(gateway, app, caller.owner, seconds, show)
+        return Held(gateway, app, caller, seconds, show)
     return await show(video)
+
+
+def _seen(door: Door, scope: HTTPScope) -> Caller | None:
+    """Who asks, if the store need not be asked for that. Raises Problem where no key is asked for, either."""
+    if door.is_open:
+        check_same_site(header_of(scope, b"host") or "", header_of(scope, b"origin"))
+        return LOCAL
+    return door.known(header_of(scope, b"authorization") or "")
 
 
 async def _answered(
@@ -103,7 +113,8 @@ async def _shown(
 
 
 @get(
-    "/v1/videos/{video_id:str}", opt={"role": "viewer"}, responses=_UNCHANGED | responses(400, 404),
+    "/v1/videos/{video_id:str}",
+    opt={"role": "viewer", "scope": "videos:read"}, responses=_UNCHANGED | responses(400, 404),
     summary="Get a video", tags=["videos"],
 )
 async def get_video(
@@ -130,7 +141,7 @@ async def get_video(
 
 
 @get(
-    "/v1/videos", opt={"role": "viewer"}, responses=responses(400),
+    "/v1/videos", opt={"role": "viewer", "scope": "videos:read"}, responses=responses(400),
     summary="List your videos", tags=["videos"],
 )
 async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
@@ -153,7 +164,8 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
 
 
 @get(
-    "/v1/videos/{video_id:str}/timeline", opt={"role": "viewer"}, responses=responses(404),
+    "/v1/videos/{video_id:str}/timeline",
+    opt={"role": "viewer", "scope": "videos:read"}, responses=responses(404),
     summary="What happened to a video, and when", tags=["videos"],
 )
 async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str]) -> TimelineList:
@@ -165,7 +177,7 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str])
 
 
 @post(
-    "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller"},
+    "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller", "scope": "videos:write"},
     responses=responses(404, 409), summary="Cancel a video", tags=["videos"],
 )
 async def cancel_video(
@@ -187,7 +199,7 @@ async def cancel_video(
 
 
 @delete(
-    "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller"},
+    "/v1/videos/{video_id:str}", status_code=200, opt={"role": "caller", "scope": "videos:write"},
     responses=responses(404, 409), summary="Delete a finished video", tags=["videos"],
 )
 async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str]) -> Deleted:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
+from gateway.api.guests import Guests
 from gateway.core.states import Event, Task
 from gateway.storage import news
 from gateway.storage.db import StorageError
@@ -87,10 +89,18 @@ class Waiters:
             waiting[0].set()
 
 
-async def ended(event: asyncio.Event, seconds: float) -> None:
-    """Return when `event` is set, or after `seconds`."""
+async def ended(event: asyncio.Event, seconds: float, guests: Guests, digest: str) -> bool:
+    """Return when `event` is set, or after `seconds`; False when the key of that digest ended first."""
+    guest = None
     try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
+        async with asyncio.timeout(seconds) as limit:
+            with guests.stay(digest, partial(_cut, limit)) as guest:
+                await event.wait()
     except TimeoutError:
-        return
+        return guest is None or not guest.is_out
+    return True
+
+
+def _cut(limit: asyncio.Timeout) -> None:
+    if not limit.expired():
+        limit.reschedule(0.0)

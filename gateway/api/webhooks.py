@@ -13,6 +13,7 @@ from litestar import Request, delete, get, post
 from litestar.params import FromPath, QueryParameter
 from msgspec import Meta, Struct
 
+from gateway.api.audit import entry_of
 from gateway.api.creating import Nothing
 from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.messages import trial_body
@@ -28,7 +29,10 @@ from gateway.core.webhooks import (
     rotated,
 )
 from gateway.errors import Problem, invalid
+from gateway.storage.audit import Facts, recording
+from gateway.storage.db import Step
 from gateway.storage.webhook_endpoints import PAGE_MAX, REPLAY_MAX, Endpoint, Logged
+from gateway.values import Secret
 
 ENDPOINTS_MAX: Final = 16  # of one caller: each event is sent to all of them
 SECRET_BYTES: Final = 24
@@ -132,7 +136,8 @@ class Replayed(Struct, frozen=True, kw_only=True):
 
 
 @post(
-    "/v1/webhook_endpoints", status_code=201, opt={"role": "caller"}, responses=responses(400, 413),
+    "/v1/webhook_endpoints", status_code=201,
+    opt={"role": "caller", "scope": "webhooks"}, responses=responses(400, 413),
     summary="Add a webhook endpoint", tags=["webhooks"],
 )
 async def create_endpoint(request: Request[Any, Any, Any]) -> NewEndpointObject:
@@ -157,7 +162,7 @@ async def create_endpoint(request: Request[Any, Any, Any]) -> NewEndpointObject:
 
 
 @get(
-    "/v1/webhook_endpoints", opt={"role": "caller"}, responses=responses(),
+    "/v1/webhook_endpoints", opt={"role": "caller", "scope": "webhooks"}, responses=responses(),
     summary="List your webhook endpoints", tags=["webhooks"],
 )
 async def list_endpoints(request: Request[Any, Any, Any]) -> EndpointList:
@@ -167,7 +172,8 @@ async def list_endpoints(request: Request[Any, Any, Any]) -> EndpointList:
 
 
 @get(
-    "/v1/webhook_endpoints/{endpoint_id:str}", opt={"role": "caller"}, responses=responses(404),
+    "/v1/webhook_endpoints/{endpoint_id:str}",
+    opt={"role": "caller", "scope": "webhooks"}, responses=responses(404),
     summary="Get a webhook endpoint", tags=["webhooks"],
 )
 async def get_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> EndpointObject:
@@ -176,7 +182,7 @@ async def get_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[st
 
 
 @delete(
-    "/v1/webhook_endpoints/{endpoint_id:str}", status_code=200, opt={"role": "caller"},
+    "/v1/webhook_endpoints/{endpoint_id:str}", status_code=200, opt={"role": "caller", "scope": "webhooks"},
     responses=responses(404), summary="Delete a webhook endpoint", tags=["webhooks"],
 )
 async def delete_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> EndpointDeleted:
@@ -187,7 +193,8 @@ async def delete_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath
 
 
 @post(
-    "/v1/webhook_endpoints/{endpoint_id:str}/rotate", status_code=200, opt={"role": "caller"},
+    "/v1/webhook_endpoints/{endpoint_id:str}/rotate", status_code=200,
+    opt={"role": "caller", "scope": "webhooks"},
     responses=responses(400, 404, 413), summary="Give a webhook endpoint a new secret", tags=["webhooks"],
 )
 async def rotate_secret(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> NewEndpointObject:
@@ -202,7 +209,8 @@ async def rotate_secret(request: Request[Any, Any, Any], endpoint_id: FromPath[s
 
 
 @post(
-    "/v1/webhook_endpoints/{endpoint_id:str}/test", status_code=202, opt={"role": "caller"},
+    "/v1/webhook_endpoints/{endpoint_id:str}/test", status_code=202,
+    opt={"role": "caller", "scope": "webhooks"},
     responses=responses(400, 404, 413), summary="Send a test event", tags=["webhooks"],
 )
 async def try_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> DeliveryObject:
@@ -218,7 +226,8 @@ async def try_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[st
 
 
 @post(
-    "/v1/webhook_endpoints/{endpoint_id:str}/replay", status_code=202, opt={"role": "caller"},
+    "/v1/webhook_endpoints/{endpoint_id:str}/replay", status_code=202,
+    opt={"role": "caller", "scope": "webhooks"},
     responses=responses(400, 404, 413), summary="Send webhooks again", tags=["webhooks"],
 )
 async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> Replayed:
@@ -231,7 +240,7 @@ async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPa
     if body.id is not None:
         if body.since is not None or body.until is not None:
             raise invalid("/id", "Give an id, or the times `since` and `until`.")
-        if not await gateway.store.endpoints.replay(one.id, body.id, now):
+        if not await gateway.store.endpoints.replay(one.id, body.id, now, _recorded(request, one, body)):
             raise Problem("not_found", f"There is no message {body.id[:80]!r} of this endpoint.")
         return Replayed(replayed=1, has_more=False)
     if body.since is None:
@@ -239,12 +248,13 @@ async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPa
     until = now if body.until is None else float(body.until)
     if until < body.since:
         raise invalid("/until", "`until` is before `since`.")
-    count = await gateway.store.endpoints.replay_range(one.id, float(body.since), until, now)
+    also = _recorded(request, one, body)
+    count = await gateway.store.endpoints.replay_range(one.id, float(body.since), until, now, also)
     return Replayed(replayed=count, has_more=count == REPLAY_MAX)
 
 
 @get(
-    "/v1/webhook_endpoints/{endpoint_id:str}/deliveries", opt={"role": "caller"},
+    "/v1/webhook_endpoints/{endpoint_id:str}/deliveries", opt={"role": "caller", "scope": "webhooks"},
     responses=responses(400, 404), summary="List what was sent to a webhook endpoint", tags=["webhooks"],
 )
 async def list_deliveries(
@@ -263,6 +273,14 @@ async def list_deliveries(
     return DeliveryList(data=data, first_id=first_id, last_id=last_id, has_more=len(found) > limit)
 
 
+def _recorded(request: Request[Any, Any, Any], one: Endpoint, body: ReplayBody) -> tuple[Step, ...]:
+    """The record of an operator's replay; a caller's own is none."""
+    if caller_of(request).role not in ("operator", "admin"):
+        return ()
+    asked: Facts = {"message": body.id, "since": body.since, "until": body.until}
+    return (recording(entry_of(request, "webhook.replayed", one.id, None, asked)),)
+
+
 async def _endpoint_of(request: Request[Any, Any, Any], endpoint_id: str) -> Endpoint:
     """The caller's endpoint. Raises Problem not_found, also for another caller's."""
     one = await gateway_of(request).store.endpoints.get(endpoint_id, caller_of(request).owner)
@@ -275,8 +293,8 @@ def _absent(endpoint_id: str) -> Problem:
     return Problem("not_found", f"There is no webhook endpoint {endpoint_id[:80]!r} of yours.")
 
 
-def _new_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+def _new_secret() -> Secret:
+    return Secret("whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode())
 
 
 def _shown(one: Endpoint) -> EndpointObject:
@@ -286,11 +304,11 @@ def _shown(one: Endpoint) -> EndpointObject:
     )
 
 
-def _with_secret(one: Endpoint, secret: str | None = None) -> NewEndpointObject:
+def _with_secret(one: Endpoint, secret: Secret | None = None) -> NewEndpointObject:
     return NewEndpointObject(
         id=one.id, url=one.url, events=one.events, created_at=int(one.created_at),
         disabled_at=None if one.disabled_at is None else int(one.disabled_at), disabled_by=one.disabled_by,
-        secret=secret or one.signers[0].secret,
+        secret=(secret or one.signers[0].secret).reveal(),
     )
 
 

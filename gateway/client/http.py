@@ -108,19 +108,25 @@ class Client:
         headers: Mapping[str, str] | None = None, wait_seconds: int = 0,
     ) -> Json:  # fmt: skip
         """The object that answers; `wait_seconds` is how long it may be held. Raises ClientError."""
-        params = {name: value for name, value in (query or {}).items() if value is not None}
         timeout = httpx.Timeout(_ANSWER_SECONDS + wait_seconds, connect=5)
         request = self._http.build_request(
-            method, self._url + path, params=params, json=body, headers=headers, timeout=timeout,
+            method, self._url + path, params=_given(query), json=body, headers=headers, timeout=timeout,
         )
+        found = _object(self._answer(request))
+        if found is None:
+            raise ClientError(f"{self._url} does not answer as Reelgate does. Is REELGATE_URL right?")
+        return found
+
+    def text(self, path: str, query: Query) -> str:
+        """What answers a GET, as it is. Raises ClientError."""
+        return self._answer(self._http.build_request("GET", self._url + path, params=_given(query))).text
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
         with self._reaching():
             answer = self._http.send(request)
         if not answer.is_success:
             raise _refused(answer)
-        found = _object(answer)
-        if found is None:
-            raise ClientError(f"{self._url} does not answer as Reelgate does. Is REELGATE_URL right?")
-        return found
+        return answer
 
     def create(self, body: Json, idempotency_key: str) -> Json:
         """Order the video of `body`, as `order` does."""
@@ -215,6 +221,10 @@ class Client:
         except httpx.TransportError as error:
             where = f"The connection to the gateway at {self._url} (--url, REELGATE_URL)"
             raise Unavailable(f"{where} broke: {error!r}.", sent=True) from error
+
+
+def _given(query: Query | None) -> dict[str, str | int]:
+    return {name: value for name, value in (query or {}).items() if value is not None}
 
 
 def outcome(video: Json) -> Exit:

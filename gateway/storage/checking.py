@@ -23,6 +23,9 @@ RULES: Final = {
     "an event of no video":
         """select distinct video_id from events where not exists (
             select 1 from videos v where v.id = video_id)""",
+    "a secret of no key":
+        """select key_id from key_digests d where not exists (
+            select 1 from keys k where k.id = d.key_id)""",
     "a label that is not its video's":
         """select distinct video_id from video_labels l where not exists (
             select 1 from videos v
@@ -38,6 +41,20 @@ RULES: Final = {
     "a try of no webhook":
         """select distinct message_id from webhook_tries where not exists (
             select 1 from webhook_messages m where m.id = message_id)""",
+    "a ledger in which a key has other unfinished videos than are stored":
+        """select key_id from (
+            select key_id, accepted - completed - failed - cancelled as count from ledger
+            union all select key_id, accepted - completed - failed - cancelled from usage_days
+            union all select key_id, -1 from videos where key_id <> ''
+                and state in ('waiting', 'submitting', 'rendering', 'submission_unknown')) as counted
+        group by key_id having sum(count) <> 0""",
+    "a ledger with less than nothing put aside or settled":
+        """select key_id from (
+            select owner, day, key_id, provider, model, currency, reserved, settled from ledger
+            union all
+            select owner, day, key_id, provider, model, currency, reserved, settled from usage_days) as booked
+        group by owner, day, key_id, provider, model, currency
+        having sum(reserved) < 0 or sum(settled) < 0""",
     "a video that ended without a time, or has one and did not end":
         f"select id from videos where (completed_at is not null) <> (state in {_ENDED})",  # noqa: S608
     "a job being rendered without the vendor's id":

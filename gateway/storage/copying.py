@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway.storage.db import Database, Read, Step, StorageError
+from gateway.storage.ledger import AMOUNTS, LEDGER_COLUMNS, USAGE_KEY
 from gateway.storage.rows import TASK_COLUMNS
 
 Copied: TypeAlias = Callable[[str, int], None]
@@ -33,7 +34,11 @@ class Table(msgspec.Struct, frozen=True):
 
 # What speaks of living processes is left out. tests/storage compares this with the schema.
 TABLES: Final = (
-    Table("keys", ("id",), ("name", "role", "digest", "hint", "created_at", "revoked_at")),
+    Table("keys", ("id",), (
+        "name", "role", "digest", "hint", "created_at", "revoked_at", "expires_at", "last_used_at", "scopes",
+        "team", "providers", "models", "limits",
+    )),
+    Table("key_digests", ("digest",), ("key_id", "hint", "created_at", "expires_at")),
     Table("videos", ("id",), tuple(name for name in TASK_COLUMNS if name != "id")),
     Table("video_requests", ("video_id",), (
         "request", "metadata", "pins", "webhook_url", "webhook_origin",
@@ -60,10 +65,19 @@ TABLES: Final = (
     Table("file_removals", ("key",), ("at", "is_begun")),
     Table("signing_keys", ("id",), ("secret", "created_at")),
     Table("provider_holds", ("provider",), ("action", "by_whom", "at")),
+    Table("audit", ("id",), (
+        "at", "actor", "key_id", "role", "action", "object", "before", "after", "request_id",
+    )),
+    Table("ledger", ("video_id", "version", "part"), tuple(
+        name for name in LEDGER_COLUMNS if name not in ("video_id", "version", "part")
+    )),
+    Table("usage_days", USAGE_KEY, AMOUNTS),
+    Table("spending_stops", ("name",), ("by_whom", "at")),
     Table("render_times", ("provider", "offering", "duration", "audio", "bin"), ("count",)),
 )
 NOT_COPIED: Final = (
     "schema_version", "event_log", "replicas", "provider_gates", "provider_sendings", "chores",
+    "allowances",
 )
 
 

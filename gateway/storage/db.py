@@ -57,6 +57,18 @@ class Step(msgspec.Struct, frozen=True):
     guard: type[GuardFailed] | None = None
 
 
+class Bound(Protocol):
+    """What all replicas must agree on before something is taken: a write is undone where it does not hold."""
+
+    def before(self) -> list[Step]:
+        """Steps that make everybody who takes of the same wait for this write's end."""
+        ...
+
+    def after(self) -> list[Step]:
+        """Guarded steps behind what takes it: they undo it, with NoRoom."""
+        ...
+
+
 class SchemaTooNew(StorageError):
     """The database was written by a newer version of Reelgate; this one must not touch it."""
 

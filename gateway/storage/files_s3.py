@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from gateway.storage.files import PIECE_BYTES, FileMissing, FileStoreError
+from gateway.values import Secret
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -35,8 +36,8 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = ""
     endpoint: str | None = None
     region: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = None
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
 
 
 class S3Files:
@@ -123,7 +124,8 @@ def _open(bucket: Bucket, *, timeout: str) -> S3Store:
         ("access_key_id", bucket.access_key_id), ("secret_access_key", bucket.secret_access_key),
     ):
         if value is not None:
-            config[name] = value  # type: ignore[literal-required]
+            told = value.reveal() if isinstance(value, Secret) else value
+            config[name] = told  # type: ignore[literal-required]
     # Plain http only where an operator has written such an endpoint; the secret key never travels.
     client: ClientConfig = {"timeout": timeout, "connect_timeout": "10s", "allow_http": True}
     return S3Store(

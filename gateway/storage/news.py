@@ -47,6 +47,12 @@ class WebhooksDue(msgspec.Struct, frozen=True, tag="webhooks"):
     """A caller asked for webhooks to be sent anew, or for a test."""
 
 
+class KeyChanged(msgspec.Struct, frozen=True, tag="key"):
+    """A caller's key was revoked, or given another secret."""
+
+    id: str
+
+
 class CalledBack(msgspec.Struct, frozen=True, tag="callback"):
     """A vendor called about a video's job; `replica` owns the video."""
 
@@ -54,11 +60,11 @@ class CalledBack(msgspec.Struct, frozen=True, tag="callback"):
     replica: str
 
 
-News: TypeAlias = VideoChanged | Ordered | WebhooksDue | CalledBack
+News: TypeAlias = VideoChanged | Ordered | WebhooksDue | CalledBack | KeyChanged
 
 _encode: Final = msgspec.json.Encoder().encode
 _decoder: Final[msgspec.json.Decoder[News]] = msgspec.json.Decoder(
-    VideoChanged | Ordered | WebhooksDue | CalledBack
+    VideoChanged | Ordered | WebhooksDue | CalledBack | KeyChanged
 )
 
 
@@ -75,6 +81,11 @@ def of_order(provider: str, *, is_lifted: bool) -> str:
 def of_webhooks() -> str:
     """What is told when webhooks were made due by hand."""
     return _encode(WebhooksDue()).decode()
+
+
+def of_key(key_id: str) -> str:
+    """What is told when a caller's key was revoked or given another secret."""
+    return _encode(KeyChanged(key_id)).decode()
 
 
 def of_callback(video_id: str, replica: str) -> str:

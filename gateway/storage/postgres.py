@@ -43,6 +43,7 @@ from gateway.storage.postgres_link import (
 )
 from gateway.storage.postgres_transaction import CHANNEL
 from gateway.storage.postgres_writer import FATE_SECONDS, Job, Writer
+from gateway.values import Secret
 
 READERS_MAX: Final = 8
 READ_SECONDS: Final = 10.0
@@ -58,7 +59,7 @@ class PostgresDatabase:
     """One database of a PostgreSQL server, 14 or newer. Connects when it is first used, not before."""
 
     def __init__(self, dsn: str, *, statement_cache_size: int = 100) -> None:
-        self._link = Link(dsn, statement_cache_size)
+        self._link = Link(Secret(dsn), statement_cache_size)
         self._readers = _Readers(self._link)
         self._ear = Ear(self._link, self._probe)
         self._writer = Writer(self._link, self._ear.pack)

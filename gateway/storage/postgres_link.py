@@ -16,6 +16,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from gateway.storage.db import Duplicate, StorageError, StorageShort
 from gateway.storage.postgres_batch import MARKS, NOW, Table
+from gateway.values import Secret
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -61,13 +62,13 @@ class Gone(ConnectionError):
 class Link(msgspec.Struct, frozen=True):
     """Where the database is. `place` is the part of `dsn` that may be shown."""
 
-    dsn: str
+    dsn: Secret
     statement_cache_size: int
 
     @property
     def place(self) -> str:
         """Host, port and database, without user and password."""
-        parts = urlsplit(self.dsn)
+        parts = urlsplit(self.dsn.reveal())
         _, has_user, where = parts.netloc.rpartition("@")
         # Where a password holds a slash or an at sign that is not escaped, its rest would stand there.
         is_clear = bool(has_user) and "@" not in parts.path
@@ -83,7 +84,7 @@ class Link(msgspec.Struct, frozen=True):
         """
         try:
             connection: Connection = await asyncpg.connect(
-                self.dsn, timeout=CONNECT_SECONDS, statement_cache_size=self.statement_cache_size,
+                self.dsn.reveal(), timeout=CONNECT_SECONDS, statement_cache_size=self.statement_cache_size,
                 max_cacheable_statement_size=MAX_STATEMENT_BYTES,
                 target_session_attrs=SessionAttribute(kind),
                 server_settings={"application_name": "reelgate"}, command_timeout=command_seconds,
@@ -141,7 +142,12 @@ def refusal(error: BaseException, place: str) -> StorageError:
 
 
 def reason(error: BaseException) -> str:
-    """An error in words: some have none of their own."""
+    """An error in words, without values: the server's details and the driver's complaints quote rows."""
+    if isinstance(error, asyncpg.PostgresError):
+        where = ".".join(filter(None, (error.table_name, error.column_name, error.constraint_name)))
+        return f"{type(error).__name__} {error.sqlstate} {where}".rstrip()
+    if isinstance(error, asyncpg.InterfaceError | ValueError | TypeError | OverflowError):
+        return type(error).__name__
     return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.facts import Candidate, File
+from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.health import HoldAction
 from gateway.core.states import Event, Task
 from gateway.storage.db import Row, Value
@@ -25,7 +26,8 @@ _INDEX: Final = {name: _FIELDS.index(name) for name in _TEXTS}
 # Texts that many tasks have in common: of the tasks in memory each is kept once.
 _SHARED: Final = tuple(_FIELDS.index(name) for name in (
     "owner", "model", "state", "stage", "replica", "provider", "offering", "raw_status", "charged",
-    "charged_before", "cost_amount", "cost_currency",
+    "charged_before", "cost_amount", "cost_currency", "key_id", "reserved_amount", "reserved_currency",
+    "sent_amount", "sent_currency", "charged_now",
 ))
 CANDIDATES_MAX: Final = 4_096  # lists of candidates that are kept decoded
 
@@ -45,7 +47,11 @@ _DECODED: Final[Mapping[str, Callable[[str], object]]] = {
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller's key: `digest` is the SHA-256 of the whole key, `hint` its last four characters."""
+    """A caller's key. `digest` is the SHA-256 of the whole secret, `hint` its last four characters.
+
+    `scopes` None: all that its role may. `overlap_until`: until when a secret before this one is taken, too.
+    Times in Unix seconds.
+    """
 
     id: str
     name: str
@@ -53,6 +59,13 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     hint: str
     created_at: float
+    expires_at: float | None = None
+    last_used_at: float | None = None
+    revoked_at: float | None = None
+    scopes: tuple[str, ...] | None = None
+    team: str | None = None
+    grant: Grant = EVERYTHING
+    overlap_until: float | None = None
 
 
 class Idempotency(msgspec.Struct, frozen=True):

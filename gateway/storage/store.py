@@ -14,24 +14,29 @@ import msgspec
 
 from gateway.core.states import Change, Event, Task
 from gateway.storage import lists, news, places
+from gateway.storage.allowance import Allowances
+from gateway.storage.audit import Audit
 from gateway.storage.db import (
+    Bound,
     Database,
     Duplicate,
     GuardFailed,
+    NoRoom,
     Step,
     StorageBusy,
     StorageError,
     StorageShort,
 )
 from gateway.storage.file_rows import REMOVAL_OF_VIDEO, FileRows, naming
-from gateway.storage.replicas import Replicas, Room
+from gateway.storage.keys import Keys
+from gateway.storage.ledger import Ledger, booking
+from gateway.storage.replicas import Replicas
 from gateway.storage.rows import (
     TASK_COLUMNS,
     Asked,
     Filters,
     Hold,
     Idempotency,
-    KeyRow,
     NewVideo,
     Page,
     Video,
@@ -44,6 +49,7 @@ from gateway.storage.rows import (
     task_values,
     video_of,
 )
+from gateway.storage.stop import Stop
 from gateway.storage.stream import EventLog
 from gateway.storage.uploads import Uploads
 from gateway.storage.webhook_endpoints import Endpoints
@@ -121,13 +127,10 @@ HOLD_PUT: Final = """insert into provider_holds (provider, action, by_whom, at) 
     set action = excluded.action, by_whom = excluded.by_whom, at = excluded.at"""
 HOLD_DELETE: Final = "delete from provider_holds where provider = $1"
 
-# --- idempotency and keys -------------------------------------------------------------------------
+# --- idempotency ----------------------------------------------------------------------------------
 IDEMPOTENCY_ADD: Final = """insert into idempotency_keys (owner, name, fingerprint, video_id, created_at)
     values ($1, $2, $3, $4, $5) on conflict do nothing"""
 IDEMPOTENCY_GET: Final = "select fingerprint, video_id from idempotency_keys where owner = $1 and name = $2"
-KEY_ADD: Final = "insert into keys (id, name, role, digest, hint, created_at) values ($1, $2, $3, $4, $5, $6)"
-KEY_FIND: Final = """select id, name, role, digest, hint, created_at from keys
-    where digest = $1 and revoked_at is null"""
 
 Listener: TypeAlias = Callable[[Task, tuple[Event, ...]], None]
 
@@ -140,7 +143,9 @@ class Store:
         self.replicas, self.webhooks = Replicas(database), Webhooks(database)
         self.endpoints = Endpoints(database, self.webhooks)
         self.uploads, self.files = Uploads(database), FileRows(database)
-        self.log = EventLog(database)
+        self.keys = Keys(database)
+        self.log, self.audit = EventLog(database), Audit(database)
+        self.ledger, self.allowances, self.stop = Ledger(database), Allowances(database), Stop(database)
         self._listeners: list[Listener] = []
         self._doubters: list[Listener] = []
         self._hearers: list[Callable[[str | None], None]] = []
@@ -178,11 +183,14 @@ class Store:
         """Have `doubter` called with what was to be saved when the database failed: perhaps it was."""
         self._doubters.append(doubter)
 
-    async def video_add(self, new: NewVideo, key: Idempotency | None = None) -> Idempotency | None:
-        """Store a new video and its idempotency key. Returns the key's holder if another took it first.
+    async def video_add(
+        self, new: NewVideo, key: Idempotency | None = None, also: Sequence[Step] = (),
+        room: Bound | None = None,
+    ) -> Idempotency | None:
+        """Store a new video, its key, and `also`. Returns the key's holder if another took it first.
 
         New spending is refused first, before anything was done: raises StorageShort while the disk is full or
-        the database fails, StorageBusy while ADMIT_MAX writes wait.
+        the database fails, StorageBusy while ADMIT_MAX writes wait. `room` as for `task_save`: raises NoRoom.
         """
         trouble, waiting = self._database.trouble, self._database.waiting
         if trouble is not None:
@@ -197,12 +205,17 @@ class Store:
             *(Step(LABEL_ADD, (task.owner, name, value, task.created_at, task.id))
               for name, value in new.metadata.items()),
             *([Step(EVENTS_ADD, events_values(task, new.events))] if new.events else []),
+            *booking(None, task), *also,
         ]
         if key is not None:
             taken = (task.owner, key.name, key.fingerprint, task.id, task.created_at)
             steps.insert(0, Step(IDEMPOTENCY_ADD, taken, GuardFailed))
+        if room is not None:
+            steps = [*room.before(), *steps, *room.after()]
         try:
             await self._write(steps, task, new.events)
+        except NoRoom:
+            raise
         except GuardFailed:
             holder = None if key is None else await self.idempotency_get(task.owner, key.name)
             if holder is None:
@@ -271,16 +284,18 @@ class Store:
         """Tell the other replicas something that no row speaks of."""
         await self._database.write((), tell=text)
 
-    async def task_save(self, change: Change, room: Room | None = None) -> Task:
-        """Write a change and its events. Raises GuardFailed when the task is not as the change found it.
+    async def task_save(
+        self, change: Change, room: Bound | None = None, also: Sequence[Step] = ()
+    ) -> Task:
+        """Write a change, its events and `also`. Raises GuardFailed: the task is not as the change found it.
 
-        `room` is what must still hold of the provider afterwards, over all replicas. Raises NoRoom.
+        `room` is what must still hold afterwards, over all replicas. Raises NoRoom.
         """
         before = change.before
         after = msgspec.structs.replace(change.task, version=before.version + 1)
         save = Step(VIDEO_SAVE, (*task_values(after), before.version), GuardFailed)
         steps = [save, Step(EVENTS_ADD, events_values(after, change.events))] if change.events else [save]
-        steps += [*telling(after, change.events), *naming(change)]
+        steps += [*telling(after, change.events), *naming(change), *booking(before, after), *also]
         if room is not None:
             steps = [*room.before(), *steps, *room.after()]
         await self._write(steps, after, change.events)
@@ -345,32 +360,20 @@ class Store:
         """The orders in force, by provider."""
         return [hold_of(row) for row in await self._database.read(HOLDS)]
 
-    async def hold_put(self, hold: Hold) -> None:
-        """Store an order; it takes the place of an earlier one for the same provider."""
+    async def hold_put(self, hold: Hold, also: Sequence[Step] = ()) -> None:
+        """Store an order, and `also`; it takes the place of an earlier one for the same provider."""
         order = news.of_order(hold.provider, is_lifted=False)
         put = Step(HOLD_PUT, (hold.provider, hold.action, hold.by, hold.at))
-        await self._database.write((put,), tell=order)
+        await self._database.write((put, *also), tell=order)
 
-    async def hold_delete(self, provider: str) -> None:
-        """Lift the order for `provider`, if there is one."""
+    async def hold_delete(self, provider: str, also: Sequence[Step] = ()) -> None:
+        """Lift the order for `provider`, if there is one, and write `also`."""
         order = news.of_order(provider, is_lifted=True)
-        await self._database.write((Step(HOLD_DELETE, (provider,)),), tell=order)
+        await self._database.write((Step(HOLD_DELETE, (provider,)), *also), tell=order)
 
     async def counts(self) -> dict[str, int]:
         """How many videos have each status."""
         return {str(status): int(count or 0) for status, count in await self._database.read(COUNTS)}
-
-    async def key_add(self, key: KeyRow) -> None:
-        """Store a caller's key, by its digest."""
-        values = (key.id, key.name, key.role, key.digest, key.hint, key.created_at)
-        await self._database.write((Step(KEY_ADD, values),))
-
-    async def key_find(self, digest: str) -> KeyRow | None:
-        """The key with this digest, unless revoked."""
-        rows = await self._database.read(KEY_FIND, (digest,))
-        if not rows:
-            return None
-        return msgspec.convert(dict(zip(KeyRow.__struct_fields__, rows[0], strict=True)), KeyRow)
 
     async def ready(self) -> None:
         """Raises StorageError when the database cannot be asked."""

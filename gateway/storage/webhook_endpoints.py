@@ -14,6 +14,7 @@ from gateway.core.webhooks import MessageState, Signer
 from gateway.storage import news
 from gateway.storage.db import Database, GuardFailed, Row, Step
 from gateway.storage.webhooks import Try, Webhooks, read_signers
+from gateway.values import Secret
 
 PAGE_MAX: Final = 100  # messages of one page of the log
 REPLAY_MAX: Final = 10_000  # messages that one call makes due again
@@ -55,7 +56,8 @@ REPLAY_RANGE: Final = f"""update webhook_messages set state = 'pending', step = 
         order by at, id limit {REPLAY_MAX}) and claim is null
     returning id"""  # noqa: S608
 
-_encode: Final = msgspec.json.Encoder().encode
+# What signs is written down here and nowhere else; any other encoder refuses it.
+_encode: Final = msgspec.json.Encoder(enc_hook=Secret.reveal).encode
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,23 +158,27 @@ class Endpoints:
             for message_id, kind, endpoint, number, *made in rows
         ]
 
-    async def replay(self, endpoint_id: str, message_id: str, now: float) -> bool:
-        """Have a message sent anew, whatever became of it; False when there is none."""
+    async def replay(
+        self, endpoint_id: str, message_id: str, now: float, also: Sequence[Step] = ()
+    ) -> bool:
+        """Have a message sent anew, whatever became of it, and write `also`; False when there is none."""
         step = Step(REPLAY, (endpoint_id, message_id, now), GuardFailed)
         try:
-            await self._database.write((step,), tell=news.of_webhooks())
+            await self._database.write((step, *also), tell=news.of_webhooks())
         except GuardFailed:
             return False
         self._outbox.asked()
         return True
 
-    async def replay_range(self, endpoint_id: str, since: float, until: float, now: float) -> int:
+    async def replay_range(
+        self, endpoint_id: str, since: float, until: float, now: float, also: Sequence[Step] = ()
+    ) -> int:
         """Have what happened between these times sent anew, at most REPLAY_MAX, the oldest; how many.
 
-        What is being sent at this moment is left to that.
+        What is being sent at this moment is left to that. `also` is written with it, and returns no rows.
         """
         step = Step(REPLAY_RANGE, (endpoint_id, since, until, now))
-        replayed = await self._database.write((step,), tell=news.of_webhooks())
+        replayed = await self._database.write((step, *also), tell=news.of_webhooks())
         self._outbox.asked()
         return len(replayed)
 

@@ -17,6 +17,7 @@ from gateway.core.states import Event, Task
 from gateway.core.webhooks import PUBLISHED, MessageState, Signer
 from gateway.storage.db import Database, GuardFailed, Row, Step
 from gateway.storage.rows import Video
+from gateway.values import Secret
 
 SWEPT_MAX: Final = 500  # messages that one statement removes
 
@@ -85,7 +86,7 @@ VIDEO_FORGET: Final = (
 _encode: Final = msgspec.json.Encoder().encode
 # Not strictly: a task that was read from a database without truth values has 0 or 1 for these.
 _read_task: Final = msgspec.json.Decoder(Task, strict=False).decode
-read_signers: Final = msgspec.json.Decoder(tuple[Signer, ...]).decode
+read_signers: Final = msgspec.json.Decoder(tuple[Signer, ...], dec_hook=lambda _, text: Secret(text)).decode
 
 
 class _Asked(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.reading import ERRORS_MAX
+from gateway.api.reading import ERRORS_MAX, ITEMS_MAX, KEYS_MAX
 from gateway.api.wire import CreateBody, read_create
 from gateway.errors import Problem
 from providers.spec import VideoRequest
@@ -23,10 +23,10 @@ from tests.api.bodies import KNOWN, T2V, URL, Body, data_uri, jpeg, mistakes, pn
 @pytest.mark.parametrize(
     "body",
     [
-        {f"field{number}": 1 for number in range(10_000)} | {"duration": "x"},
-        {"shots": [5] * 10_000},
-        {"metadata": {str(number): 1 for number in range(10_000)}},
-        {"provider": [5] * 10_000},
+        {f"field{number}": 1 for number in range(KEYS_MAX - 1)} | {"duration": "x"},
+        {"shots": [5] * ITEMS_MAX},
+        {"metadata": {str(number): 1 for number in range(KEYS_MAX)}},
+        {"provider": [5] * ITEMS_MAX},
     ],
     ids=["fields", "shots", "labels", "providers"],
 )

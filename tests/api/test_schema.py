@@ -147,7 +147,7 @@ def test_a_large_body_within_the_limit_is_read(served: Served) -> None:
 
 
 def failing(error: Exception) -> Any:  # noqa: ANN401 - stands in for any method of the store
-    async def fail(*arguments: object) -> NoReturn:
+    async def fail(*arguments: object, **named: object) -> NoReturn:
         raise error
 
     return fail

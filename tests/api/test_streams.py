@@ -18,7 +18,8 @@ import msgspec
 import pytest
 from litestar.types import HTTPScope, Message
 
-from gateway.api import hub, streams, topics
+from gateway.api import auth, hub, streams, topics
+from gateway.api.topics import CallerFollower
 from gateway.core.positions import Batch, Position
 from gateway.storage.db import StorageError
 from gateway.storage.stream import ForeignPosition, Shown
@@ -149,6 +150,11 @@ async def _gone(served: Served, before: int) -> None:
             await asyncio.sleep(0.01)
 
 
+def _stream(served: Served, owner: str, follower: CallerFollower) -> streams.Stream:
+    caller = auth.Caller(owner, owner, "caller", owner)
+    return streams.Stream(served.gateway.hub, served.gateway.door.guests, caller, follower, b"")
+
+
 def test_who_takes_nothing_is_cut_off_without_an_end(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +164,7 @@ def test_who_takes_nothing_is_cut_off_without_an_end(
     async def stuck() -> tuple[list[Json], int]:
         store, sent = served.gateway.hub, list[Json]()
         store.enter(owner)
-        stream = streams.Stream(store, owner, await store.caller(owner, None), b"")
+        stream = _stream(served, owner, await store.caller(owner, None))
 
         async def send(message: Message) -> None:
             sent.append(dict(message))
@@ -184,7 +190,7 @@ def test_a_stream_whose_position_is_lost_is_cut_off_without_an_end(served: Serve
     async def lost() -> tuple[list[Json], int]:
         store, sent = served.gateway.hub, list[Json]()
         store.enter(owner)
-        stream = streams.Stream(store, owner, await store.caller(owner, nowhere), b"")
+        stream = _stream(served, owner, await store.caller(owner, nowhere))
 
         async def send(message: Message) -> None:
             sent.append(dict(message))

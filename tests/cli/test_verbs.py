@@ -50,9 +50,10 @@ def test_a_wrong_verb_exits_with_2_and_the_nearest_right_one() -> None:
 
 
 VERBS = [
-    "serve", "sandbox", "demo", "check", "openapi", "keys create", "videos create", "videos watch",
+    "serve", "sandbox", "demo", "check", "openapi", "keys create", "keys list", "keys rotate",
+    "keys revoke", "videos create", "videos watch",
     "videos resolve", "videos rerun", "providers list", "providers pause", "providers drain",
-    "providers resume",
+    "providers resume", "audit list",
 ]  # fmt: skip
 
 

@@ -113,8 +113,11 @@ class Replica:
 class House:
     """The database at `url`, the vendors, and their clock."""
 
-    def __init__(self, url: str, sandbox: Sandbox, clock: StillClock, folder: Path) -> None:
+    def __init__(
+        self, url: str, sandbox: Sandbox, clock: StillClock, folder: Path, limited: str | None = None
+    ) -> None:
         self.url, self.sandbox, self.clock, self._folder = url, sandbox, clock, folder
+        self._limited = limited
 
     def prompts(self) -> list[str]:
         """What the vendors were paid for, in order."""
@@ -127,6 +130,8 @@ class House:
     def settings(self) -> Settings:
         """A configuration with a port of its own."""
         text = CONFIGURATION.format(port=free_port(), store=self.url, vendors=self.sandbox.url)
+        if self._limited is not None:
+            text = text.replace('mode = "off"', 'mode = "keys"') + self._limited
         return parse(text, self._folder, adapters(), {"REELGATE_SANDBOX_KEY": KEY})
 
     @asynccontextmanager
@@ -158,14 +163,23 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path, *, is_empty: bool = False) -> AsyncIterator[House]:
-    """A stage without replicas. `is_empty`: the database has no schema yet."""
+async def house(
+    folder: Path, *, is_empty: bool = False, is_shared: bool = True, limited: str | None = None
+) -> AsyncIterator[House]:
+    """A stage without replicas. `is_empty`: the database has no schema yet; not `is_shared`: it is SQLite.
+
+    `limited`: more of the configuration, for callers who come with keys.
+    """
     clock = StillClock()
     vendors = SandboxSettings(
         port=0, key=KEY, render_seconds=RENDER_SECONDS, render_spread=0, link_seconds=1e7, draw_words=False,
     )
-    async with postgres.database(is_empty=is_empty) as url, sandbox_running(vendors, clock=clock) as sandbox:
-        yield House(url, sandbox, clock, folder)
+    async with AsyncExitStack() as stack:
+        url = "sqlite:reelgate.db"
+        if is_shared:
+            url = await stack.enter_async_context(postgres.database(is_empty=is_empty))
+        sandbox = await stack.enter_async_context(sandbox_running(vendors, clock=clock))
+        yield House(url, sandbox, clock, folder, limited)
 
 
 async def reached(condition: Callable[[], bool]) -> None:

@@ -35,14 +35,17 @@ def quiet(table: str, rows: int) -> None:
 async def fill(database: Database, videos: int) -> None:
     """A bit of everything."""
     store = Store(database)
-    await store.key_add(KeyRow(id="key_1", name="a", role="caller", digest="d", hint="1234", created_at=NOW))
+    await store.keys.add(KeyRow(id="key_1", name="a", role="caller", digest="d", hint="1234", created_at=NOW))
     await store.hold_put(Hold(provider="one", action="pause", by="key_1", at=NOW))
     await store.replicas.render_times_add([TimesRow("one", "o", 5, 1, 3, 2.0)])
+    images = make_task("images", key_id="key_1")
     await store.video_add(
-        new(make_task("images"), {"a": "1", "ü": "€"}, {"image": "data:image/png;base64,AAAA"}),
+        new(images, {"a": "1", "ü": "€"}, {"image": "data:image/png;base64,AAAA"}),
         Idempotency("k", "print", "images"),
     )
-    await add(store, ended("ended", result_url="https://files.example/v.mp4", completed_at=NOW))
+    await store.ledger.roll_up()
+    done = {"result_url": "https://files.example/v.mp4", "completed_at": NOW, "key_id": "key_1"}
+    await add(store, ended("ended", **done))
     for number in range(videos):
         await add(store, make_task(f"video_{number:05}", created_at=NOW + number / 7))
 
@@ -134,6 +137,11 @@ BROKEN = {
     "a timeline that does not end with the video's last event": "update videos set last_seq = 9",
     "a gap in a timeline": "update events set seq = 2",
     "an event of no video": "delete from videos",
+    "a secret of no key": "insert into key_digests values ('d9', 'video_1', 'hint', 1, null)",
+    "a ledger in which a key has other unfinished videos than are stored":
+        "insert into usage_days values ('o', 'd', 'video_1', '', '', '', 0, 0, 1, 0, 0, 0)",
+    "a ledger with less than nothing put aside or settled":
+        "insert into usage_days values ('o', 'd', 'video_1', '', '', '', -1, 0, 0, 0, 0, 0)",
     "a label that is not its video's": "update video_labels set created_at = 1",
     "an upload without its bytes, or bytes of no upload":
         "insert into upload_contents values ('video_1', 'data:')",

@@ -25,6 +25,7 @@ from moto.server import ThreadedMotoServer
 
 from gateway.storage.files import FileMissing, FileStoreError
 from gateway.storage.files_s3 import PART_BYTES, Bucket, S3Files
+from gateway.values import Secret
 
 KEY = "60/video_1-0.mp4"
 BIG = os.urandom(2 * PART_BYTES + 17)
@@ -52,7 +53,7 @@ def fetch(url: str, headers: dict[str, str] | None = None) -> httpx.Response:
 def bucket_at(endpoint: str, **changed: object) -> Bucket:
     made = Bucket(
         name="videos", prefix="some/prefix", endpoint=endpoint, region="us-east-1",
-        access_key_id="key-of-the-test", secret_access_key="secret-of-the-test",
+        access_key_id=Secret("key-of-the-test"), secret_access_key=Secret("secret-of-the-test"),
     )
     return msgspec.structs.replace(made, **changed)
 

@@ -249,7 +249,7 @@ async def test_too_many_that_wait_are_refused(store: Store, monkeypatch: pytest.
     monkeypatch.setattr(postgres_writer, "BATCH_MAX", 3)
     key = KeyRow(id="k", name="n", role="caller", digest="d", hint="h", created_at=NOW)
     keys = [replace(key, id=f"k{number}", digest=f"d{number}") for number in range(15)]
-    results = await asyncio.gather(*map(store.key_add, keys), return_exceptions=True)
+    results = await asyncio.gather(*map(store.keys.add, keys), return_exceptions=True)
     assert kinds(list(results)) == {"NoneType": 10, "StorageBusy": 5}
 
 

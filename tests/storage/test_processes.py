@@ -45,7 +45,7 @@ WRITE = BEGIN + """
         key = KeyRow(
             id=f"key_{number}", name="n", role="caller", digest=f"d{number}", hint="hint", created_at=1.0
         )
-        await Store(database).key_add(key)
+        await Store(database).keys.add(key)
         print(key.id, flush=True)
 asyncio.run(main())
 """

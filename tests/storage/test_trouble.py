@@ -47,7 +47,7 @@ WRITES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "video_delete": lambda store: store.video_delete("old", "key_1"),
     "hold_put": lambda store: store.hold_put(OTHER),
     "hold_delete": lambda store: store.hold_delete("one"),
-    "key_add": lambda store: store.key_add(KEY),
+    "key_add": lambda store: store.keys.add(KEY),
 }
 
 

@@ -20,6 +20,7 @@ from gateway.storage.db import Database, GuardFailed
 from gateway.storage.store import Store
 from gateway.storage.webhook_endpoints import PAGE_MAX, Endpoint
 from gateway.storage.webhooks import Message, Settled, Try, told
+from gateway.values import Secret
 from providers.spec import Succeeded
 from tests.core.made import CAUSE, NOW, ONE, make_task
 from tests.storage.stores import DATABASES, ended, new, opened
@@ -52,8 +53,8 @@ async def endpoint(
 ) -> Endpoint:
     """A stored endpoint."""
     one = Endpoint(
-        id=name, owner=owner, url=f"https://{name}.example/", events=events, signers=(Signer("whsec_AAAA"),),
-        created_at=NOW,
+        id=name, owner=owner, url=f"https://{name}.example/", events=events,
+        signers=(Signer(Secret("whsec_AAAA")),), created_at=NOW,
     )
     await store.endpoints.add(one)
     return one
@@ -95,7 +96,8 @@ async def test_each_endpoint_of_the_owner_and_the_requests_own_place_are_told(st
         ("msg_1_2_we_1", "https://we_1.example/", "we_1", "we_1"),
         ("msg_1_2_we_2", "https://we_2.example/", "we_2", "we_2"),
     ]
-    assert [one.signers for one in found] == [None, (Signer("whsec_AAAA"),), (Signer("whsec_AAAA"),)]
+    signers = (Signer(Secret("whsec_AAAA")),)
+    assert [one.signers for one in found] == [None, signers, signers]
     for message in found:
         assert (message.type, message.at, message.video_id) == ("video.cancelled", NOW, "video_1")
         video = told(message)
@@ -324,7 +326,8 @@ async def test_a_videos_tries_are_its_owners(store: Store) -> None:
 
 async def test_a_secret_is_changed_by_one(store: Store) -> None:
     one = await endpoint(store)
-    new_ones = [(Signer(f"whsec_{number}"), replace(one.signers[0], until=NOW)) for number in range(3)]
+    old = replace(one.signers[0], until=NOW)
+    new_ones = [(Signer(Secret(f"whsec_{number}")), old) for number in range(3)]
     done = await asyncio.gather(*(store.endpoints.sign_by(one, signers) for signers in new_ones))
     assert sorted(done) == [False, False, True]
     found = await store.endpoints.get("we_1", "key_1")

@@ -1,0 +1,76 @@
+"""`reelgate keys ...`: what is made, shown, turned and ended, and what is refused in words."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.core.keys import is_well_formed
+from tests.cli.test_verbs import GOOD, reelgate
+from tests.serving import Json
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "good.toml"
+    file.write_text(f"{GOOD}[teams.red]\nmax_queued = 5\n", "utf-8")
+    return str(file)
+
+
+def told(config: str, *arguments: str) -> Json:
+    result = reelgate("keys", *arguments, "--json", "--config", config)
+    assert result.exit_code == 0, result.stderr
+    found: Json = json.loads(result.stdout)
+    return found
+
+
+def test_a_key_is_made_as_it_was_asked_for(config: str) -> None:
+    made = told(
+        config, "create", "ci", "--role", "operator", "--scope", "files", "--scope", "audit", "--team", "red",
+        "--provider", "highway", "--model", "kling-v3", "--expires", "90d", "--max-in-flight", "2",
+        "--money-per-day", "1.50", "--currency", "EUR",
+    )
+    assert is_well_formed(made.pop("key"))
+    assert (made["role"], made["scopes"], made["team"]) == ("operator", ["files", "audit"], "red")
+    assert (made["providers"], made["models"]) == (["highway"], ["kling-v3"])
+    assert made["expires_at"] - made["created_at"] == 90 * 86_400
+    bounds = {name: value for name, value in made["limits"].items() if value is not None}
+    assert bounds == {"max_in_flight": 2, "money_per_day": "1.50", "currency": "EUR"}
+    assert told(config, "list")["data"] == [made]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--team", "rad"], "red"), (["--provider", "highwy"], "highway"), (["--model", "kling"], "kling-v3"),
+        (["--scope", "all"], "videos:read"), (["--money-per-day", "1e3"], "money_per_day"),
+        (["--expires", "soon"], "duration"), (["--expires", "0s"], "expires_in"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_with_what_can(config: str, options: list[str], said: str) -> None:
+    result = reelgate("keys", "create", "x", *options, "--config", config)
+    assert result.exit_code in (1, 2)
+    assert said in result.stderr
+    assert told(config, "list")["data"] == []
+
+
+def test_a_key_is_listed_turned_and_ended(config: str, tmp_path: Path) -> None:
+    made = told(config, "create", "alice")
+    turned = told(config, "rotate", made["id"], "--overlap", "1h")
+    assert (turned["id"], turned["key"] == made["key"]) == (made["id"], False)
+    assert 3_590 <= turned["overlap_until"] - made["created_at"] <= 3_700
+    shown = reelgate("keys", "list", "--config", config).stdout
+    assert made["id"] in shown
+    assert told(config, "revoke", made["id"])["revoked_at"] is not None
+    assert "revoked" in reelgate("keys", "list", "--config", config).stdout
+    assert reelgate("keys", "rotate", made["id"], "--config", config).exit_code == 1
+    assert "no key" in reelgate("keys", "revoke", "key_0", "--config", config).stderr
+    with closing(sqlite3.connect(tmp_path / "reelgate.db")) as database:
+        rows = database.execute("select actor, action, object from audit order by at").fetchall()
+        assert [what for _, what, _ in rows] == ["key.created", "key.rotated", "key.revoked"]
+        assert {(who, of) for who, _, of in rows} == {("command line", made["id"])}
+        assert not [line for line in database.iterdump() if made["key"] in line or turned["key"] in line]
