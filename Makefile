@@ -6,14 +6,14 @@ export UV_PYTHON := $(BIN)/python
 export UV_NO_PROGRESS := 1
 
 # program:package of what the tests use from Debian; where one is absent, its tests are skipped by name.
-TOOLS := prometheus:prometheus promtool:prometheus curl:curl node:nodejs npm:npm
+TOOLS := prometheus:prometheus promtool:prometheus curl:curl node:nodejs npm:npm nginx:nginx
 APT := apt-get install --no-install-recommends
 
 MUTANTS := .venv/mutants
 # Of a hundred mutants so many must be noticed.
 MUTATION_SCORE := 80
 
-.PHONY: help setup demo test tools lint clients simulate planted crash-points kills zombies replicas restarts soak mutants bench bench-peers overload openapi lock
+.PHONY: help setup demo test tools lint audit sbom clients simulate planted crash-points kills zombies replicas restarts soak fuzz mutants bench bench-peers overload boards pictures openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,10 +57,17 @@ tools:
 	fi; \
 	echo "some tests will be skipped; to run them: $(APT) $$missing"
 
-lint: .venv/.dev  ## rules, types and the arrows between the rooms
+lint: .venv/.dev  ## rules, types, the arrows between the rooms, and known vulnerabilities
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m tests.supply audit
+
+audit: .venv/.dev  ## ask whether anything is known against what is installed; without a network it says so and passes
+	@$(BIN)/python -m tests.supply audit
+
+sbom: .venv/.dev  ## write the bill of materials of the default installation, dist/sbom.cdx.json (CycloneDX), from the lock
+	@mkdir -p dist && $(BIN)/python -m tests.supply sbom dist/sbom.cdx.json
 
 simulate: .venv/.dev  ## whole lives in virtual time: SEEDS=1000 of them, or SEED=k again with its trace
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
@@ -86,6 +93,9 @@ restarts: .venv/.dev  ## SIGTERM a real gateway N=100 times under load
 soak: .venv/.dev  ## MINUTES=10 of load with faults, restarts and kills, watching for leaks
 	@$(BIN)/python -m tests.campaigns soak --size $(or $(MINUTES),10)
 
+fuzz: .venv/.dev  ## N=1000000 mutated inputs through every parser, and HTTP=20000 requests to a real gateway; SEED=k for others
+	@$(BIN)/python -m tests.fuzz --inputs $(or $(N),1000000) --http $(or $(HTTP),20000) --seed $(or $(SEED),0)
+
 mutants: .venv/.dev  ## change core/tasks and core/routing in every way, and list what no test notices
 	@rm -rf $(MUTANTS) && mkdir -p $(MUTANTS) && cp -r gateway providers tests pyproject.toml $(MUTANTS)
 	@cd $(MUTANTS) && ../bin/mutmut run --max-children 2 > run.log || { tail -n 40 run.log; exit 1; }
@@ -105,6 +115,13 @@ bench-peers: .venv/.dev  ## install the newest LiteLLM proxy into .venv/peers an
 
 overload: .venv/.dev  ## measure up to ten times what can be served: goodput, refusals, memory
 	@$(BIN)/python -m tests.bench overload
+
+boards: .venv/.dev  ## write the boards of Grafana and deploy/metrics.md from their data
+	@$(BIN)/python -m deploy.grafana.boards
+	@$(BIN)/python -m deploy.metrics_table
+
+pictures: .venv/.dev  ## load a gateway for SECONDS=120 and draw each board as a real Prometheus saw it
+	@$(BIN)/python -m tests.dashboards.pictures --seconds $(or $(SECONDS),120)
 
 openapi: .venv/.setup  ## write openapi/reelgate.yaml from the code
 	@$(BIN)/reelgate openapi > .venv/reelgate.yaml && mv .venv/reelgate.yaml openapi/reelgate.yaml

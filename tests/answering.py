@@ -7,15 +7,13 @@ Held here: the server as `gateway.app` uses it, and who counts the answers. Not 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from granian.constants import Interfaces
-from granian.server.embed import Server
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.listening import server
 from gateway.settings import Address
 
 STOP_SECONDS: Final = 30.0  # only a broken server takes that long
@@ -47,19 +45,15 @@ class Answering:
 
 @asynccontextmanager
 async def bound(app: ASGIApp, listen: Address) -> AsyncIterator[None]:
-    """The server that `gateway.app` uses, with its options."""
-    logging.getLogger("_granian").setLevel(logging.ERROR)
-    server = Server(
-        app, address=listen.host, port=listen.port, interface=Interfaces.ASGINL, log_access=False,
-        log_enabled=False, websockets=False,
-    )
-    task = asyncio.create_task(server.serve())
+    """The server that `gateway.app` uses."""
+    served = server(app, listen)
+    task = asyncio.create_task(served.serve())
     try:
         while not await _is_listening(listen):  # each look gives the server a turn
             assert not task.done(), task.result()
         yield
     finally:
-        server.stop()  # type: ignore[no-untyped-call]  # the server has no types
+        served.stop()  # type: ignore[no-untyped-call]  # the server has no types
         await asyncio.wait([task], timeout=STOP_SECONDS)
 
 

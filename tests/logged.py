@@ -1,8 +1,9 @@
 """What gateways log in tests: lines of JSON, as at work, where a test that fails shows them.
 
-Held here: who gets the lines, one within another, and the fixture for a folder whose gateways nobody else
-tells how to log. Without it every line is made for a terminal, and a traceback of one failed step takes
-longer than the rest of its test. Not held here: whatever is expected of a log.
+Held here: who gets the lines, one within another, that secrets are looked for in them (`canaries`), and the
+fixture for a folder whose gateways nobody else tells how to log. Without it every line is made for a
+terminal, and a traceback of one failed step takes longer than the rest of its test. Not held here: whatever
+else is expected of a log.
 """
 
 from __future__ import annotations
@@ -10,14 +11,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Final, TextIO
 
 import pytest
 import structlog
 
 from gateway.logs import configure_logging, write_lines
+from tests import canaries
 
 _ends: Final[list[TextIO]] = []  # who gets the lines, the innermost last: there is one end in a process
+
+
+class _Watched(StringIO):
+    """Passes lines on, and looks for secrets in them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write to who gets the lines."""
+        canaries.watch(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Have them written."""
+        self._stream.flush()
 
 
 @contextmanager
@@ -36,7 +56,7 @@ def logging_to(stream: TextIO) -> Iterator[None]:
 
 
 def _log_to(stream: TextIO) -> None:
-    with redirect_stdout(stream):
+    with redirect_stdout(_Watched(stream)):
         configure_logging("info", "json")
 
 

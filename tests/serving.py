@@ -24,10 +24,11 @@ import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from gateway.api.application import make_application
-from gateway.api.auth import Role, make_key
+from gateway.api.auth import make_key
 from gateway.api.gateway import Gateway
 from gateway.api.problems import MEDIA_TYPE
 from gateway.app import running
+from gateway.core.keys import Role
 from gateway.core.states import Event, Task
 from gateway.logs import write_lines
 from gateway.sandbox.renders import Entry
@@ -49,6 +50,7 @@ PATIENCE_SECONDS: Final = 30.0  # only a broken gateway takes that long
 _CONFIGURATION: Final = """
 [server]
 listen = "127.0.0.1:{port}"
+{server}
 [auth]
 mode = "{auth}"
 [store]
@@ -150,14 +152,14 @@ class Served:
         client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
         return self.clients.enter_context(client)
 
-    def as_caller(self, name: str, role: Role = "caller") -> httpx.Client:
+    def as_caller(self, name: str, role: Role = "caller", **fields: object) -> httpx.Client:
         """A client with a new key."""
-        return self.client_with({"Authorization": f"Bearer {self.new_key(name, role)}"})
+        return self.client_with({"Authorization": f"Bearer {self.new_key(name, role, **fields)}"})
 
-    def new_key(self, name: str, role: Role = "caller") -> str:
-        """A new key, as `reelgate keys create` makes it."""
+    def new_key(self, name: str, role: Role = "caller", **fields: object) -> str:
+        """A new key, as `reelgate keys create` makes it; `fields` are those of its row."""
         row, key = make_key(name, role, time.time())
-        self.run(self.gateway.store.key_add, row)
+        self.run(self.gateway.store.keys.add, msgspec.structs.replace(row, **fields))
         return key
 
     def create(self, client: httpx.Client | None = None, **body: object) -> Json:
@@ -323,14 +325,14 @@ def odd_vendor() -> Iterator[OddVendor]:
 
 @contextmanager
 def serving(
-    folder: Path, *, auth: str = "off", more: str = "", files: str = 'url = "off"'
+    folder: Path, *, auth: str = "off", more: str = "", files: str = 'url = "off"', server: str = ""
 ) -> Iterator[Served]:
-    """A gateway with its data in `folder`; `more` is added to its configuration, `files` to `[files]`."""
+    """A gateway with its data in `folder`; `more` is added to its file, `files` and `server` to theirs."""
     log = StringIO()
     with (
         logging_to(log),
         start_blocking_portal("asyncio") as portal,
-        portal.wrap_async_context_manager(_living(folder, auth, more, files)) as served,
+        portal.wrap_async_context_manager(_living(folder, auth, more, files, server)) as served,
         served.clients,
     ):
         served.portal, served.stream = portal, log
@@ -338,7 +340,9 @@ def serving(
 
 
 @asynccontextmanager
-async def _living(folder: Path, auth: str, more: str, files: str) -> AsyncIterator[Served]:
+async def _living(
+    folder: Path, auth: str, more: str, files: str, server: str
+) -> AsyncIterator[Served]:
     clock = StillClock()
     vendors = SandboxSettings(
         port=0, key=VENDOR_KEY, render_seconds=RENDER_SECONDS, render_spread=0, link_seconds=1e7,
@@ -346,7 +350,8 @@ async def _living(folder: Path, auth: str, more: str, files: str) -> AsyncIterat
     )
     async with sandbox_running(vendors, clock=clock) as sandbox:
         text = _CONFIGURATION.format(
-            port=free_port(), auth=auth, sandbox=sandbox.url, more=more, files=files
+            port=free_port(), auth=auth, sandbox=sandbox.url, more=more, files=files,
+            server=server,
         )
         settings = parse(text, folder, adapters(), {"KEY": VENDOR_KEY})
         async with running(settings) as parts:

@@ -24,7 +24,7 @@ import pytest
 import providers
 
 ROOT = Path(__file__).parents[1]
-CODE = ("gateway", "providers", "tests")
+CODE = ("gateway", "providers", "tests", "deploy")
 PRODUCT = ("gateway", "providers")
 
 FILE_LINES = 400
@@ -53,7 +53,7 @@ ONLY_IN = {
     "sqlite3": ("gateway.storage",),
     "structlog": ("gateway.logs",),
     "standardwebhooks": ("gateway.engine.webhooks",),
-    "prometheus_client": ("gateway.telemetry",),
+    "prometheus_client": ("gateway.metrics", "gateway.telemetry"),
     "av": ("gateway.sandbox",),
     "jsonschema": ("gateway.sandbox",),
     "multipart": ("gateway.api.forms",),
