@@ -35,6 +35,7 @@ _COMPARED: Final = {
     ),
     "read": (
         ("status read", "bare read"), ("status read, 304", "bare read"), ("status read, 304", "status read"),
+        ("status read", "status read, no keys"),
     ),
     "fsync": (
         ("accept", "accept, commit per row"), ("accept, 2 ms fsync", "accept, 2 ms fsync, commit per row"),

@@ -104,13 +104,17 @@ def _nginx(stage: Stage, vendor: Vendor) -> Server | None:
 
 
 def reading(stage: Stage) -> list[Case]:
-    """A status read, and one that finds nothing new, beside a handler that answers as many bytes."""
+    """A status read, one that finds nothing new, one that asks for no key; a handler of as many bytes."""
     gateway = stage.gateway("sqlite", stage.vendor(), *NEVER_POLLED)
-    bare, served = stage.floor("bare"), stage.serve(gateway)
-    videos = gateway.rendering(CONNECTIONS)
+    open_one = stage.gateway("open", stage.vendor(), *NEVER_POLLED, "[auth]", 'mode = "off"')
+    bare, served, unlocked = stage.floor("bare"), stage.serve(gateway), stage.serve(open_one)
+    videos, unowned = gateway.rendering(CONNECTIONS), open_one.rendering(CONNECTIONS)
 
     def reads(count: int) -> Sequence[bytes]:
         return [request("GET", f"/v1/videos/{video}", gateway.headers) for video in videos]
+
+    def keyless(count: int) -> Sequence[bytes]:
+        return [request("GET", f"/v1/videos/{video}", gateway.headers) for video in unowned]
 
     def conditional(count: int) -> Sequence[bytes]:
         return [request("GET", f"/v1/videos/{video}", gateway.headers | {"If-None-Match": etag})
@@ -120,6 +124,7 @@ def reading(stage: Stage) -> list[Case]:
     return [
         many(name="bare read", server=bare, requests=reads, status=200).case(),
         many(name="status read", server=served, requests=reads, status=200).case(),
+        many(name="status read, no keys", server=unlocked, requests=keyless, status=200).case(),
         many(name="status read, 304", server=served, requests=conditional, status=304).case(),
     ]
 

@@ -106,7 +106,7 @@ class Gateway:
         )
         if made.returncode != 0:
             raise ServerFailed(made.stderr.decode("utf-8", "replace"))
-        key = msgspec.json.decode(made.stdout, type=dict[str, str | float])
+        key = msgspec.json.decode(made.stdout, type=dict[str, object])
         self.owner = str(key["id"])
         self.headers = {"Authorization": f"Bearer {key['key']}"}
 

@@ -104,6 +104,8 @@ _READS: Final = (
            Term("reelgate status read", CPU), "2 >= 30"),
     _ratio("read", "status reads per CPU-second / bare Litestar's", Term("bare read", CPU),
            Term("status read", CPU), "2 >= 0.55"),
+    _ratio("read", "CPU of a status read / of the same without keys (callers)", Term("status read", CPU),
+           Term("status read, no keys", CPU), "6 <= 1.1"),
     _ratio("read", "CPU of a 304 / of a 200", Term("status read, 304", CPU), Term("status read", CPU),
            "2 <= 1"),
 )
