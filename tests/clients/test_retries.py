@@ -79,7 +79,7 @@ def test_cut_anywhere_it_is_one_video_and_one_charge(
 
 
 def failing(error: Exception, calls: list[object]) -> Callable[..., Any]:
-    async def fail(*arguments: object) -> NoReturn:
+    async def fail(*arguments: object, **named: object) -> NoReturn:
         calls.append(arguments)
         raise error
 

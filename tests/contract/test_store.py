@@ -21,7 +21,7 @@ from gateway.core.facts import Accepted, Cancelled, DeadlinePassed, SubmitStarte
 from gateway.core.states import STATUS_OF, Change, Event, Task, accepted_event
 from gateway.core.tasks import apply
 from gateway.storage.db import Database, Duplicate, GuardFailed, Step, StorageBusy, StorageError, StorageShort
-from gateway.storage.rows import Asked, Filters, Hold, Idempotency, KeyRow, Page, Video
+from gateway.storage.rows import Asked, Filters, Hold, Idempotency, Page, Video
 from gateway.storage.store import ADMIT_MAX, Store
 from providers.spec import Submitted
 from tests.core.made import NOW, ONE, make_task, tasks, texts
@@ -370,26 +370,7 @@ async def test_under_pressure_only_new_videos_are_refused(
     assert await store.video_delete("old", "key_1")
 
 
-# --- callers' keys, and readiness -------------------------------------------------------------------------
-
-async def test_a_callers_key_is_found_by_its_digest_until_revoked(store: Store, database: Database) -> None:
-    key = KeyRow(id="key_1", name="team", role="caller", digest="d1", hint="wxyz", created_at=NOW)
-    other = replace(key, id="key_2", digest="d2")
-    await store.key_add(key)
-    await store.key_add(other)
-    assert [await store.key_find(digest) for digest in ("d1", "d2", "d3", "")] == [key, other, None, None]
-    await database.write((Step("update keys set revoked_at = $1 where id = $2", (NOW, "key_1")),))
-    assert [await store.key_find(digest) for digest in ("d1", "d2")] == [None, other]
-
-
-async def test_a_digest_belongs_to_one_key(store: Store) -> None:
-    key = KeyRow(id="key_1", name="team", role="caller", digest="d1", hint="wxyz", created_at=NOW)
-    await store.key_add(key)
-    for again in (replace(key, id="key_2"), replace(key, digest="d2")):
-        with pytest.raises(Duplicate):
-            await store.key_add(again)
-    assert await store.key_find("d1") == key
-
+# --- readiness --------------------------------------------------------------------------------------------
 
 async def test_a_closed_database_says_so(store: Store, database: Database) -> None:
     await store.ready()

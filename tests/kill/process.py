@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from gateway.engine.replica import ReplicaRole
+from tests import canaries
 from tests.kill.points import Points
 
 ROOT: Final = Path(__file__).parents[2]
@@ -46,6 +47,7 @@ class Log:
 
     async def take(self, text: str) -> None:
         """Note one line of JSON."""
+        canaries.watch(text)
         try:
             line: Line = json.loads(text)
         except json.JSONDecodeError:
