@@ -20,8 +20,8 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 _RENDER_SECONDS: Final = (5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800)
-_QUEUE_SECONDS: Final = (0.1, 1, 5, 10, 30, 60, 300, 1800)
-_DELAY_SECONDS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60)
+_QUEUE_SECONDS: Final = (0.1, 1, 5, 10, 30, 60, 120, 300, 1800)
+_DELAY_SECONDS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 _VENDOR_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 _LAG_SECONDS: Final = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HTTP_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 60)
@@ -116,13 +116,15 @@ METRICS: Final = (
         ("provider",),
     ),
     Metric(
-        "reelgate_cost", "counter", "currency", "Estimated price of what was bought.",
+        "reelgate_cost", "counter", "currency",
+        "Configured price of every job that a vendor accepted, counted at that moment: a render that fails "
+        "for free is not taken off again. What is owed: reelgate_spending_today.",
         ("provider", "currency"),
     ),
     Metric(
         "reelgate_spending_today", "gauge", "currency",
         "Money of the videos accepted since midnight UTC, as the ledger of all replicas has it: put aside "
-        '(reserved), or surely owed (settled). Provider "-": not sent to one yet.',
+        "(reserved), or surely owed (settled). What waits counts at the first provider that it may go to.",
         ("provider", "currency", "state"),
     ),
     Metric(
