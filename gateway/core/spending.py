@@ -55,7 +55,7 @@ class Amounts(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What one save changes at a provider ('' while none has the video) in a currency ('': no price)."""
+    """What one save changes at a provider (where it waits, the first candidate) in a currency ('': none)."""
 
     provider: str
     currency: str
@@ -93,16 +93,23 @@ def _is_as_before(before: Task, after: Task) -> bool:
 def _position(task: Task) -> Iterator[tuple[_Line, Amounts]]:
     """What is told of a task at each line: that it is there, and the money of its present sending."""
     counts = {"accepted": 1} | ({task.state: 1} if task.state in _OUTCOMES else {})
-    yield (task.provider or "", task.reserved_currency or ""), Amounts(**counts)
+    aside = _place(task), task.reserved_currency or ""
+    yield aside, Amounts(**counts)
     if task.state == "waiting":
-        yield ("", task.reserved_currency or ""), Amounts(reserved=nanos(task.reserved_amount))
+        yield aside, Amounts(reserved=nanos(task.reserved_amount))
         return
     if task.state == "submitting":
-        yield (task.provider or "", task.reserved_currency or ""), Amounts(reserved=_rest(task))
+        yield aside, Amounts(reserved=_rest(task))
     if task.is_in_flight or task.late_until is not None:
         yield from _sending(task, "no" if task.is_terminal and task.charged_now == "no" else "unknown")
     elif task.provider is not None:
         yield from _sending(task, task.charged_now)
+
+
+def _place(task: Task) -> str:
+    """The provider that has the task, or the first that it may go to: mostly it goes there."""
+    first = task.candidates[0].provider if task.candidates else ""
+    return task.provider or first
 
 
 def _rest(task: Task) -> int:
@@ -115,7 +122,7 @@ def _sending(task: Task, charged: Charged) -> Iterator[tuple[_Line, Amounts]]:
     """The money of a task's latest sending, of which this is known."""
     price = nanos(task.sent_amount)
     amounts = {"yes": Amounts(settled=price), "unknown": Amounts(reserved=price), "no": Amounts()}
-    yield (task.provider or "", task.sent_currency or ""), amounts[charged]
+    yield (_place(task), task.sent_currency or ""), amounts[charged]
 
 
 def day_of(at: float) -> str:

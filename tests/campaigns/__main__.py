@@ -1,4 +1,4 @@
-"""`make kills`, `make restarts`, `make replicas`, `make soak`: a campaign by hand, in any size.
+"""`make kills`, `make replicas`, `make races` and the others: a campaign by hand, in any size.
 
 Progress on stderr, the table on stdout; exit code 1 if a promise was broken. Not held here: any campaign.
 """
@@ -16,20 +16,26 @@ from pathlib import Path
 from typing import Final
 
 from tests.campaigns.kills import kills
+from tests.campaigns.races import races
 from tests.campaigns.replicas import replicas
-from tests.campaigns.report import Report
+from tests.campaigns.report import Ended
 from tests.campaigns.restarts import restarts
+from tests.campaigns.simulated_races import simulated_races
 from tests.campaigns.soak import soak
 from tests.campaigns.stage import Plan
 from tests.campaigns.zombies import zombies
 
 # Name: what it does, the size it has when none is given, and the campaign.
-CAMPAIGNS: Final[Mapping[str, tuple[str, float, Callable[[Plan, float], Awaitable[Report]]]]] = {
+CAMPAIGNS: Final[Mapping[str, tuple[str, float, Callable[[Plan, float], Awaitable[Ended]]]]] = {
     "kills": ("kill -9 at random moments", 300, lambda plan, size: kills(plan, round(size))),
     "restarts": ("SIGTERM, and the next one", 100, lambda plan, size: restarts(plan, round(size))),
     "zombies": ("SIGSTOP and SIGCONT", 50, lambda plan, size: zombies(plan, round(size))),
     "replicas": ("two and three replicas on PostgreSQL, through kills, pauses, cuts and restarts", 200,
                  lambda plan, size: replicas(plan, round(size))),
+    "races": ("creates that race for caps at three replicas on PostgreSQL; the size is creates", 3_000,
+              lambda plan, size: races(plan, round(size))),
+    "simulated-races": ("creates that race for caps, in memory and virtual time; the size is creates",
+                        100_000, lambda plan, size: simulated_races(plan, round(size))),
     "soak": ("a long load with faults; the size is minutes", 10, soak),
 }
 
@@ -60,7 +66,7 @@ def main() -> int:
     return 1 if report.violations else 0
 
 
-async def _run(campaign: Callable[[Plan, float], Awaitable[Report]], plan: Plan, size: float) -> Report:
+async def _run(campaign: Callable[[Plan, float], Awaitable[Ended]], plan: Plan, size: float) -> Ended:
     return await campaign(plan, size)
 
 

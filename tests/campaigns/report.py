@@ -27,12 +27,25 @@ class Scene(Protocol):
     excused: frozenset[int]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a campaign. `text` is the table; any of `violations` means that it failed."""
 
     text: str
-    verdict: Verdict
     violations: Sequence[str]
+
+
+class Report(Ended, frozen=True, kw_only=True):
+    """The end of one that is judged by its history."""
+
+    verdict: Verdict
+
+
+def told(rows: Rows, violations: Sequence[str]) -> Ended:
+    """A table, and what was broken."""
+    table = [*rows, ("violations", str(len(violations)))]
+    lines = [f"{label:<27} {text}" for label, text in table]
+    lines += [f"  {violation}" for violation in violations[:SHOWN_MAX]]
+    return Ended(text="\n".join(lines) + "\n", violations=violations)
 
 
 def reported(name: str, stage: Scene, rows: Rows, verdict: Verdict, more: Sequence[str] = ()) -> Report:

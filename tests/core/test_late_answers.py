@@ -13,6 +13,7 @@ from gateway.core.facts import (
     Accepted,
     Adopted,
     Cancelled,
+    Continued,
     DeadlinePassed,
     Fact,
     LateEnded,
@@ -79,7 +80,8 @@ def test_what_an_answer_still_tells(became: str, answer: str) -> None:
 @pytest.mark.parametrize(
     "fact",
     [SubmitStarted(ONE), polled(), OutputMissing(), Cancelled(), Cancelled(detach=True), DeadlinePassed(),
-     QueueTimedOut(), UnknownTimedOut(), ADOPTED, Abandoned("x"), ResubmitAllowed("x"), LateEnded()],
+     QueueTimedOut(), UnknownTimedOut(), ADOPTED, Abandoned("x"), ResubmitAllowed("x"), LateEnded(),
+     Continued("video_2", "x")],
 )
 @pytest.mark.parametrize("became", TABLE)
 def test_only_the_answer_to_a_sending_counts_for_another_process(became: str, fact: Fact) -> None:

@@ -19,6 +19,7 @@ from gateway.core.facts import (
     Adopted,
     Cancelled,
     Cause,
+    Continued,
     Cost,
     DeadlinePassed,
     Fact,
@@ -38,7 +39,7 @@ from gateway.core.spending import Amounts, Entry, day_of, decimal_text, entries,
 from gateway.core.states import TERMINAL, Task
 from gateway.core.tasks import EDGES, IllegalTransition, InvariantViolation, apply
 from providers.spec import Charged, Failed, Succeeded
-from tests.core.made import CAUSE, FACTS, FAILED, NOW, ONE, SUBMITTED, facts, make_task, polled
+from tests.core.made import CAUSE, FACTS, FAILED, NOW, ONE, SUBMITTED, TWO, facts, make_task, polled
 
 PRICE, OTHER = ("0.42", "USD"), ("0.7", "USD")
 DONE = Polled(Succeeded(raw_status="DONE", url="https://files.example/v.mp4"), 3600, "unknown")
@@ -109,6 +110,13 @@ LIVES: dict[str, tuple[tuple[Fact, ...], str, str]] = {
     "failed and paid, bought again, and refused": (
         (SENT, Accepted(SUBMITTED), RerunAllowed(FAILED, "yes", (), "me"), SENT, REFUSED), "0.00", "0.42",
     ),
+    "given up, and its job is another video's": (
+        (SENT, SubmitUnknown(CAUSE), UnknownTimedOut(), Continued("video_2", "me")), "0.00", "0.00"
+    ),
+    "given up, its job another's, and one came late": (
+        (SENT, SubmitUnknown(CAUSE), UnknownTimedOut(), Continued("video_2", "me"), Accepted(SUBMITTED)),
+        "0.42", "0.00",
+    ),
     "done without a link": ((SENT, Accepted(SUBMITTED), OutputMissing(), LateEnded()), "0.00", "0.42"),
     "forgotten by its vendor": (
         (SENT, Accepted(SUBMITTED), Forgotten(CAUSE), UnknownTimedOut(), LateEnded()), "0.00", "0.42"
@@ -129,9 +137,11 @@ def test_a_life_is_counted_where_it_is() -> None:
     paid = RerunAllowed(FAILED, "yes", (ONE,), "me")
     found = books(ordered(), SENT, Accepted(SUBMITTED), paid)
     assert found == {
-        ("", "USD", "accepted"): 1, ("", "USD", "reserved"): nanos("0.70"),
+        ("one", "USD", "accepted"): 1, ("one", "USD", "reserved"): nanos("0.70"),
         ("one", "USD", "settled"): nanos("0.42"),
     }
+    found = books(ordered(), SubmitStarted(TWO, PRICE), Accepted(SUBMITTED), DONE)
+    assert {provider for provider, _, _ in found} == {"two"}
     found = books(ordered(), SENT, Accepted(SUBMITTED), DONE)
     assert found == {
         ("one", "USD", "accepted"): 1, ("one", "USD", "completed"): 1,
@@ -148,7 +158,7 @@ def test_a_sending_in_another_currency_has_its_own_line() -> None:
 
 def test_what_has_no_price_is_counted_and_costs_nothing_known() -> None:
     task = make_task(key_id="key_1")
-    assert entries(None, task) == (Entry("", "", Amounts(accepted=1)),)
+    assert entries(None, task) == (Entry("one", "", Amounts(accepted=1)),)
     found = books(task, SubmitStarted(ONE), Accepted(SUBMITTED), DONE)
     assert found == {("one", "", "accepted"): 1, ("one", "", "completed"): 1}
 
@@ -160,6 +170,9 @@ def test_a_video_of_before_the_ledger_stays_outside() -> None:
 def test_a_save_that_moves_no_money_is_no_entry() -> None:
     task = apply(apply(ordered(), SENT, NOW).task, Accepted(SUBMITTED), NOW).task
     assert not entries(task, apply(task, polled(), NOW).task)
+    waiting = ordered()
+    assert not entries(waiting, apply(waiting, SENT, NOW).task), "it goes where it was expected to go"
+    assert len(entries(waiting, apply(waiting, SubmitStarted(TWO, PRICE), NOW).task)) == 2
 
 
 @pytest.mark.parametrize("text", ["0.00", "0.10", "0.000000001", "123.45", "999999999.999999999", "-1.50"])
@@ -242,9 +255,7 @@ class Books(RuleBasedStateMachine):
                 return self.truth[-1]
             case Polled(progress=Failed()) | RerunAllowed() if self.truth:
                 said: Charged = fact.failed_is_charged
-                if said == "no":
-                    self.truth[-1] = False  # given back at this moment, before anybody hears of it
-                return said != "yes" or self.truth[-1]
+                return self.truth[-1] if said == "yes" else said == "unknown" or self.known[-1] != "yes"
             case _:
                 return True
 
@@ -263,6 +274,10 @@ class Books(RuleBasedStateMachine):
                 self.known[-1] = "yes"
             case Polled(progress=Failed()) | RerunAllowed() if after.state != "rendering":
                 self.known[-1] = {"no": "no", "yes": "yes"}.get(fact.failed_is_charged, "open")
+                if fact.failed_is_charged == "no":
+                    self.truth[-1] = False  # given back at this moment, before anybody hears of it
+            case Continued():  # its job, and what that costs, is another video's from now on
+                self.known[-1], self.truth[-1] = "no", False
             case LateEnded() | ResubmitAllowed() if before.charged_now == "yes":  # nobody asks any more
                 self.known[-1] = "yes"
 

@@ -17,6 +17,7 @@ from gateway.core.facts import (
     Accepted,
     Cancelled,
     Cause,
+    Continued,
     DeadlinePassed,
     Fact,
     FileExpired,
@@ -77,7 +78,7 @@ def test_the_table_is_what_the_docstring_draws() -> None:
 def test_every_state_has_a_status_and_every_kind_of_fact_a_place() -> None:
     assert not {state for state, _ in EDGES} & TERMINAL
     assert {state for state, _ in EDGES} | TERMINAL == set(STATUS_OF)
-    after_end = {LateEnded, Stored, Lost, KeepingEnded, FileExpired}
+    after_end = {LateEnded, Continued, Stored, Lost, KeepingEnded, FileExpired}
     assert {kind for _, kind in EDGES} | after_end == set(FACTS) == set(Fact.__subclasses__())
 
 
