@@ -55,7 +55,7 @@ def videos(path: Path) -> int:
 
 def test_migrate_says_what_it_did(configured: Path) -> None:
     first = reelgate("db", "migrate", "--config", str(configured))
-    assert (first.exit_code, "0 migrations" in first.stdout) == (0, False)
+    assert (first.exit_code, first.stdout.startswith("0 migrations")) == (0, False)
     assert "0 migrations ran" in reelgate("db", "migrate", "--config", str(configured)).stdout
 
 

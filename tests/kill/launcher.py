@@ -47,7 +47,10 @@ _LAST_TYPE, _EARLIER = 4, 10
 
 
 class WatchedConnection(sqlite3.Connection):
-    """A connection that stops before and after every commit, a lone statement's own one too."""
+    """A connection that stops before and after every commit of something in _NAMES, a lone one too.
+
+    What comes by the clock, such as the sums of the ledger, is committed without a stop.
+    """
 
     _name = ""
 
@@ -63,6 +66,8 @@ class WatchedConnection(sqlite3.Connection):
         if sql != "commit" and (self.in_transaction or begins is None):
             return super().execute(sql, parameters)
         name, self._name = self._name, ""
+        if not name:
+            return super().execute(sql, parameters)
         _stop(f"commit {name} before")
         done = super().execute(sql, parameters)
         _stop(f"commit {name} after")

@@ -38,7 +38,7 @@ async def fill(database: Database, videos: int) -> None:
     await store.keys.add(KeyRow(id="key_1", name="a", role="caller", digest="d", hint="1234", created_at=NOW))
     await store.hold_put(Hold(provider="one", action="pause", by="key_1", at=NOW))
     await store.replicas.render_times_add([TimesRow("one", "o", 5, 1, 3, 2.0)])
-    images = make_task("images", key_id="key_1")
+    images = make_task("images", key_id="key_1", reserved_amount="0.42", reserved_currency="USD")
     await store.video_add(
         new(images, {"a": "1", "ü": "€"}, {"image": "data:image/png;base64,AAAA"}),
         Idempotency("k", "print", "images"),
@@ -141,7 +141,9 @@ BROKEN = {
     "a ledger in which a key has other unfinished videos than are stored":
         "insert into usage_days values ('o', 'd', 'video_1', '', '', '', 0, 0, 1, 0, 0, 0)",
     "a ledger with less than nothing put aside or settled":
-        "insert into usage_days values ('o', 'd', 'video_1', '', '', '', -1, 0, 0, 0, 0, 0)",
+        "insert into usage_days values ('o', 'd', 'video_1', '', '', '', -1, 1, 0, 0, 0, 0)",
+    "a day or month of which a key has spent other money than its videos say":
+        "insert into spent_periods values ('o', 'd', '', 'video_1', 1)",
     "a label that is not its video's": "update video_labels set created_at = 1",
     "an upload without its bytes, or bytes of no upload":
         "insert into upload_contents values ('video_1', 'data:')",

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.core.facts import Accepted, Cancelled, Fact, Polled, SubmitStarted
 from gateway.core.grants import Grant, Limits
-from gateway.core.spending import Amounts, nanos
+from gateway.core.spending import Amounts, decimal_text, nanos
 from gateway.core.states import Task
 from gateway.core.tasks import apply
 from gateway.storage import checking
@@ -24,13 +24,14 @@ from gateway.storage.allowance import (
     OVER,
     Account,
     Allowance,
+    Limit,
     OverFlight,
     OverLimit,
     OverMoney,
     OverQueue,
     accounts_of,
 )
-from gateway.storage.db import Database, GuardFailed, Step
+from gateway.storage.db import MIGRATIONS, Database, GuardFailed, Step
 from gateway.storage.ledger import Asked
 from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.rows import Idempotency
@@ -88,8 +89,9 @@ async def test_a_whole_life_is_in_the_books_and_in_the_sums(database: Database) 
     await lived(store, ordered("video_2"), Cancelled())
     day = ("2027-01-15", "key_1")
     expected = {
-        (*day, "one", "kling-v3", "USD"): Amounts(settled=nanos("0.42"), accepted=1, completed=1),
-        (*day, "", "kling-v3", "USD"): Amounts(accepted=1, cancelled=1),
+        (*day, "one", "kling-v3", "USD"): Amounts(
+            settled=nanos("0.42"), accepted=2, completed=1, cancelled=1
+        ),
     }
     assert await totals(store) == expected
     while await store.ledger.roll_up():
@@ -154,11 +156,42 @@ async def test_replicas_sum_up_at_once_and_count_nothing_twice(two: Two) -> None
     assert [amounts.accepted for amounts in (await totals(stores[1])).values()] == [60]
 
 
+async def test_a_cap_counts_the_same_before_and_after_the_sums(database: Database) -> None:
+    store, limits = Store(database), Limits(money_per_day=Decimal(10), money_per_month=Decimal(10))
+    await lived(store, ordered("a"), SENT, Accepted(SUBMITTED), DONE)
+    await lived(store, ordered("b", created_at=NOW - 86_400), SENT)
+    await lived(store, ordered("c", key_id="key_2"))
+    team, key = accounts_of("key_1", "key_1", Grant(limits=limits))
+
+    async def counted() -> list[str]:
+        bounds: list[tuple[Account, Limit]] = [
+            (key, "money_per_day"), (key, "money_per_month"), (team, "money_per_day"),
+            (team, "money_per_month"),
+        ]
+        return [decimal_text(await store.allowances.spent(account, limit, NOW)) for account, limit in bounds]
+
+    assert await counted() == ["0.42", "0.84", "0.84", "1.26"]
+    await store.ledger.roll_up()
+    assert await counted() == ["0.42", "0.84", "0.84", "1.26"]
+    await store.task_save(apply(ordered("c", key_id="key_2"), Cancelled(), NOW))
+    assert await counted() == ["0.42", "0.84", "0.42", "0.84"]
+    await store.ledger.roll_up()
+    assert await counted() == ["0.42", "0.84", "0.42", "0.84"]
+    listed = "period, key_id, owner, currency, amount"
+    everything = f"select {listed} from spent_periods where amount <> 0 order by 1, 2"  # noqa: S608
+    before = await database.read(everything)
+    await database.write([Step("delete from spent_periods", ())])
+    made = (MIGRATIONS / "0011_spent.sql").read_text("utf-8").split(";")
+    await database.write([Step(sql, ()) for sql in made if sql.strip().startswith("insert")])
+    assert await database.read(everything) == before, "the migration says the same of what was there"
+
+
 async def test_each_caller_and_group_has_sums_of_its_own(database: Database) -> None:
     store = Store(database)
     await lived(store, ordered("a", owner="team:video", key_id="key_1"))
     await lived(store, ordered("b", owner="team:video", key_id="key_2", model="other"))
-    await lived(store, ordered("c", owner="key_3", key_id="key_3"), SubmitStarted(ONE, ("0.30", "EUR")))
+    await lived(store, ordered("c", owner="key_3", key_id="key_3"), SubmitStarted(ONE, ("0.30", "EUR")),
+                Accepted(SUBMITTED))
     asked = Asked(start="2027-01-15", end="2027-01-15", owner="team:video", group_by=("key",))
     assert set(await totals(store, asked)) == {("key_1", "USD"), ("key_2", "USD")}
     one = Asked(start="2027-01-15", end="2027-01-15", model="other", group_by=("owner",))

@@ -209,7 +209,7 @@ async def test_only_who_has_it_settles_it(store: Store) -> None:
     assert not await store.webhooks.settle(message, "first", tried(), DELIVERED)
     assert await store.webhooks.settle(later, "second", tried(500), LATER)
     assert not await store.webhooks.settle(later, "second", tried(), DELIVERED)
-    (logged,) = await store.endpoints.log("we_1", 10)
+    (logged,) = await store.endpoints.log("we_1", "key_1", 10)
     assert (logged.state, logged.tries, logged.next_at) == ("pending", [tried(500)], NOW + 5)
 
 
@@ -236,12 +236,12 @@ async def test_gone_disables_the_endpoint_and_a_test_brings_it_back(store: Store
     await store.webhooks.claim(message, "r", NOW + 60, "body")
     assert await store.webhooks.settle(message, "r", tried(410), GONE)
     assert {each.endpoint for each in await due(store, NOW + 60)} == {"we_2"}
-    assert {each.state for each in await store.endpoints.log("we_1", 10)} == {"disabled"}
+    assert {each.state for each in await store.endpoints.log("we_1", "key_1", 10)} == {"disabled"}
     found = await store.endpoints.get("we_1", "key_1")
     assert found is not None
     assert (found.disabled_at, found.disabled_by) == (NOW, "HTTP 410")
     await cancelled(store, "video_9")
-    assert len(await store.endpoints.log("we_1", 10)) == 3
+    assert len(await store.endpoints.log("we_1", "key_1", 10)) == 3
     await store.endpoints.test_add(one, "msg_test", "webhook.test", "{}", NOW)
     (test,) = [each for each in await due(store) if each.endpoint == "we_1"]
     await store.webhooks.claim(test, "r", NOW + 60)
@@ -267,7 +267,7 @@ async def test_what_is_still_to_be_told_outlives_its_video(store: Store, databas
     await store.webhooks.claim(first, "r", NOW + 60, "body")
     await store.webhooks.settle(first, "r", tried(), DELIVERED)
     assert await store.video_delete("video_1", "key_1")
-    assert await store.endpoints.log("we_1", 10) == []
+    assert await store.endpoints.log("we_1", "key_1", 10) == []
     second = await only(store)
     assert second.is_orphan
     await store.webhooks.claim(second, "r", NOW + 60, "body")
@@ -285,30 +285,54 @@ async def test_replay(store: Store) -> None:
         await store.webhooks.settle(message, "r", tried(), DELIVERED)
     woken: list[bool] = []
     store.webhooks.listen(lambda: woken.append(True))
-    assert not await store.endpoints.replay("we_1", "msg_nobody", NOW + 9)
-    assert not await store.endpoints.replay("we_2", "msg_1_2_we_1", NOW + 9)
-    assert await store.endpoints.replay("we_1", "msg_1_2_we_1", NOW + 9)
+    assert not await store.endpoints.replay("we_1", "key_1", "msg_nobody", NOW + 9)
+    assert not await store.endpoints.replay("we_2", "key_1", "msg_1_2_we_1", NOW + 9)
+    assert await store.endpoints.replay("we_1", "key_1", "msg_1_2_we_1", NOW + 9)
     again = await only(store, NOW + 9)
     assert (again.id, again.content, again.step, again.tries) == (
         "msg_1_2_we_1", "body of msg_1_2_we_1", 0, 1
     )
-    assert await store.endpoints.replay_range("we_1", NOW + 1, NOW + 2, NOW + 9) == 0
-    assert await store.endpoints.replay_range("we_1", NOW - 1, NOW, NOW + 9) == 3
+    assert await store.endpoints.replay_range("we_1", "key_1", NOW + 1, NOW + 2, NOW + 9) == 0
+    assert await store.endpoints.replay_range("we_1", "key_1", NOW - 1, NOW, NOW + 9) == 3
     assert len(await due(store, NOW + 9)) == 3
     assert len(woken) == 3
+
+
+async def test_what_was_sent_is_nobody_elses_whatever_a_route_has_checked(store: Store) -> None:
+    one = await endpoint(store)
+    await cancelled(store)
+    message = await only(store)
+    await store.webhooks.claim(message, "r", NOW + 60, "body")
+    await store.webhooks.settle(message, "r", tried(), DELIVERED)
+    (before,) = await store.endpoints.log("we_1", "key_1", 10)
+    assert await store.endpoints.log("we_1", "key_2", 10) == []
+    assert await store.endpoints.log("we_1", "key_2", 10, replace(before, at=NOW + 9)) == []
+    assert await store.endpoints.logged("we_1", "key_2", message.id) is None
+    assert not await store.endpoints.replay("we_1", "key_2", message.id, NOW + 9)
+    assert await store.endpoints.replay_range("we_1", "key_2", 0, NOW + 9, NOW + 9) == 0
+    assert not await store.endpoints.sign_by(replace(one, owner="key_2"), (Signer(Secret("whsec_2")),))
+    assert await store.endpoints.log("we_1", "key_1", 10) == [before]
+    assert await store.endpoints.get("we_1", "key_1") == one
+
+
+async def test_an_id_that_no_database_can_be_asked_for_is_absent(store: Store) -> None:
+    await endpoint(store)
+    assert await store.endpoints.get("we_\0", "key_1") is None
+    assert await store.endpoints.logged("we_1", "key_1", "msg_\0") is None
+    assert not await store.endpoints.delete("we_\0", "key_1")
 
 
 async def test_the_log_is_paged(store: Store) -> None:
     one = await endpoint(store)
     for number in range(PAGE_MAX + 5):
         await store.endpoints.test_add(one, f"msg_{number:03}", "webhook.test", "{}", NOW + number // 2)
-    first = await store.endpoints.log("we_1", PAGE_MAX)
+    first = await store.endpoints.log("we_1", "key_1", PAGE_MAX)
     assert len(first) == PAGE_MAX + 1
-    last = await store.endpoints.logged("we_1", first[-2].id)
-    rest = await store.endpoints.log("we_1", PAGE_MAX, last)
+    last = await store.endpoints.logged("we_1", "key_1", first[-2].id)
+    rest = await store.endpoints.log("we_1", "key_1", PAGE_MAX, last)
     names = [each.id for each in (*first[:-1], *rest)]
     assert names == [f"msg_{number:03}" for number in reversed(range(PAGE_MAX + 5))]
-    assert await store.endpoints.logged("we_2", first[0].id) is None
+    assert await store.endpoints.logged("we_2", "key_1", first[0].id) is None
 
 
 async def test_a_videos_tries_are_its_owners(store: Store) -> None:
@@ -343,7 +367,7 @@ async def test_what_is_over_is_swept(store: Store, database: Database) -> None:
     await store.webhooks.claim(first, "r", NOW + 60, "body")
     await store.webhooks.settle(first, "r", tried(), DELIVERED)
     assert not await store.webhooks.sweep(NOW)
-    assert len(await store.endpoints.log("we_1", 10)) == 3
+    assert len(await store.endpoints.log("we_1", "key_1", 10)) == 3
     assert not await store.webhooks.sweep(NOW + 1)
-    assert len(await store.endpoints.log("we_1", 10)) == 2
+    assert len(await store.endpoints.log("we_1", "key_1", 10)) == 2
     assert await database.read("select 1 from webhook_tries") == []
