@@ -161,7 +161,7 @@ async def _read(request: Request[Any, Any, Any], arrival: Arrival) -> Asked:
     fleet = gateway_of(request).fleet
     known = Known(
         tuple(fleet.models), tuple(fleet.settings.providers), fleet.settings.default_model,
-        gateway_of(request).hooks.refuses_own,
+        gateway_of(request).hooks.refuses_own, caller_of(request).grant,
     )
     raw = await read_body(request, arrival)
     await resolve_uploads(request, raw, arrival)

@@ -6,15 +6,17 @@ Not held here: the limits (`gateway.core.grants`), how they are held to over all
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway.api.auth import Caller
 from gateway.api.gateway import Gateway
-from gateway.core.spending import decimal_text, entries, nanos
+from gateway.core.spending import day_of, decimal_text, entries, nanos
 from gateway.core.states import Task
 from gateway.errors import Problem
 from gateway.storage.allowance import Account, Allowance, Limit, OverLimit, accounts_of
+from providers.spec import Charged
 
 _STOPPED: Final = "An operator has stopped all spending: nothing new is taken, what was is finished."
 _STOPPED_SECONDS: Final = 30
@@ -24,10 +26,11 @@ _CROWDS: Final[dict[Limit, str]] = {
 }
 
 
-async def check_spending(gateway: Gateway) -> None:
-    """Raises Problem spending_stopped while all spending is stopped."""
+async def check_spending(gateway: Gateway, charged: Charged = "no") -> None:
+    """Raises Problem spending_stopped while all spending is stopped. `charged`: what is known so far."""
     if await gateway.engine.spending.look():
-        raise Problem("spending_stopped", _STOPPED, headers={"Retry-After": str(_STOPPED_SECONDS)})
+        headers = {"Retry-After": str(_STOPPED_SECONDS)}
+        raise Problem("spending_stopped", _STOPPED, headers=headers, extra={"charged": charged})
 
 
 def allowance_of(caller: Caller, task: Task) -> Allowance:
@@ -49,17 +52,20 @@ async def over(gateway: Gateway, accounts: tuple[Account, ...], task: Task, erro
     most = nanos(getattr(limits, error.limit))
     left = max(0, most - await gateway.store.allowances.spent(account, error.limit, task.created_at))
     period = "day" if error.limit == "money_per_day" else "month"
-    renews = renewal(error.limit, now)
     needed = decimal_text(_price(task, limits.currency))
     detail = (
         f"{who} may spend {decimal_text(most)} {limits.currency} per {period}; {decimal_text(left)} is left "
-        f"and {needed} is needed. It renews at {renews:%Y-%m-%dT%H:%M:%SZ}."
+        f"and {needed} is needed."
     )
-    seconds = max(1, int(renews.timestamp() - now))
-    return Problem(
-        "quota_exceeded", detail, extra={"retryable": False, "charged": task.charged},
-        headers={"Retry-After": str(seconds), "x-should-retry": "false"},
-    )
+    extra, headers = {"retryable": False, "charged": task.charged}, {"x-should-retry": "false"}
+    if task.permissions:  # its money counts where it was accepted, whenever it is sent
+        accepted = day_of(task.created_at)
+        detail += f" It counts in the {period} of its acceptance, {accepted}, which does not renew."
+        return Problem("quota_exceeded", detail, extra=extra, headers=headers)
+    renews = renewal(error.limit, now)
+    headers["Retry-After"] = str(max(1, math.ceil(renews.timestamp() - now)))
+    detail += f" It renews at {renews:%Y-%m-%dT%H:%M:%SZ}."
+    return Problem("quota_exceeded", detail, extra=extra, headers=headers)
 
 
 def renewal(limit: Limit, at: float) -> datetime:

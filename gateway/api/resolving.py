@@ -20,17 +20,18 @@ from gateway.api.audit import entry_of
 from gateway.api.auth import operator
 from gateway.api.gateway import Gateway, caller_of, gateway_of, new_video_id
 from gateway.api.problems import responses
-from gateway.api.quotas import over
+from gateway.api.quotas import check_spending, over
 from gateway.api.reading import read_struct
 from gateway.api.shapes import VideoObject
-from gateway.core.facts import Abandoned, Adopted, Fact, ResubmitAllowed
+from gateway.core.facts import Abandoned, Adopted, Continued, Fact, ResubmitAllowed
 from gateway.core.states import Change, Task, accepted_event
-from gateway.core.tasks import apply
+from gateway.core.tasks import IllegalTransition, apply
 from gateway.errors import Problem, invalid
 from gateway.storage.allowance import Allowance, OverLimit
 from gateway.storage.audit import Facts, recording
 from gateway.storage.db import Duplicate, GuardFailed, Step
 from gateway.storage.rows import NewVideo, Video
+from gateway.storage.store import saving
 from providers.spec import MakesRefs, Submitted, usable_task_id
 
 _JobId: TypeAlias = Annotated[str, Meta(description="the vendor's id of the job, as its console has it")]
@@ -64,8 +65,13 @@ async def resolve_video(request: Request[Any, Any, Any], video_id: FromPath[str]
         if video is None:
             raise Problem("not_found", f"There is no video {video_id[:80]!r}.")
         if job_id is not None and _is_given_up(video.task):
-            return await _adopt_anew(request, video, job_id)
+            try:
+                return await _adopt_anew(request, video, job_id)
+            except GuardFailed:
+                continue  # something was learned of it meanwhile
         change = _decided(gateway, video.task, body, by)
+        if body.action == "resubmit":
+            await check_spending(gateway, video.task.charged)
         also = (_recorded(request, body.action, video.task, change.task),)
         try:
             task = await gateway.store.task_save(change, await _room(gateway, body, change.task), also)
@@ -164,12 +170,23 @@ async def _adopt_anew(request: Request[Any, Any, Any], old: Video, job_id: str) 
         pins=asked.pins, events=(first, *change.events), webhook_url=asked.webhook_url,
         webhook_origin=asked.webhook_origin,
     )
+    released = _released(gateway, task, new.task.id, by)
+    after, steps = saving(released)
     try:
-        await gateway.store.video_add(new, also=(_recorded(request, "adopt", task, new.task),))
+        await gateway.store.video_add(new, also=(_recorded(request, "adopt", task, new.task), *steps))
     except Duplicate:
         raise _taken(task) from None
+    gateway.store.tell(after, released.events)
     video = Video(new.task, new.request, new.metadata)
     return answer(video, None, 200, {"Location": place_of(new.task.id)})
+
+
+def _released(gateway: Gateway, task: Task, video_id: str, by: str) -> Change:
+    """The given-up video without what it held for the job that `video_id` has now, if it held anything."""
+    try:
+        return apply(task, Continued(video_id, by), gateway.now())
+    except IllegalTransition:
+        return Change(task, task, ())  # it is fenced all the same
 
 
 def _continued(gateway: Gateway, task: Task) -> Task:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from gateway.core.facts import (
     Accepted,
     Cause,
+    Continued,
     Fact,
     FileExpired,
     KeepingEnded,
@@ -45,6 +46,9 @@ def learned(task: Task, fact: Fact, now: float) -> Learned | None:
         case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:
             after = unspent(bought(task, "no"))
             return after, "refused_after_end", cause_detail(fact.cause)
+        case Continued() if task.charged_now == "unknown" and task.vendor_task_id is None:
+            # What this sending costs is told of the video that has its job; `charged` stays as it was said.
+            return replace(task, charged_now="no"), "continued", {"video_id": fact.video_id, "by": fact.by}
         case FileExpired() if task.file_key is not None:
             return replace(task, file_key=None, file_until=None), "file_expired", {}
         case _ if task.late_until is not None:

@@ -138,6 +138,13 @@ class RerunAllowed(Fact, frozen=True):
     by: str
 
 
+class Continued(Fact, frozen=True):
+    """An operator found the job of a given-up video, and the video `video_id` has it; `by` says who."""
+
+    video_id: str
+    by: str
+
+
 class LateEnded(Fact, frozen=True):
     """Nobody looks any more for what an ended task may still bring."""
 

@@ -15,10 +15,15 @@ from gateway.storage.allowance import OVER, Allowance, OverMoney
 
 
 async def granted(engine: Engine, task: Task, permission: RerunAllowed | ResubmitAllowed) -> bool:
-    """Save a permission; False where its key or team has not enough left: then nothing has changed.
+    """Save a permission; False where nothing has changed.
+
+    Its key or team has not enough left, or an operator has stopped all spending.
 
     Raises StorageError.
     """
+    if await engine.spending.look():
+        engine.telemetry.log.info("not_sent_again", video_id=task.id, limit="spending_stopped")
+        return False
     accounts = await engine.accounts.held_to(task)
     try:
         await engine.save(task, permission, Allowance(accounts=accounts, at=task.created_at, has_money=True))

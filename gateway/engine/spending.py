@@ -23,22 +23,30 @@ class Spending:
     def __init__(self, stop: Stop, now: Callable[[], float]) -> None:
         self._stop, self._now = stop, now
         self.is_stopped = False
+        self._orders = 0
         self._looked_at = float("-inf")
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self._is_asked = False
 
     async def look(self) -> bool:
         """Whether all spending is stopped, as of LOOK_SECONDS ago at most. Raises StorageError."""
-        async with self._asking:
-            if not self._is_fresh():
-                asked_at = self._now()
-                self.obey(is_stopped=await self._stop.get() is not None)
-                self._looked_at = asked_at
+        if not self._is_fresh():
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask())
+            # All who look now share one question and its answer, also that the database does not answer.
+            await asyncio.shield(self._asking)
         return self.is_stopped
+
+    async def _ask(self) -> None:
+        asked_at, orders = self._now(), self._orders
+        is_stopped = await self._stop.get() is not None
+        if orders == self._orders:  # else what was asked is of before an order that was obeyed meanwhile
+            self.is_stopped, self._looked_at = is_stopped, asked_at
 
     def obey(self, *, is_stopped: bool) -> None:
         """Spending was just stopped, or begins again, by an order that is stored."""
         self.is_stopped, self._looked_at = is_stopped, self._now()
+        self._orders += 1
 
     def look_soon(self, group: set[asyncio.Task[None]], then: Callable[[], None]) -> None:
         """While it is stopped, see in the background whether it still is; `then` is called when it is not."""

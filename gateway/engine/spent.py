@@ -22,16 +22,19 @@ SPENT_SECONDS: Final = 10.0  # between two looks at the ledger
 async def tell_spent(engine: Engine) -> None:
     """Tell today's money again and again, until cancelled."""
     while True:
-        day = day_of(engine.now())
         try:
-            found = await engine.store.ledger.usage(Asked(start=day, end=day, group_by=("provider",)))
+            await look(engine)
         except StorageError as error:
             engine.telemetry.storage_failed("", error)
-        else:
-            spent: Counter[tuple[str, str, str]] = Counter()
-            for usage in found:
-                where = usage.group[0] or NOWHERE, usage.currency or NOWHERE
-                spent[*where, "reserved"] += usage.amounts.reserved
-                spent[*where, "settled"] += usage.amounts.settled
-            engine.telemetry.spent_today({line: nanos / 10**DIGITS for line, nanos in spent.items() if nanos})
         await asyncio.sleep(SPENT_SECONDS)
+
+
+async def look(engine: Engine) -> None:
+    """Tell today's money once. Raises StorageError."""
+    day = day_of(engine.now())
+    spent: Counter[tuple[str, str, str]] = Counter()
+    for usage in await engine.store.ledger.usage(Asked(start=day, end=day, group_by=("provider",))):
+        where = usage.group[0] or NOWHERE, usage.currency or NOWHERE
+        spent[*where, "reserved"] += usage.amounts.reserved
+        spent[*where, "settled"] += usage.amounts.settled
+    engine.telemetry.spent_today({line: nanos / 10**DIGITS for line, nanos in spent.items() if nanos})

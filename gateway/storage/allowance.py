@@ -16,7 +16,7 @@ import msgspec
 from gateway.core.grants import Grant, Limits
 from gateway.core.spending import day_of, nanos
 from gateway.storage.db import Bound, Database, NoRoom, Step, Value
-from gateway.storage.ledger import summed
+from gateway.storage.ledger import spent
 
 Kind: TypeAlias = Literal["team", "key"]
 Limit: TypeAlias = Literal["money_per_day", "money_per_month", "max_queued", "max_in_flight"]
@@ -53,6 +53,7 @@ OVER: Final[dict[tuple[Kind, Limit], type[OverLimit]]] = {
 
 # Whose rows count: a team's are all of its owner's, a key's those of its own.
 _MINE: Final[dict[Kind, str]] = {"team": "owner = $4", "key": "owner = $4 and key_id = $5"}
+_FROM_5: Final = ("$5", "$6", "$7", "$8", "$9")
 _STAGES: Final = {
     "max_queued": "stage = 'waiting'",
     "max_in_flight": "stage in ('submitting', 'rendering', 'submission_unknown')",
@@ -69,10 +70,8 @@ def _holds(sum_of: str) -> str:
 
 
 def _money(kind: Kind) -> str:
-    days = {"team": ("$5", "$6", "$7"), "key": ("$6", "$7", "$8")}[kind]
-    first, last, currency = days
-    mine = f"{_MINE[kind]} and day >= {first} and day <= {last} and currency = {currency}"
-    return summed("reserved + settled", mine)
+    first, last, currency, period = {"team": _FROM_5[:4], "key": _FROM_5[1:]}[kind]
+    return spent(_MINE[kind], period, (first, last), currency)
 
 
 def _videos(kind: Kind, limit: str) -> str:
@@ -83,12 +82,8 @@ _HOLDS: Final[dict[tuple[Kind, Limit], str]] = {
     (kind, limit): _holds(_videos(kind, limit) if limit in _STAGES else _money(kind)) for kind, limit in OVER
 }
 _SPENT: Final[dict[Kind, str]] = {
-    "team": "select " + summed(
-        "reserved + settled", "owner = $1 and day >= $2 and day <= $3 and currency = $4"
-    ),
-    "key": "select " + summed(
-        "reserved + settled", "owner = $1 and key_id = $2 and day >= $3 and day <= $4 and currency = $5"
-    ),
+    "team": "select " + spent("owner = $1", "$5", ("$2", "$3"), "$4"),
+    "key": "select " + spent("owner = $1 and key_id = $2", "$6", ("$3", "$4"), "$5"),
 }
 
 
@@ -126,7 +121,10 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     def before(self) -> list[Step]:
         """Steps that make everybody who takes from these accounts wait for this write's end."""
         held = (account for account in self.accounts if self._held(account))
-        return [Step(GATE_TAKE, (account.kind, account.id)) for account in held]
+        return [
+            Step(GATE_TAKE, (account.kind, account.id), turn=f"{account.kind} {account.id}")
+            for account in held
+        ]
 
     def after(self) -> list[Step]:
         """Steps behind the write: where an account has more than it may they undo it, with its OverLimit."""
@@ -150,8 +148,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
         head = (account.kind, account.id)
         if limit in _STAGES:
             return (*head, int(bound), *account.whose)
-        days = days_of(limit, self.at)
-        return (*head, nanos(Decimal(bound)), *account.whose, *days, account.limits.currency)
+        return (*head, nanos(Decimal(bound)), *account.whose, *_over(limit, self.at, account.limits.currency))
 
 
 class Together(msgspec.Struct, frozen=True):
@@ -174,6 +171,12 @@ def days_of(limit: Limit, at: float) -> tuple[str, str]:
     return (day, day) if limit == "money_per_day" else (f"{day[:7]}-01", f"{day[:7]}-31")
 
 
+def _over(limit: Limit, at: float, currency: str) -> tuple[str, str, str, str]:
+    """What a sum is taken over: the first and last day, the currency, and the period as the sums name it."""
+    day = day_of(at)
+    return (*days_of(limit, at), currency, day if limit == "money_per_day" else day[:7])
+
+
 class Allowances:
     """What accounts have spent. Raises `StorageError` of `gateway.storage.db` throughout."""
 
@@ -182,6 +185,6 @@ class Allowances:
 
     async def spent(self, account: Account, limit: Limit, at: float) -> int:
         """Nanos put aside and settled over the days that `limit` counts at `at`."""
-        args: Sequence[Value] = (*account.whose, *days_of(limit, at), account.limits.currency)
+        args: Sequence[Value] = (*account.whose, *_over(limit, at, account.limits.currency))
         rows = await self._database.read(_SPENT[account.kind], args)
         return int(rows[0][0] or 0)

@@ -55,6 +55,13 @@ RULES: Final = {
             select owner, day, key_id, provider, model, currency, reserved, settled from usage_days) as booked
         group by owner, day, key_id, provider, model, currency
         having sum(reserved) < 0 or sum(settled) < 0""",
+    "a day or month of which a key has spent other money than its videos say":
+        """select key_id from (
+            select owner, key_id, currency, day as period, reserved + settled as amount from usage_days
+            union all
+            select owner, key_id, currency, substr(day, 1, 7), reserved + settled from usage_days
+            union all select owner, key_id, currency, period, -amount from spent_periods) as told
+        group by owner, key_id, currency, period having sum(amount) <> 0""",
     "a video that ended without a time, or has one and did not end":
         f"select id from videos where (completed_at is not null) <> (state in {_ENDED})",  # noqa: S608
     "a job being rendered without the vendor's id":

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway.storage.db import Database, Read, Step, StorageError
-from gateway.storage.ledger import AMOUNTS, LEDGER_COLUMNS, USAGE_KEY
+from gateway.storage.ledger import AMOUNTS, LEDGER_COLUMNS, SPENT_KEY, USAGE_KEY
 from gateway.storage.rows import TASK_COLUMNS
 
 Copied: TypeAlias = Callable[[str, int], None]
@@ -72,6 +72,7 @@ TABLES: Final = (
         name for name in LEDGER_COLUMNS if name not in ("video_id", "version", "part")
     )),
     Table("usage_days", USAGE_KEY, AMOUNTS),
+    Table("spent_periods", SPENT_KEY, ("amount",)),
     Table("spending_stops", ("name",), ("by_whom", "at")),
     Table("render_times", ("provider", "offering", "duration", "audio", "bin"), ("count",)),
 )

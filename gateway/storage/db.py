@@ -49,12 +49,14 @@ class StorageShort(StorageBusy):
 class Step(msgspec.Struct, frozen=True):
     """One statement with `$1` placeholders, in PostgreSQL's words where the databases differ.
 
-    `guard`: no row changed or returned undoes the whole write, and raises this.
+    `guard`: no row changed or returned undoes the whole write, and raises this. `turn`: whose end others
+    wait for from this step on; where writes are many at once all turns are taken first, in one order.
     """
 
     sql: str
     args: tuple[Value, ...]
     guard: type[GuardFailed] | None = None
+    turn: str | None = None
 
 
 class Bound(Protocol):

@@ -1,14 +1,16 @@
 """The ledger: what each save put aside, settled or gave back, and the sums of it by day.
 
 Entries are only ever added, each with the save that it tells of. After a few seconds they are taken into
-`usage_days`, so that the ledger stays short; whoever wants a sum asks for both in one statement. Held here:
-the statements of these tables. Not held here: what a save is worth (`gateway.core.spending`), when they are
-summed up (`gateway.engine.summing`), what a caller is held to (`allowance`).
+`usage_days`, for reports, and `spent_periods`, for caps, so that the ledger stays short; whoever wants a sum
+asks for it and the ledger in one statement. Held here: the statements of these tables. Not held here: what a
+save is worth (`gateway.core.spending`), when they are summed up (`gateway.engine.summing`), what a caller is
+held to (`allowance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -41,6 +43,10 @@ USAGE_ADD: Final = f"""insert into usage_days ({", ".join((*USAGE_KEY, *AMOUNTS)
     values ({_holes(len(USAGE_KEY) + len(AMOUNTS))}) on conflict ({", ".join(USAGE_KEY)})
     do update set {", ".join(f"{name} = usage_days.{name} + excluded.{name}" for name in AMOUNTS)}
     """  # noqa: S608
+SPENT_KEY: Final = ("owner", "period", "currency", "key_id")
+SPENT_ADD: Final = f"""insert into spent_periods ({", ".join((*SPENT_KEY, "amount"))})
+    values ({_holes(len(SPENT_KEY) + 1)}) on conflict ({", ".join(SPENT_KEY)})
+    do update set amount = spent_periods.amount + excluded.amount"""  # noqa: S608
 TURN_ADD: Final = "insert into chores (name, at) values ($1, 0) on conflict do nothing"
 TURN_GET: Final = "select at from chores where name = $1"
 TURN_TAKE: Final = "update chores set at = $2 where name = $1 and at = $3"
@@ -88,10 +94,22 @@ def booking(before: Task | None, after: Task) -> list[Step]:
     ]
 
 
-def summed(column: str, condition: str) -> str:
-    """A statement's part: the sum of `column` over both tables, where `condition` holds in either."""
-    both = _BOTH.format(names=f"{column} as amount", where=condition)
-    return f"(select cast(coalesce(sum(amount), 0) as bigint) from {both} as spent)"  # noqa: S608 (no input)
+def spent(mine: str, period: str, days: tuple[str, str], currency: str) -> str:
+    """A statement's part: all that is put aside and settled where `mine` holds, in a period of these days."""
+    return f"""(select cast(coalesce(sum(amount), 0) as bigint) from (
+        select amount from spent_periods where {mine} and period = {period} and currency = {currency}
+        union all select reserved + settled from ledger
+            where {mine} and day >= {days[0]} and day <= {days[1]} and currency = {currency}) as told)
+    """  # noqa: S608 (names and holes, no input)
+
+
+def _periods(sums: Mapping[tuple[Value, ...], Amounts]) -> dict[tuple[Value, ...], int]:
+    """The sums by day and other things as money by day and by month."""
+    found: Counter[tuple[Value, ...]] = Counter()
+    for (owner, day, key_id, _provider, _model, currency), amounts in sums.items():
+        for period in (day, str(day)[:7]):
+            found[owner, period, currency, key_id] += amounts.reserved + amounts.settled
+    return {key: amount for key, amount in found.items() if amount}
 
 
 class Ledger:
@@ -106,7 +124,8 @@ class Ledger:
         Entries never change and only this takes them away, one replica at a time: whoever reads them while
         another sums them up finds that its turn is over, and nothing changes.
         """
-        turn = await self._turn()
+        done = await self._database.read(TURN_GET, (_CHORE,))
+        turn = float(done[0][0] or 0) if done else 0.0
         rows = await self._database.read(ENTRIES_GET, (ROLL_UP_MAX,))
         if not rows:
             return False
@@ -115,23 +134,17 @@ class Ledger:
         for row in rows:
             whose = tuple(row[first:last])
             sums[whose] = sums.get(whose, Amounts()).plus(_amounts(row[last:]))
-        steps = [Step(TURN_TAKE, (_CHORE, turn + 1, turn), SummedElsewhere)]
+        steps = [] if done else [Step(TURN_ADD, (_CHORE,))]
+        steps.append(Step(TURN_TAKE, (_CHORE, turn + 1, turn), SummedElsewhere))
         steps += [Step(USAGE_ADD, (*whose, *msgspec.structs.astuple(amounts)))
                   for whose, amounts in sorted(sums.items(), key=repr) if not amounts.is_nothing]
+        steps += [Step(SPENT_ADD, (*key, amount)) for key, amount in sorted(_periods(sums).items(), key=repr)]
         steps += [Step(ENTRY_DROP, tuple(row[: len(_KEY)])) for row in rows]
         try:
             await self._database.write(steps)
         except SummedElsewhere:
             return False
         return len(rows) == ROLL_UP_MAX
-
-    async def _turn(self) -> float:
-        """How often it was done: whoever does it next names this number."""
-        rows = await self._database.read(TURN_GET, (_CHORE,))
-        if not rows:
-            await self._database.write((Step(TURN_ADD, (_CHORE,)),))
-            return 0.0
-        return float(rows[0][0] or 0)
 
     async def usage(self, asked: Asked) -> list[Usage]:
         """The sums by group, in order, of one moment; at most ROWS_MAX + 1: one more tells of more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -59,6 +60,10 @@ LOCK_MS: Final = 8_000
 _BEGIN: Final = "begin isolation level read committed"
 # The statements of groups are joins by primary key, whatever the number of rows: planned once, and for good.
 _PLAN_ONCE: Final = "; set local plan_cache_mode = force_generic_plan"
+# The rows behind turns are taken write by write, in no order that all batches share: so two could wait for
+# each other. Turns are many, and the server has room for so many locks: several share one.
+TURNS: Final = 256
+_TURNS: Final = "; select pg_advisory_xact_lock(1380403527, turn) from unnest('{{{}}}'::int[]) as turn"
 _GIVES_ROWS: Final = re.compile(r"\s*(?:select|with)\b|.*\breturning\b", re.DOTALL | re.IGNORECASE)
 
 
@@ -126,7 +131,7 @@ class Session:
             else:
                 apart.append(number)
         await self._prepare(split)
-        await self._start(is_marked=not together)
+        await self._start(turns_of(batch), is_marked=not together)
         results: list[Result] = [[] for _ in batch]
         for groups in waves(together):
             for group in groups:
@@ -170,11 +175,12 @@ class Session:
     def _text(self, segment: Segment) -> str:
         return self._forms.statement(segment.shape) if segment.shape else segment.steps[0].sql
 
-    async def _start(self, *, is_marked: bool) -> None:
-        """Begin; the batch's number goes along where no statement of a group brings it."""
+    async def _start(self, turns: Sequence[int], *, is_marked: bool) -> None:
+        """Begin, and take turns; the batch's number goes along where no statement of a group brings it."""
         mark = f"""update {MARKS} set number = {self.number}, at = {NOW}
             where writer = '{self.mark}'"""  # noqa: S608 (a number, and hexadecimal digits)
-        done = await self.connection.execute(self._begin + (f"; {mark}" if is_marked else _PLAN_ONCE))
+        begin = self._begin + (_TURNS.format(",".join(map(str, turns))) if turns else "")
+        done = await self.connection.execute(begin + (f"; {mark}" if is_marked else _PLAN_ONCE))
         self.has_begun = True
         if is_marked and done != "UPDATE 1":
             raise Gone("the mark of this connection is gone")
@@ -241,6 +247,12 @@ class Session:
             return rows, len(rows)
         done = await self.connection.execute(sql, *args)
         return [], int(done.rpartition(" ")[2])
+
+
+def turns_of(batch: Sequence[Sequence[Step]]) -> list[int]:
+    """The turns that these writes take, by number, in the order in which everybody takes them."""
+    names = {step.turn for steps in batch for step in steps if step.turn is not None}
+    return sorted({zlib.crc32(name.encode()) % TURNS for name in names})
 
 
 def missed(guard: Step) -> Exception:

@@ -80,7 +80,7 @@ class Room(msgspec.Struct, frozen=True):
 
     def before(self) -> list[Step]:
         """Steps that make everybody who wants a place here wait for this write's end."""
-        taken = Step(GATE_TAKE, (self.provider,))
+        taken = Step(GATE_TAKE, (self.provider,), turn=f"provider {self.provider}")
         return [taken] if self.per_window is None else [taken, Step(SENDING_ADD, (self.provider,))]
 
     def after(self) -> list[Step]:

@@ -135,6 +135,14 @@ IDEMPOTENCY_GET: Final = "select fingerprint, video_id from idempotency_keys whe
 Listener: TypeAlias = Callable[[Task, tuple[Event, ...]], None]
 
 
+def saving(change: Change) -> tuple[Task, list[Step]]:
+    """The task as a change leaves it, and the fenced steps that save it with all that goes with it."""
+    before, after = change.before, msgspec.structs.replace(change.task, version=change.before.version + 1)
+    save = Step(VIDEO_SAVE, (*task_values(after), before.version), GuardFailed)
+    events = [Step(EVENTS_ADD, events_values(after, change.events))] if change.events else []
+    return after, [save, *events, *telling(after, change.events), *naming(change), *booking(before, after)]
+
+
 class Store:
     """The one way to what is stored. Raises `StorageError` of `gateway.storage.db` throughout."""
 
@@ -291,14 +299,9 @@ class Store:
 
         `room` is what must still hold afterwards, over all replicas. Raises NoRoom.
         """
-        before = change.before
-        after = msgspec.structs.replace(change.task, version=before.version + 1)
-        save = Step(VIDEO_SAVE, (*task_values(after), before.version), GuardFailed)
-        steps = [save, Step(EVENTS_ADD, events_values(after, change.events))] if change.events else [save]
-        steps += [*telling(after, change.events), *naming(change), *booking(before, after), *also]
-        if room is not None:
-            steps = [*room.before(), *steps, *room.after()]
-        await self._write(steps, after, change.events)
+        after, steps = saving(change)
+        before, behind = ([], []) if room is None else (room.before(), room.after())
+        await self._write([*before, *steps, *also, *behind], after, change.events)
         return after
 
     async def owners_unlisted(self) -> list[str]:

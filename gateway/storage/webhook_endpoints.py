@@ -28,31 +28,35 @@ ENDPOINTS_GET: Final = f"""select {_NAMES} from webhook_endpoints
 ENDPOINT_GET: Final = f"select {_NAMES} from webhook_endpoints where id = $1 and owner = $2"  # noqa: S608
 ENDPOINT_DELETE: Final = "delete from webhook_endpoints where id = $1 and owner = $2"
 PARTS_DELETE: Final = (
-    "delete from webhook_tries where message_id in (select id from webhook_messages where endpoint = $1)",
-    "delete from webhook_messages where endpoint = $1",
+    """delete from webhook_tries
+    where message_id in (select id from webhook_messages where endpoint = $1 and owner = $2)""",
+    "delete from webhook_messages where endpoint = $1 and owner = $2",
 )
-SECRETS_SET: Final = "update webhook_endpoints set secrets = $3 where id = $1 and secrets = $2"
+SECRETS_SET: Final = """update webhook_endpoints set secrets = $4
+    where id = $1 and owner = $2 and secrets = $3"""
 TEST_ADD: Final = """insert into webhook_messages
     (id, event, owner, video_id, endpoint, target, url, type, at, content, state, step, tries, next_at)
     values ($1, $1, $2, '', $3, $3, $4, $5, $6, $7, 'pending', 0, 0, $6)"""
 _LOGGED: Final = "id, type, video_id, state, at, next_at"
-LOG: Final = f"""select {_LOGGED} from webhook_messages where endpoint = $1
-    order by at desc, id desc limit $2"""  # noqa: S608
-LOG_AFTER: Final = f"""select {_LOGGED} from webhook_messages where endpoint = $1 and (at, id) < ($2, $3)
-    order by at desc, id desc limit $4"""  # noqa: S608
+LOG: Final = f"""select {_LOGGED} from webhook_messages where endpoint = $1 and owner = $2
+    order by at desc, id desc limit $3"""  # noqa: S608
+LOG_AFTER: Final = f"""select {_LOGGED} from webhook_messages
+    where endpoint = $1 and owner = $2 and (at, id) < ($4, $5)
+    order by at desc, id desc limit $3"""  # noqa: S608
 LOGGED_ONE: Final = f"""select {_LOGGED} from webhook_messages
-    where endpoint = $1 and id = $2"""  # noqa: S608
-_HOLES: Final = ", ".join(f"${number}" for number in range(1, PAGE_MAX + 2))
-TRIES: Final = f"""select message_id, at, status, error, ms from webhook_tries
-    where message_id in ({_HOLES}) order by message_id, number"""  # noqa: S608
+    where endpoint = $1 and owner = $2 and id = $3"""  # noqa: S608
+_HOLES: Final = ", ".join(f"${number}" for number in range(2, PAGE_MAX + 3))
+TRIES: Final = f"""select t.message_id, t.at, t.status, t.error, t.ms
+    from webhook_tries t join webhook_messages m on m.id = t.message_id
+    where m.owner = $1 and t.message_id in ({_HOLES}) order by t.message_id, t.number"""  # noqa: S608
 VIDEO_TRIES: Final = """select m.id, m.type, m.endpoint, t.number, t.at, t.status, t.error, t.ms
     from webhook_messages m join webhook_tries t on t.message_id = m.id
     where m.video_id = $1 and m.owner = $2 order by t.at, m.id, t.number"""
-REPLAY: Final = """update webhook_messages set state = 'pending', step = 0, next_at = $3, claim = null
-    where endpoint = $1 and id = $2"""
-REPLAY_RANGE: Final = f"""update webhook_messages set state = 'pending', step = 0, next_at = $4
+REPLAY: Final = """update webhook_messages set state = 'pending', step = 0, next_at = $4, claim = null
+    where endpoint = $1 and owner = $2 and id = $3"""
+REPLAY_RANGE: Final = f"""update webhook_messages set state = 'pending', step = 0, next_at = $5
     where id in (select id from webhook_messages
-        where endpoint = $1 and at >= $2 and at <= $3 and claim is null
+        where endpoint = $1 and owner = $2 and at >= $3 and at <= $4 and claim is null
         order by at, id limit {REPLAY_MAX}) and claim is null
     returning id"""  # noqa: S608
 
@@ -113,12 +117,16 @@ class Endpoints:
 
     async def get(self, endpoint_id: str, owner: str) -> Endpoint | None:
         """The caller's endpoint; None when there is none, or it is another caller's."""
+        if _is_no_text(endpoint_id):
+            return None
         rows = await self._database.read(ENDPOINT_GET, (endpoint_id, owner))
         return _endpoint_of(rows[0]) if rows else None
 
     async def delete(self, endpoint_id: str, owner: str) -> bool:
         """Remove an endpoint with its log and what was still to be sent there; False when there is none."""
-        parts = (Step(sql, (endpoint_id,)) for sql in PARTS_DELETE)
+        if _is_no_text(endpoint_id):
+            return False
+        parts = (Step(sql, (endpoint_id, owner)) for sql in PARTS_DELETE)
         try:
             await self._database.write((Step(ENDPOINT_DELETE, (endpoint_id, owner), GuardFailed), *parts))
         except GuardFailed:
@@ -129,22 +137,28 @@ class Endpoints:
         """Replace what signs; False when that was changed meanwhile."""
         before, after = _encode(one.signers).decode(), _encode(tuple(signers)).decode()
         try:
-            await self._database.write((Step(SECRETS_SET, (one.id, before, after), GuardFailed),))
+            await self._database.write((Step(SECRETS_SET, (one.id, one.owner, before, after), GuardFailed),))
         except GuardFailed:
             return False
         return True
 
-    async def log(self, endpoint_id: str, limit: int, after: Logged | None = None) -> list[Logged]:
+    async def log(
+        self, endpoint_id: str, owner: str, limit: int, after: Logged | None = None
+    ) -> list[Logged]:
         """What was, and is to be, sent to an endpoint, newest first; one more than `limit` tells of more."""
+        which = (endpoint_id, owner, limit + 1)
         if after is None:
-            rows = await self._database.read(LOG, (endpoint_id, limit + 1))
+            rows = await self._database.read(LOG, which)
         else:
-            rows = await self._database.read(LOG_AFTER, (endpoint_id, after.at, after.id, limit + 1))
-        return await self._with_tries(rows)
+            rows = await self._database.read(LOG_AFTER, (*which, after.at, after.id))
+        return await self._with_tries(rows, owner)
 
-    async def logged(self, endpoint_id: str, message_id: str) -> Logged | None:
-        """One message of an endpoint."""
-        found = await self._with_tries(await self._database.read(LOGGED_ONE, (endpoint_id, message_id)))
+    async def logged(self, endpoint_id: str, owner: str, message_id: str) -> Logged | None:
+        """One message of an endpoint of the caller's."""
+        if _is_no_text(message_id):
+            return None
+        rows = await self._database.read(LOGGED_ONE, (endpoint_id, owner, message_id))
+        found = await self._with_tries(rows, owner)
         return found[0] if found else None
 
     async def tries_of(self, video_id: str, owner: str) -> list[VideoTry]:
@@ -159,10 +173,10 @@ class Endpoints:
         ]
 
     async def replay(
-        self, endpoint_id: str, message_id: str, now: float, also: Sequence[Step] = ()
+        self, endpoint_id: str, owner: str, message_id: str, now: float, also: Sequence[Step] = ()
     ) -> bool:
         """Have a message sent anew, whatever became of it, and write `also`; False when there is none."""
-        step = Step(REPLAY, (endpoint_id, message_id, now), GuardFailed)
+        step = Step(REPLAY, (endpoint_id, owner, message_id, now), GuardFailed)
         try:
             await self._database.write((step, *also), tell=news.of_webhooks())
         except GuardFailed:
@@ -171,13 +185,14 @@ class Endpoints:
         return True
 
     async def replay_range(
-        self, endpoint_id: str, since: float, until: float, now: float, also: Sequence[Step] = ()
+        self, endpoint_id: str, owner: str, since: float, until: float, now: float,
+        also: Sequence[Step] = (),
     ) -> int:
         """Have what happened between these times sent anew, at most REPLAY_MAX, the oldest; how many.
 
         What is being sent at this moment is left to that. `also` is written with it, and returns no rows.
         """
-        step = Step(REPLAY_RANGE, (endpoint_id, since, until, now))
+        step = Step(REPLAY_RANGE, (endpoint_id, owner, since, until, now))
         replayed = await self._database.write((step, *also), tell=news.of_webhooks())
         self._outbox.asked()
         return len(replayed)
@@ -188,11 +203,11 @@ class Endpoints:
         await self._database.write((Step(TEST_ADD, values),), tell=news.of_webhooks())
         self._outbox.asked()
 
-    async def _with_tries(self, rows: Sequence[Row]) -> list[Logged]:
+    async def _with_tries(self, rows: Sequence[Row], owner: str) -> list[Logged]:
         ids = [str(row[0]) for row in rows]
         tries: dict[str, list[Try]] = {message_id: [] for message_id in ids}
         if ids:
-            padded = (*ids, *[""] * (PAGE_MAX + 1 - len(ids)))
+            padded = (owner, *ids, *[""] * (PAGE_MAX + 1 - len(ids)))
             for message_id, *made in await self._database.read(TRIES, padded):
                 tries[str(message_id)].append(_try_of(made))
         return [
@@ -203,6 +218,10 @@ class Endpoints:
             )
             for message_id, kind, video_id, state, at, next_at in rows
         ]
+
+
+def _is_no_text(given: str) -> bool:
+    return "\0" in given  # of which PostgreSQL cannot be asked
 
 
 def _endpoint_of(row: Row) -> Endpoint:

@@ -94,7 +94,7 @@ class Stage:
     async def until_over(self, name: str) -> list[Logged]:
         """The log of an endpoint once nothing of it is pending."""
         while True:
-            logged = await self.store.endpoints.log(name, 100)
+            logged = await self.store.endpoints.log(name, "key_1", 100)
             if logged and all(one.state != "pending" for one in logged):
                 return logged
             await asyncio.sleep(20)

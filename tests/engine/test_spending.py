@@ -10,11 +10,12 @@ from decimal import Decimal
 
 from gateway.core.grants import Grant, Limits
 from gateway.core.spending import Amounts, decimal_text
-from gateway.engine.spending import LOOK_SECONDS
+from gateway.engine.spending import LOOK_SECONDS, Spending
+from gateway.storage.db import StorageError
 from gateway.storage.ledger import Asked
 from gateway.storage.rows import KeyRow
-from gateway.storage.stop import Stopped
-from providers.spec import Adapter, Failed, VendorError
+from gateway.storage.stop import Stop, Stopped
+from providers.spec import Adapter, Failed, Offering, Submitted, VendorError, VideoRequest
 from tests.engine.life import START, Life, ScriptedVendor, SwitchedVendor, accepted, done, life
 from tests.virtual import run_virtual
 
@@ -104,6 +105,79 @@ def test_while_spending_is_stopped_nothing_that_waits_is_sent() -> None:
             assert (await one.end("second")).state == "completed"
 
     run_virtual(main())
+
+
+class SlowStop(Stop):
+    """The row of the stop as a slow database tells it: what it was when it was asked."""
+
+    def __init__(self, *, is_broken: bool = False) -> None:
+        self.stopped: Stopped | None = None
+        self.is_broken, self.asked = is_broken, 0
+
+    async def get(self) -> Stopped | None:
+        self.asked += 1
+        found = self.stopped
+        await asyncio.sleep(1)
+        if self.is_broken:
+            raise StorageError("no answer")
+        return found
+
+
+def test_an_order_is_not_unsaid_by_a_question_from_before_it() -> None:
+    async def main() -> None:
+        stop, loop = SlowStop(), asyncio.get_running_loop()
+        spending = Spending(stop, loop.time)
+        looking = asyncio.create_task(spending.look())
+        await asyncio.sleep(0.5)
+        spending.obey(is_stopped=True)
+        assert await looking
+        assert await spending.look()
+
+    run_virtual(main())
+
+
+def test_all_who_look_wait_for_one_answer_also_where_there_is_none() -> None:
+    async def main() -> None:
+        stop, loop = SlowStop(is_broken=True), asyncio.get_running_loop()
+        spending, began = Spending(stop, loop.time), loop.time()
+        met = await asyncio.gather(*(spending.look() for _ in range(100)), return_exceptions=True)
+        assert all(isinstance(error, StorageError) for error in met)
+        assert (stop.asked, loop.time() - began) == (1, 1)
+
+    run_virtual(main())
+
+
+class LaggingVendor(ScriptedVendor):
+    """Answers a submit after a while."""
+
+    async def submit(self, request: VideoRequest, offering: Offering) -> Submitted:
+        await asyncio.sleep(2 * LOOK_SECONDS)
+        return await super().submit(request, offering)
+
+
+def test_no_policy_sends_again_while_spending_is_stopped() -> None:
+    async def main() -> None:
+        second = ScriptedVendor([accepted("w-1")], [done()])
+        vendors: dict[str, Adapter] = {"one": failing(), "two": second}
+        async with life(vendors, routing="rerun_failed = 1") as one:
+            await one.create(providers=("one", "two"))
+            await one.until(lambda task: task.state == "rendering")
+            await one.store.stop.put(Stopped("ada", START))
+            task = await one.end()
+            assert (task.error_code, task.reruns, second.sent) == ("vendor_failed", 0, [])
+
+    async def unknown() -> None:
+        vendor = LaggingVendor([LOST, accepted()], [done()])
+        async with life({"one": vendor}, one='on_unknown = "resubmit"') as one:
+            await one.create()
+            await one.until(lambda task: task.state == "submitting")
+            await one.store.stop.put(Stopped("ada", START))
+            await one.until(lambda task: task.state == "submission_unknown")
+            await asyncio.sleep(600)
+            assert len(vendor.sent) == 1
+
+    run_virtual(main())
+    run_virtual(unknown())
 
 
 def test_a_stop_outlives_the_process_and_what_renders_goes_on() -> None:

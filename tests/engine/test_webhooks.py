@@ -79,7 +79,7 @@ def test_a_replay_begins_the_schedule_anew_with_the_same_message() -> None:
             one.receivers.answers[url] = lambda count: OK if count == 12 else Answer(status=500)
             await one.cancelled()
             (failed,) = await one.until_over("a")
-            assert await one.store.endpoints.replay("a", failed.id, one.life.now())
+            assert await one.store.endpoints.replay("a", "key_1", failed.id, one.life.now())
             began = one.life.now() - START
             (logged,) = await one.until_over("a")
             assert (logged.state, len(logged.tries)) == ("delivered", 12)
@@ -291,7 +291,7 @@ def test_a_message_that_cannot_be_read_holds_up_no_other() -> None:
             assert [letter.body for _, letter in one.receivers.of(url)] == [
                 "video.cancelled of video_2 in version 2"
             ]
-            logged = await one.store.endpoints.log("a", 10)
+            logged = await one.store.endpoints.log("a", "key_1", 10)
             assert {made.error for each in logged for made in each.tries} == {None, "unreadable"}
 
     run_virtual(story())
@@ -305,6 +305,6 @@ def test_what_is_over_is_kept_for_a_while(age_seconds: float) -> None:
             await one.cancelled()
             await one.until_over("a")
             await asyncio.sleep(age_seconds)
-            assert len(await one.store.endpoints.log("a", 10)) == (age_seconds < KEPT_SECONDS)
+            assert len(await one.store.endpoints.log("a", "key_1", 10)) == (age_seconds < KEPT_SECONDS)
 
     run_virtual(story())

@@ -16,7 +16,7 @@ create table ledger (
     day text not null,
     owner text not null,
     key_id text not null,
-    provider text not null,             -- '' while none has it
+    provider text not null,             -- the first candidate's while none has it
     model text not null,
     currency text not null,             -- '' where nothing has a price
     reserved bigint not null,
