@@ -13,7 +13,7 @@ MUTANTS := .venv/mutants
 # Of a hundred mutants so many must be noticed.
 MUTATION_SCORE := 80
 
-.PHONY: help setup demo test tools lint audit sbom clients simulate planted crash-points kills zombies replicas restarts soak fuzz mutants bench bench-peers overload boards pictures openapi lock
+.PHONY: help setup demo test tools lint audit sbom clients simulate planted crash-points kills zombies replicas races restarts soak fuzz mutants bench bench-peers overload boards pictures openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -86,6 +86,10 @@ zombies: .venv/.dev  ## stop a real gateway N=50 times for longer than its patie
 
 replicas: .venv/.dev  ## two and three replicas on one PostgreSQL through N=200 kills, pauses, cuts and restarts of the database
 	@$(BIN)/python -m tests.campaigns replicas --size $(or $(N),200)
+
+races: .venv/.dev  ## N=3000 creates race for caps at three replicas on one PostgreSQL, and SIMULATED=100000 in memory
+	@$(BIN)/python -m tests.campaigns races --size $(or $(N),3000)
+	@$(BIN)/python -m tests.campaigns simulated-races --size $(or $(SIMULATED),100000)
 
 restarts: .venv/.dev  ## SIGTERM a real gateway N=100 times under load
 	@$(BIN)/python -m tests.campaigns restarts --size $(or $(N),100)

@@ -58,9 +58,10 @@ class Wires:
         policy = _policy(settings)
         proxy = None if egress.proxy is None else egress.proxy.reveal()
         make = partial(Transport, proxy=proxy, tls=tls_context(egress.ca_file), max_connections=0)
-        self.fresh, self.pooled = make(fresh=True), make()
-        # Fresh, so that what is left over on a connection is never taken for another caller's file.
         guards = {reach: None if proxy else guard(policy, reach) for reach in _REACHES}
+        own = guards["origin"]  # a base_url, too, may resolve to where a machine's credentials are
+        self.fresh, self.pooled = make(fresh=True, guard=own), make(guard=own)
+        # Fresh, so that what is left over on a connection is never taken for another caller's file.
         files = {reach: make(fresh=True, guard=guards[reach]) for reach in _REACHES}
         self.links = Links(policy, files)
         listed = AddressPolicy(egress.networks, hosts=egress.hosts)

@@ -24,6 +24,8 @@ def _network(source: Source, raw: object) -> Network:
     found = read.network_or_host(source, raw)
     if isinstance(found, str):
         raise ReadError('expected a network such as "10.0.0.0/8" or an address; names are not resolved here')
+    if found.prefixlen == 0:
+        raise ReadError("would believe everybody, whoever they say they are; name the proxies themselves")
     return found
 
 

@@ -325,6 +325,8 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
     server, auth, store = settings.server, settings.auth, settings.store
     if auth.mode == "off" and all_known(server.listen) and not server.listen.is_loopback:
         reading.wrong("auth.mode", f'"off" needs server.listen to be loopback; it is {server.listen}')
+    if auth.mode == "off" and all_known(server.cors_origins) and server.cors_origins:
+        reading.wrong("server.cors_origins", 'needs auth.mode = "keys": a page of elsewhere has to bring one')
     check_server(reading, server)
     is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
     if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):

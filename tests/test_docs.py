@@ -22,6 +22,7 @@ from gateway.settings import parse
 from providers import adapters
 
 ROOT = Path(__file__).parents[1]
+NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl: apt-get install curl")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts)
 
 
@@ -39,9 +40,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl: apt-get install curl")
-def test_the_first_request_of_the_readme_makes_a_video(tmp_path: Path) -> None:
-    script = block(ROOT / "README.md", "A first request", "sh")
+def run(script: str, folder: Path, end: str) -> list[str]:
+    """What commands of the README say, on ports of their own, up to the first line that begins with `end`."""
     script = script.replace("make setup ", "test -x .venv/bin/reelgate ")
     script = script.replace(".venv/bin/", f"{ROOT}/.venv/bin/")
     vendors, gateway = free_port(), free_port()
@@ -50,22 +50,47 @@ def test_the_first_request_of_the_readme_makes_a_video(tmp_path: Path) -> None:
     script = script.replace("[providers.highway]", listen)
     shell = subprocess.Popen(
         ["sh", "-euc", f"{script}\necho"],  # curl ends no line
-        cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )
+    lines = []
     try:
         assert shell.stdout is not None
-        lines = []
         for line in shell.stdout:
             lines.append(line)
-            if line.startswith('{"id":"video_'):
+            if line.startswith(end):
                 break
     finally:
         os.killpg(shell.pid, signal.SIGTERM)
         shell.wait()
         assert shell.stdout is not None
         shell.stdout.close()
+    return lines
+
+
+@NEEDS_CURL
+def test_the_first_request_of_the_readme_makes_a_video(tmp_path: Path) -> None:
+    lines = run(block(ROOT / "README.md", "A first request", "sh"), tmp_path, '{"id":"video_')
     video, _ = json.JSONDecoder().raw_decode(lines[-1])
     assert (video["status"], video["provider"], video["charged"]) == ("completed", "highway", "yes"), lines
+
+
+@NEEDS_CURL
+def test_a_team_of_the_readme_has_a_budget(tmp_path: Path) -> None:
+    first = block(ROOT / "README.md", "A first request", "sh")
+    team = block(ROOT / "README.md", "A key for a team, with a budget", "sh")
+    assert len(re.findall(r"(?m)^(?:cat|kill|export) ", team)) == 3
+    again = first[first.index("curl ") :].replace("fox-1", "fox-2").replace('"duration": 5', '"duration": 10')
+    again = again.replace("--retry 5 --retry-connrefused ", "")  # a 429 would be tried again tomorrow
+    usage = ".venv/bin/reelgate usage --url http://127.0.0.1:8080 --by owner,key --json"
+    script = "\n".join([first, "echo", team, again, "echo", again.replace("fox-2", "fox-3"), "echo",
+                        f"echo \"usage $({usage} | tr -d '\\n')\""])
+    lines = run(script.replace('money_per_day = "20"', 'money_per_day = "1"'), tmp_path, "usage ")
+    told = [line for line in lines if line.startswith(('{"id":"video_', '{"type":'))]  # the rest is the log
+    shown = [json.JSONDecoder().raw_decode(line)[0] for line in told]
+    assert [answer.get("status") for answer in shown] == ["completed", "completed", 429], lines
+    assert (shown[1]["cost"]["amount"], shown[2]["code"]) == ("0.84", "quota_exceeded")
+    (spent,) = json.loads(lines[-1].removeprefix("usage "))["data"]
+    assert (spent["owner"], spent["settled"]) == ("team:video", "0.84"), lines
 
 
 def test_the_readmes_configuration_is_fine(tmp_path: Path) -> None:

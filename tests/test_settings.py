@@ -371,19 +371,19 @@ KEYS = dict.fromkeys(re.findall(r'env = "(\w+)"', EXAMPLE.read_text("utf-8")), H
 
 def uncommented() -> str:
     """The example with every key that stands behind a `#` switched on."""
-    return re.sub(r'(?m)^# (?=\[providers|[a-z_]+ = |"[\w.-]+" = )', "", EXAMPLE.read_text("utf-8"))
+    return re.sub(r'(?m)^# (?=\[providers|\[teams|[a-z_]+ = |"[\w.-]+" = )', "", EXAMPLE.read_text("utf-8"))
 
 
 def test_the_example_shows_every_key() -> None:
     tree = tomllib.loads(uncommented())
     highway = tree["providers"]["highway"]
     (one, rows) = highway["prices"].values()
-    keys = {key for row in (one, *rows) for key in row}
-    shown = {Price: keys, settings.ProviderSettings: {"name", *highway}}
+    shown = {Price: {*one}.union(*rows), settings.ProviderSettings: {"name", *highway}}
+    shown[settings.Team] = set(tree["teams"]["video"])
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             shown[field.type] = set(tree[field.name])
-    assert len(shown) == 10
+    assert len(shown) == 11
     assert set(tree) == set(Settings.__struct_fields__)
     assert {kind: keys for kind, keys in shown.items() if keys != set(kind.__struct_fields__)} == {}
 

@@ -19,6 +19,7 @@ from gateway.core.facts import (
     Accepted,
     Cancelled,
     Cause,
+    Continued,
     DeadlinePassed,
     Fact,
     LateEnded,
@@ -27,6 +28,7 @@ from gateway.core.facts import (
     Rejected,
     SubmitStarted,
     SubmitUnknown,
+    UnknownTimedOut,
 )
 from gateway.core.health import DOWN, OPEN_AFTER, REFUSED_SECONDS, REFUSES_US
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS
@@ -96,6 +98,7 @@ CAUSE = Cause("broken", "reset")
 SUBMITTED = Submitted(vendor_task_id="v-1", ref={"id": "v-1"})
 SENDING: tuple[Fact, ...] = (SubmitStarted(ONE), DeadlinePassed())
 RENDERING: tuple[Fact, ...] = (SubmitStarted(ONE), Accepted(SUBMITTED), DeadlinePassed())
+GIVEN_UP: tuple[Fact, ...] = (SubmitStarted(ONE), SubmitUnknown(CAUSE), UnknownTimedOut())
 LINKED = Polled(Succeeded(raw_status="SUCCEED", url="https://files.example/v.mp4"), 600, "unknown")
 FAILED = Polled(Failed(raw_status="FAILED", code="vendor_failed", message="no"), 600, "no")
 # What the documents call it: how the task came to its end, and what happens then.
@@ -106,6 +109,7 @@ AFTER_THE_END: dict[str, tuple[tuple[Fact, ...], Fact]] = {
     "Polled, with a link": (RENDERING, LINKED),
     "Polled, failed": (RENDERING, FAILED),
     "LateEnded": (RENDERING, LateEnded()),
+    "Continued": (GIVEN_UP, Continued("video_2", "an operator")),
 }
 
 

@@ -63,34 +63,38 @@ MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
 PUBLIC: Final = frozenset[str]().union(*(route.paths for route in ROUTES)) - MANAGEMENT
 
 
-async def authorize(scope: Scope) -> None:
-    """Let a request through to a public route, or to one for whose role it brings a key; refuse any other."""
+async def authorize(scope: Scope, receive: Receive) -> Receive:
+    """Let a request through to a public route, or to one for whose role it brings a key; refuse any other.
+
+    What it is to receive its body by from here on.
+    """
     opt = scope["route_handler"].opt
     if opt.get("public") is True:
-        return
+        return receive
     # Only HTTP is served.
     if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
-        return  # the framework's own answer: the methods, and nothing else
+        return receive  # the framework's own answer: the methods, and nothing else
     purpose = opt.get("signed")
     if purpose is not None and await is_signed(scope["litestar_app"].state.gateway, scope, purpose):
-        return  # there is no caller: the route asks for none where `opt` has such a purpose
+        return receive  # there is no caller: the route asks for none where `opt` has such a purpose
     door: Door = scope["litestar_app"].state.gateway.door
     if door.is_open:
         check_same_site(header_of(scope, b"host") or "", header_of(scope, b"origin"))
     proxies = scope["litestar_app"].state.gateway.fleet.settings.server.trusted_proxies
     address = address_of(scope, proxies)
-    caller = await door.caller(header_of(scope, b"authorization") or "", address)
+    authorization = header_of(scope, b"authorization") or ""
+    caller = await door.caller(authorization, address)
     count(scope["litestar_app"].state.gateway.rates, scope, caller)
     require(caller, opt)
     scope["state"]["caller"] = caller
+    return receive if door.is_open else door.while_good(receive, authorization, address)
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
     """A route behind `authorize`. Not a guard of the framework's: for those it copies the route each time."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        await authorize(scope)
-        await app(scope, receive, send)
+        await app(scope, await authorize(scope, receive), send)
 
     return guard
 

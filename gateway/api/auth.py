@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from litestar.types import Receive, ReceiveMessage
 
 from gateway.api.guests import Guests
 from gateway.core.admission import Rate
@@ -56,7 +57,7 @@ KNOWN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 2.0
 USED_SECONDS: Final = 60.0  # between writing down when keys were used last
 KNOWN_MAX: Final = 10_000
-BAD_KEYS_PER_MINUTE: Final = 100  # from one address
+BAD_KEYS_PER_MINUTE: Final = 100  # from one address, of IPv6 from one /64
 ADDRESSES_MAX: Final = 10_000
 
 
@@ -129,6 +130,8 @@ class Door:
 
     async def recognised(self, authorization: str) -> Caller | None:
         """Who comes with this header; None says nothing, and counts nothing."""
+        if self.is_open:  # a key says nothing where everybody is LOCAL
+            return None
         known = self.known(authorization)
         if known is not None:
             return known
@@ -155,6 +158,22 @@ class Door:
         self._known[given] = (caller, until if row.expires_at is None else min(until, row.expires_at))
         self._used[key_id] = asked_at
         return caller
+
+    def while_good(self, receive: Receive, authorization: str, address: str) -> Receive:
+        """`receive`; at the end of a body that was long in coming it looks at the key again.
+
+        Raises Problem as `caller`.
+        """
+        believed_until = self._now() + KNOWN_SECONDS
+
+        async def received() -> ReceiveMessage:
+            message = await receive()
+            is_whole = message["type"] == "http.request" and not message["more_body"]
+            if is_whole and self._now() >= believed_until:
+                await self.caller(authorization, address)
+            return message
+
+        return received
 
     # --- keys that end --------------------------------------------------------------------------------
 
@@ -217,13 +236,23 @@ class Door:
     # --- refusals -------------------------------------------------------------------------------------
 
     def _refused(self, address: str) -> Problem:
-        if len(self._bad) >= ADDRESSES_MAX:
-            self._bad.clear()
-        rate = self._bad.setdefault(address, Rate(BAD_KEYS_PER_MINUTE))
+        whose = _network_of(address)
+        if whose not in self._bad and len(self._bad) >= ADDRESSES_MAX:
+            del self._bad[next(iter(self._bad))]
+        rate = self._bad.setdefault(whose, Rate(BAD_KEYS_PER_MINUTE))
         if not rate.take(self._now()):
             detail = "Too many wrong keys came from this address; wait a minute."
             return Problem("rate_limited", detail, headers={"Retry-After": "60"})
         return no_key()
+
+
+def _network_of(address: str) -> str:
+    """Under what an address is counted: of IPv6 its /64, all of which one machine may have."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    return address if found.version == 4 else f"{int(found) >> 64:x}::/64"
 
 
 def no_key() -> Problem:

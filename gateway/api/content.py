@@ -17,7 +17,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
-from gateway.api.gateway import Gateway, absent, gateway_of, video_of
+from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
 from gateway.api.problems import responses
 from gateway.api.ranges import asked_range, is_listed, span, whole_or_part
 from gateway.core.states import Task
@@ -69,8 +69,8 @@ async def get_content(
     # A weak tag never matches here: parts of two files would be put together.
     asked = asked_range(range_header if if_range in (None, tag) and not _is_torn(tag, if_range) else None)
     if task.file_key is None:
-        return await _from_vendor(gateway, task, request.method == "HEAD", asked, headers)
-    return await _from_store(gateway, task, request.method == "HEAD", asked, headers)
+        return await _from_vendor(request, task, asked, headers)
+    return await _from_store(request, task, asked, headers)
 
 
 def _is_torn(tag: str, if_range: str | None) -> bool:
@@ -117,8 +117,9 @@ def _check_there_is_a_file(gateway: Gateway, task: Task) -> None:
 
 
 async def _from_store(
-    gateway: Gateway, task: Task, is_head: bool, asked: str | None, headers: dict[str, str]
+    request: Request[Any, Any, Any], task: Task, asked: str | None, headers: dict[str, str]
 ) -> Response[Any]:
+    gateway, is_head = gateway_of(request), request.method == "HEAD"
     keeping, file, key = gateway.engine.keeping, task.file, task.file_key or ""
     if keeping is None or file is None:
         raise Problem("overloaded", "The file is stored, and [files] url no longer says where.")
@@ -135,14 +136,17 @@ async def _from_store(
     part = keeping.store.read(key, start, end)
     with _explained_store():
         first = await anext(part)
-    return Stream(_rejoined(first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE)
+    return Stream(
+        _rejoined(request, first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE
+    )
 
 
 async def _from_vendor(
-    gateway: Gateway, task: Task, is_head: bool, asked: str | None, headers: dict[str, str]
+    request: Request[Any, Any, Any], task: Task, asked: str | None, headers: dict[str, str]
 ) -> Response[Any]:
+    is_head = request.method == "HEAD"
     with _explained(task):
-        piece = await _open(gateway, link_of(task)[0], "bytes=0-0" if is_head else asked)
+        piece = await _open(gateway_of(request), link_of(task)[0], "bytes=0-0" if is_head else asked)
     try:
         status, (start, end) = whole_or_part(asked, piece.total, headers)
     except Problem:
@@ -154,7 +158,9 @@ async def _from_vendor(
     part = piece.part(start, end)
     with _explained(task):
         first = await anext(part)  # before the answer begins: until then a failure can be told
-    return Stream(_rejoined(first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE)
+    return Stream(
+        _rejoined(request, first, part), status_code=status, headers=headers, media_type=CONTENT_TYPE
+    )
 
 
 @contextmanager
@@ -195,8 +201,19 @@ async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:
     return piece
 
 
-async def _rejoined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _rejoined(
+    request: Request[Any, Any, Any], first: bytes, rest: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """All of it, or less than was announced when the key it was asked for with ends meanwhile."""
+    digest = caller_of(request).digest if "caller" in request.scope["state"] else ""
     async with aclosing(rest):
-        yield first
-        async for chunk in rest:
-            yield chunk
+        with gateway_of(request).door.guests.stay(digest, _let_be) as guest:
+            yield first
+            async for chunk in rest:
+                if guest.is_out:
+                    return
+                yield chunk
+
+
+def _let_be() -> None:
+    """A download goes when its next piece is to be sent."""

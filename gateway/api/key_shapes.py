@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 
 from gateway.api.auth import make_key
 from gateway.api.reading import nearest, refuse, shortened
-from gateway.core.grants import Count, Currency, Grant, Limits
+from gateway.core.grants import EVERYTHING, Count, Currency, Grant, Limits
 from gateway.core.keys import OVERLAP_MAX_SECONDS, OVERLAP_SECONDS, SCOPES, Role, Scope
 from gateway.errors import FieldError
 from gateway.settings import Settings
@@ -125,6 +125,25 @@ def turned(row: KeyRow, now: float) -> tuple[KeyRow, str]:
     """The row of a key with a new secret, and that secret, to be shown once."""
     other, secret = make_key(row.name, "viewer", now)
     return replace(row, digest=other.digest, hint=other.hint), secret
+
+
+def beyond(own: KeyRow, other: KeyRow) -> list[str]:
+    """In what a key may more than one that would give it; none where that one is not bounded itself."""
+    if own.scopes is None and own.grant == EVERYTHING:
+        return []
+    lists = {
+        "scopes": (own.scopes, other.scopes), "providers": (own.grant.providers, other.grant.providers),
+        "models": (own.grant.models, other.grant.models),
+    }
+    found = [name for name, (most, has) in lists.items()
+             if most is not None and (has is None or not set(most).issuperset(has))]
+    limits, has_limits = asdict(own.grant.limits), asdict(other.grant.limits)
+    is_other_money = limits.pop("currency") != has_limits.pop("currency")
+    if is_other_money and own.grant.limits.has_money:
+        found.append("currency")
+    found += [name for name, most in limits.items()
+              if most is not None and (has_limits[name] is None or has_limits[name] > most)]
+    return found if own.team in (None, other.team) else [*found, "team"]
 
 
 def _unique(names: list[Any] | None) -> tuple[str, ...] | None:

@@ -14,13 +14,13 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
 from gateway.api.audit import entry_of
-from gateway.api.auth import Caller
 from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.key_shapes import (
     KeyBody,
     KeyObject,
     NewKeyObject,
     TurnBody,
+    beyond,
     check_body,
     facts,
     key_of,
@@ -59,12 +59,12 @@ class KeyList(Struct, frozen=True, kw_only=True):
     summary="Make a key", tags=["keys"],
 )
 async def create_key(request: Request[Any, Any, Any]) -> NewKeyObject:
-    """A new key; its secret is shown this once. A key with scopes may give none but those."""
+    """A new key; its secret is shown this once. A key that is bounded itself gives none that is less so."""
     gateway = gateway_of(request)
     body = read_struct(await request.body(), KeyBody)
     check_body(body, gateway.fleet.settings)
     row, secret = key_of(body, gateway.now())
-    _check_gives(caller_of(request), row)
+    await _check_gives(request, row)
     entry = entry_of(request, "key.created", row.id, None, facts(row))
     await gateway.store.keys.add(row, (recording(entry),))
     return with_secret(row, secret)
@@ -126,7 +126,7 @@ async def rotate_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> 
     gateway = gateway_of(request)
     body = read_struct(await request.body() or b"{}", TurnBody)
     row, now = await _key(request, key_id), gateway.now()
-    _check_gives(caller_of(request), row)
+    await _check_gives(request, row)
     fresh, secret = turned(row, now)
     entry = entry_of(request, "key.rotated", row.id, {"hint": row.hint}, {"hint": fresh.hint} | asdict(body))
     if not await gateway.store.keys.rotate(fresh, now, float(body.overlap), (recording(entry),)):
@@ -143,8 +143,11 @@ async def _key(request: Request[Any, Any, Any], key_id: str) -> KeyRow:
     return row
 
 
-def _check_gives(caller: Caller, row: KeyRow) -> None:
-    """Raises Problem permission_denied where a key with scopes would come by others through this one."""
-    if caller.scopes is not None and (row.scopes is None or not caller.scopes.issuperset(row.scopes)):
-        detail = "A key that has scopes itself may give a secret to those with the same scopes or fewer."
+async def _check_gives(request: Request[Any, Any, Any], row: KeyRow) -> None:
+    """Raises Problem permission_denied where a bounded key would come by more through this one."""
+    gateway = gateway_of(request)
+    own = await gateway.store.keys.get(caller_of(request).id, gateway.now())
+    more = [] if own is None else beyond(own, row)  # the one caller of a gateway without keys has none
+    if more:
+        detail = f"A bounded key gives a secret to none that is less so. This one is by: {', '.join(more)}."
         raise Problem("permission_denied", detail)

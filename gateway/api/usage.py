@@ -46,7 +46,8 @@ class UsageRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One group's sums; amounts are decimal texts in `currency`, null where nothing has a price.
 
     `reserved` is put aside for what is not ended, or of which nobody knows whether it was charged. Videos are
-    counted on the day, and in the group, of their acceptance; at the provider that has or had them last.
+    counted on the day, and in the group, of their acceptance; at the provider that has or had them last, or
+    while none had, at the first that they may go to.
     """
 
     day: str | None = None

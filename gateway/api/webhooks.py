@@ -240,7 +240,8 @@ async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPa
     if body.id is not None:
         if body.since is not None or body.until is not None:
             raise invalid("/id", "Give an id, or the times `since` and `until`.")
-        if not await gateway.store.endpoints.replay(one.id, body.id, now, _recorded(request, one, body)):
+        also = _recorded(request, one, body)
+        if not await gateway.store.endpoints.replay(one.id, one.owner, body.id, now, also):
             raise Problem("not_found", f"There is no message {body.id[:80]!r} of this endpoint.")
         return Replayed(replayed=1, has_more=False)
     if body.since is None:
@@ -249,7 +250,9 @@ async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPa
     if until < body.since:
         raise invalid("/until", "`until` is before `since`.")
     also = _recorded(request, one, body)
-    count = await gateway.store.endpoints.replay_range(one.id, float(body.since), until, now, also)
+    count = await gateway.store.endpoints.replay_range(
+        one.id, one.owner, float(body.since), until, now, also
+    )
     return Replayed(replayed=count, has_more=count == REPLAY_MAX)
 
 
@@ -264,10 +267,10 @@ async def list_deliveries(
     endpoints, one = gateway_of(request).store.endpoints, await _endpoint_of(request, endpoint_id)
     last = None
     if after is not None:
-        last = await endpoints.logged(one.id, after)
+        last = await endpoints.logged(one.id, one.owner, after)
         if last is None:
             raise invalid("?after", "after is not the id of a message of this endpoint")
-    found = await endpoints.log(one.id, limit, last)
+    found = await endpoints.log(one.id, one.owner, limit, last)
     data = [_delivery(logged) for logged in found[:limit]]
     first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
     return DeliveryList(data=data, first_id=first_id, last_id=last_id, has_more=len(found) > limit)

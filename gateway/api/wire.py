@@ -19,6 +19,8 @@ from msgspec.structs import replace
 from gateway.api.images import Checked, check_image
 from gateway.api.reading import ERRORS_MAX, faults, nearest, read_object, refuse, shortened
 from gateway.api.shapes import SIZES, Size
+from gateway.core.grants import EVERYTHING, Grant
+from gateway.core.routing import is_allowed
 from gateway.errors import FieldError
 from providers.spec import AspectRatio, Resolution, Shot, VideoRequest
 
@@ -77,13 +79,15 @@ class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
 class Known(Struct, frozen=True):
     """What a request may name: enabled models and providers; and the model of a request that names none.
 
-    `refuses_webhook` says why a URL cannot be a `webhook_url`, or None.
+    `refuses_webhook` says why a URL cannot be a `webhook_url`, or None. Only what the `grant` of who asks
+    allows is told as a choice.
     """
 
     models: tuple[str, ...]
     providers: tuple[str, ...]
     default_model: str
     refuses_webhook: Callable[[str], str | None] = lambda _: "cannot be used: nothing is sent from here"
+    grant: Grant = EVERYTHING
 
 
 class Asked(Struct, frozen=True):
@@ -188,7 +192,8 @@ def _model(body: CreateBody, known: Known) -> Iterator[FieldError]:
     name = known.default_model if body.model is None else body.model
     if name not in known.models:
         what = "is unknown" if body.model is not None else "is the default, but no enabled provider serves it"
-        hint = f"{nearest(name, known.models)} Served here: {', '.join(known.models) or 'none'}."
+        shown = [model for model in known.models if is_allowed(known.grant.models, model)]
+        hint = f"{nearest(name, shown)} Served here: {', '.join(shown) or 'none'}."
         yield FieldError("/model", f"The model `{shortened(name)}` {what}.{hint}")
 
 
@@ -248,7 +253,8 @@ def _pins(body: CreateBody) -> tuple[str, ...]:
 def _providers(body: CreateBody, known: Known) -> Iterator[FieldError]:
     for name in _pins(body):
         if name not in known.providers:
-            hint = f"{nearest(name, known.providers)} Enabled here: {', '.join(known.providers) or 'none'}."
+            shown = [one for one in known.providers if is_allowed(known.grant.providers, one)]
+            hint = f"{nearest(name, shown)} Enabled here: {', '.join(shown) or 'none'}."
             yield FieldError("/provider", f"There is no provider `{shortened(name)}`.{hint}")
 
 

@@ -275,3 +275,13 @@ def test_with_auth_off_there_is_one_caller_who_may_everything(tmp_path: Path) ->
             assert call(served.client, method, path).status_code in {200, 400, 404}, path
         video = served.create()
         assert with_key(served, "Bearer whatever").json()["data"][0]["id"] == video["id"]
+
+
+def test_with_auth_off_a_key_makes_no_other_caller(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        left = served.as_caller("from before")
+        with left.stream("GET", "/v1/events") as stream:
+            parts = stream.iter_raw()
+            next(parts)
+            video = served.create()
+            assert video["id"].encode() in next(parts)

@@ -6,12 +6,14 @@ The vendors' ledger knows the truth here: what was accepted, and under which id.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import NoReturn
 
 import httpx
 import pytest
 
 from gateway.core.facts import Abandoned, Cause, Forgotten
+from gateway.core.grants import Grant, Limits
 from gateway.core.states import Change
 from gateway.core.tasks import apply
 from gateway.storage.db import GuardFailed
@@ -220,6 +222,52 @@ def test_a_job_found_after_the_end_is_a_new_video_of_the_same_owner(
     assert read(alice.get(f"/v1/videos/{old['id']}")) == old
     again = problem(resolve(ops, old, "adopt", vendor_task_id=job), 409, "not_resolvable")
     assert "belongs to another video" in again["detail"]
+
+
+def test_a_job_is_in_the_books_once_whichever_video_has_it(
+    served: Served, ops: httpx.Client
+) -> None:
+    caller = served.as_caller("thrifty")
+
+    def booked() -> tuple[str, str, int]:
+        (row,) = read(caller.get("/v1/usage"))["data"]
+        return row["reserved"], row["settled"], row["accepted"]
+
+    old = given_up(served, caller, ops)
+    assert booked() == (old["cost"]["amount"], "0.00", 1)
+    new = read(resolve(ops, old, "adopt", vendor_task_id=bought(served)))
+    assert booked() == (old["cost"]["amount"], "0.00", 2)
+    served.finish(new["id"], caller)
+    assert booked() == ("0.00", old["cost"]["amount"], 2)
+    (event,) = [event for event in events(caller, old) if event["type"] == "continued"]
+    assert event["detail"]["video_id"] == new["id"]
+
+
+def test_nothing_is_sent_once_more_while_spending_is_stopped(
+    served: Served, alice: httpx.Client, ops: httpx.Client
+) -> None:
+    video = lost(served, alice, f"{LOST_ONCE} while nothing is bought")
+    assert ops.post("/v1/spending/stop").status_code == 200
+    try:
+        refused = problem(resolve(ops, video, "resubmit"), 503, "spending_stopped")
+        assert (refused["retryable"], refused["charged"]) == (True, "unknown")
+        assert read(alice.get(f"/v1/videos/{video['id']}"))["stage"] == "submission_unknown"
+    finally:
+        assert ops.post("/v1/spending/start").status_code == 200
+    assert resolve(ops, video, "resubmit").status_code == 200
+    served.until(video["id"], lambda video: video["stage"] == "rendering", alice)
+
+
+def test_sent_once_more_it_counts_where_it_was_accepted(served: Served, ops: httpx.Client) -> None:
+    capped = served.as_caller("capped", grant=Grant(limits=Limits(money_per_day=Decimal("0.50"))))
+    video = lost(served, capped)
+    answer = resolve(ops, video, "resubmit")
+    refused = problem(answer, 429, "quota_exceeded")
+    assert (refused["retryable"], refused["charged"]) == (False, "unknown")
+    assert answer.headers["x-should-retry"] == "false"
+    assert "0.08 is left and 0.42 is needed" in refused["detail"]
+    assert "of its acceptance" in refused["detail"]
+    assert "which does not renew" in refused["detail"]
 
 
 def test_a_new_video_costs_what_its_one_job_costs(

@@ -197,6 +197,16 @@ async def test_a_listed_name_may_be_private_for_webhooks_and_files(
         assert built.hooks.refuses(f"http://127.0.0.1:{at.good.port}/") is not None
 
 
+async def test_no_door_leads_to_the_machines_own_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage([METADATA]) as at, wires(tmp_path, at.names, monkeypatch) as built:
+        for door in (built.fresh, built.pooled):  # a vendor's base_url is its operator's word
+            for host in (NAME, "169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]"):
+                with pytest.raises(httpx.ConnectError, match="egress policy"):
+                    await door.handle_async_request(httpx.Request("POST", f"http://{host}/v1", json={}))
+
+
 async def test_a_listed_name_never_leads_to_the_machines_own_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

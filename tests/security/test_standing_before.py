@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from gateway.api import auth
 from gateway.api.auth import BAD_KEYS_PER_MINUTE
 from gateway.api.hops import address_of
 from gateway.settings import SettingsError
@@ -103,6 +104,22 @@ def test_a_caller_behind_nginx_cannot_choose_an_address(tmp_path: Path) -> None:
         assert wrong_keys(served.client, f"http://{proxy}", "1.2.4.1, 127.0.0.9", 1) == {429}
 
 
+def test_wrong_keys_are_counted_by_network_where_a_machine_has_many_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = 'trusted_proxies = ["127.0.0.1"]'
+    with serving(tmp_path, auth="keys", server=more) as served:
+        for number in range(BAD_KEYS_PER_MINUTE):
+            assert wrong_keys(served.client, served.url, f"2001:db8::{number:x}:1", 1) == {401}
+        assert wrong_keys(served.client, served.url, "2001:db8::ffff:1", 1) == {429}
+        assert wrong_keys(served.client, served.url, "2001:db8:0:1::1", 1) == {401}
+        # Who comes from many networks makes room by the oldest, and not for all at once.
+        monkeypatch.setattr(auth, "ADDRESSES_MAX", 3)
+        assert wrong_keys(served.client, served.url, "1.2.3.4", BAD_KEYS_PER_MINUTE) == {401}
+        assert wrong_keys(served.client, served.url, "1.2.3.5", 1) == {401}
+        assert wrong_keys(served.client, served.url, "1.2.3.4", 1) == {429}
+
+
 # --- a path before all paths --------------------------------------------------------------------------------
 
 BASE: Final = "/reelgate/v2.1"
@@ -190,6 +207,9 @@ def test_a_message_shows_urls_under_the_path(based: Served, under: httpx.Client)
     ('trusted_proxies = ["proxy.internal"]', "server.trusted_proxies"),
     ('trusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies"),
     ('trusted_proxies = "10.0.0.0/8"', "server.trusted_proxies"),
+    ('trusted_proxies = ["0.0.0.0/0"]', "server.trusted_proxies"),
+    ('trusted_proxies = ["10.0.0.1", "::/0"]', "server.trusted_proxies"),
+    ('cors_origins = ["https://a.example"]', "server.cors_origins: needs auth.mode"),
     ('cors_origins = ["*"]', "server.cors_origins"), ('cors_origins = ["null"]', "server.cors_origins"),
     ('cors_origins = ["https://a.example/x"]', "server.cors_origins"),
     ('cors_origins = ["https://*.example"]', "server.cors_origins"),
