@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import msgspec
@@ -27,6 +28,7 @@ import msgspec
 from gateway.core.states import Task
 from providers.spec import Charged
 
+_DAY_SECONDS: Final = 86_400
 DIGITS: Final = 9  # decimals of a currency that a ledger can tell apart: no price has more
 
 _Line: TypeAlias = tuple[str, str]  # provider, currency
@@ -46,12 +48,18 @@ class Amounts(msgspec.Struct, frozen=True):
     @property
     def is_nothing(self) -> bool:
         """Whether there is nothing to tell."""
-        return not any(msgspec.structs.astuple(self))
+        return self == _NOTHING
 
     def plus(self, other: Amounts, sign: int = 1) -> Amounts:
         """Both together, or with `sign` -1 what this one has more."""
-        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
-        return Amounts(*(mine + sign * its for mine, its in pairs))
+        return Amounts(  # spelt out: it runs several times with each save
+            self.reserved + sign * other.reserved, self.settled + sign * other.settled,
+            self.accepted + sign * other.accepted, self.completed + sign * other.completed,
+            self.failed + sign * other.failed, self.cancelled + sign * other.cancelled,
+        )
+
+
+_NOTHING: Final = Amounts()
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -72,7 +80,7 @@ def entries(before: Task | None, after: Task) -> tuple[Entry, ...]:
 
     def add(parts: Iterator[tuple[_Line, Amounts]], sign: int) -> None:
         for line, amounts in parts:
-            found[line] = found.get(line, Amounts()).plus(amounts, sign)
+            found[line] = found.get(line, _NOTHING).plus(amounts, sign)
 
     add(_position(after), 1)
     if before is not None:
@@ -127,7 +135,12 @@ def _sending(task: Task, charged: Charged) -> Iterator[tuple[_Line, Amounts]]:
 
 def day_of(at: float) -> str:
     """The UTC date, YYYY-MM-DD, of a time in Unix seconds."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+    return _day(int(at // _DAY_SECONDS))
+
+
+@lru_cache(64)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * _DAY_SECONDS, UTC).strftime("%Y-%m-%d")
 
 
 def nanos(amount: str | Decimal | None) -> int:
