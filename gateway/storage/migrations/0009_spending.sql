@@ -8,7 +8,8 @@ alter table videos add column sent_amount text;                     -- the price
 alter table videos add column sent_currency text;
 alter table videos add column charged_now text not null default 'no';  -- what is known of its latest sending alone
 
--- What each save changed. Written with it, never changed, and taken into usage_days after a few seconds.
+-- What each save changed. Written with it, never changed, and taken into usage_days after a few seconds:
+-- so few are here that a sum reads all of them, and no save pays for another index.
 create table ledger (
     video_id text not null,
     version bigint not null,            -- of the video that this save made
@@ -27,7 +28,6 @@ create table ledger (
     cancelled bigint not null,
     primary key (video_id, version, part)
 );
-create index ledger_by_owner on ledger (owner, day);
 
 create table usage_days (
     owner text not null,
