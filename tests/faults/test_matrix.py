@@ -27,7 +27,7 @@ ENDINGS = {
 HINTS = {
     "rate_limited": (0.0, 2.0),
     "retry_after_seconds": (3.0, 5.0),
-    "retry_after_date": (1.0, 5.0),  # 3 s ahead, in whole seconds, and its way here counts at this clock's pace
+    "retry_after_date": (1.0, 5.0),  # 3 s ahead in whole seconds, and its way counts at this clock's pace
     "retry_after_negative": (1.0, 3.0),
     "retry_after_years": (900.0, 902.0),
     "retry_after_garbage": (0.0, 2.0),
