@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal, TypeAlias
 
+from tests.conversing import conversing
+
 # hole: nothing arrives on either side, until it does. half: what is sent arrives, and no answer comes.
 # reset: every connection breaks, and so does every new one.
 Cut: TypeAlias = Literal["hole", "half", "reset"]
@@ -34,7 +36,6 @@ class Cable:
         self._is_refusing = False
         self._loss: Loss | None = None
         self.lost = asyncio.Event()  # set once the chosen COMMIT has gone that way
-        self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.heal()
@@ -42,16 +43,8 @@ class Cable:
     @asynccontextmanager
     async def laid(self) -> AsyncIterator[Cable]:
         """Take connections on `port` for as long as the context lasts."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with conversing(self._converse) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-            await server.wait_closed()
 
     def cut(self, how: Cut) -> None:
         """Cut it, until it heals."""
@@ -78,13 +71,8 @@ class Cable:
         for writer in self._writers:
             writer.transport.abort()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._converse((reader, writer)))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _converse(self, client: _Ends) -> None:
-        writers = {client[1]}
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client, writers = (reader, writer), {writer}
         try:
             if self._is_refusing:
                 client[1].transport.abort()
@@ -106,8 +94,8 @@ class Cable:
                     await asyncio.gather(answering, return_exceptions=True)
         finally:
             self._writers -= writers
-            for writer in writers:
-                writer.close()
+            for end in writers:
+                end.close()
 
     async def _ask(self, client: _Ends, server: _Ends) -> bytes:
         """Pass on what the replica says until it says no more; or the COMMIT that is to be lost."""

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from tests.conversing import conversing
+
 Way: TypeAlias = Literal["asked", "answered"]
 _READ_BYTES: Final = 65_536
 
@@ -33,26 +35,12 @@ class Cutter:
         self.next_cut: Cut | None = None
         self.connections = 0
         self.passed: dict[Way, int] = {"asked": 0, "answered": 0}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def laid(self) -> AsyncIterator[Cutter]:
         """Take connections on `port` for as long as the context lasts."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with conversing(self._converse) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._converse(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         cut, self.next_cut = self.next_cut, None

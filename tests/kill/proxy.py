@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
+from tests.conversing import conversing
+
 # Called with a point's label as soon as it is crossed. It counts before it first waits for anything, and
 # returns whether the gateway is dead now.
 Cross: TypeAlias = Callable[[str], Awaitable[bool]]
@@ -25,27 +27,14 @@ class Proxy:
 
     def __init__(self, port: int, cross: Cross) -> None:
         self._vendor_port, self._cross = port, cross
-        self._connections: set[asyncio.Task[None]] = set()
         self.url = ""
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Take connections for as long as the context lasts."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with conversing(self._converse) as port:
+            self.url = f"http://127.0.0.1:{port}"
             yield
-        finally:
-            server.close()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-            await server.wait_closed()
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._converse(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         vendor_reader, vendor_writer = await asyncio.open_connection("127.0.0.1", self._vendor_port)
