@@ -152,6 +152,10 @@ class Served:
         client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
         return self.clients.enter_context(client)
 
+    def with_key(self, key: Json) -> httpx.Client:
+        """A client with a key as `POST /v1/keys` answers it."""
+        return self.client_with({"Authorization": f"Bearer {key['key']}"})
+
     def as_caller(self, name: str, role: Role = "caller", **fields: object) -> httpx.Client:
         """A client with a new key."""
         return self.client_with({"Authorization": f"Bearer {self.new_key(name, role, **fields)}"})
@@ -210,6 +214,13 @@ class Served:
         with self._saved:
             self._saves.append((task.id, task.status))
             self._saved.notify_all()
+
+
+def made_key(admin: httpx.Client, **body: object) -> Json:
+    """A new key by the API, as the 201 shows it."""
+    answer = admin.post("/v1/keys", json={"name": "made"} | body)
+    assert answer.status_code == 201, answer.text
+    return read(answer)
 
 
 def read(answer: httpx.Response) -> Json:

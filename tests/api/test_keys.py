@@ -21,7 +21,7 @@ from gateway.api.auth import USED_SECONDS, Door
 from gateway.core.grants import Grant
 from gateway.core.keys import OVERLAP_MAX_SECONDS, OVERLAP_SECONDS, digest_of
 from gateway.storage.db import StorageError
-from tests.serving import PATIENCE_SECONDS, Json, Served, problem, read, serving
+from tests.serving import PATIENCE_SECONDS, Json, Served, made_key, problem, read, serving
 
 MORE: Final = """
 [teams.red]
@@ -47,16 +47,6 @@ def admin(served: Served) -> httpx.Client:
     return served.as_caller("admin", "admin")
 
 
-def made(admin: httpx.Client, **body: object) -> Json:
-    answer = admin.post("/v1/keys", json={"name": "made"} | body)
-    assert answer.status_code == 201, answer.text
-    return read(answer)
-
-
-def caller(served: Served, key: Json) -> httpx.Client:
-    return served.client_with({"Authorization": f"Bearer {key['key']}"})
-
-
 def turned(admin: httpx.Client, key: Json, **body: object) -> Json:
     answer = admin.post(f"/v1/keys/{key['id']}/rotate", json=body)
     assert answer.status_code == 200, answer.text
@@ -77,7 +67,7 @@ def test_a_key_is_as_it_was_asked_for_and_its_secret_is_shown_once(
     limits = {"max_in_flight": 2, "money_per_day": "12.50", "currency": "EUR"}
     body = {"name": "ci", "role": "viewer", "scopes": ["videos:read", "files"], "team": "red",
             "providers": ["highway"], "models": ["kling-v3"], "limits": limits, "expires_in": 3_600}
-    key = made(admin, **body)
+    key = made_key(admin, **body)
     secret = key.pop("key")
     assert {name: key[name] for name in body if name not in ("limits", "expires_in")} == {
         name: value for name, value in body.items() if name not in ("limits", "expires_in")
@@ -117,7 +107,7 @@ def test_a_key_that_cannot_be_is_refused_by_its_field(admin: httpx.Client, body:
 
 
 def test_keys_are_paged_newest_first_and_a_misspelt_filter_is_refused(admin: httpx.Client) -> None:
-    ids = [made(admin)["id"] for _ in range(3)]
+    ids = [made_key(admin)["id"] for _ in range(3)]
     first = read(admin.get("/v1/keys", params={"limit": 2}))
     assert ([one["id"] for one in first["data"]], first["has_more"]) == ([ids[2], ids[1]], True)
     then = read(admin.get("/v1/keys", params={"limit": 1, "after": first["last_id"]}))
@@ -127,7 +117,7 @@ def test_keys_are_paged_newest_first_and_a_misspelt_filter_is_refused(admin: htt
 
 
 def test_what_is_done_to_a_key_is_recorded_with_it(admin: httpx.Client) -> None:
-    key = made(admin, team="red", limits={"money_per_day": "5"})
+    key = made_key(admin, team="red", limits={"money_per_day": "5"})
     turned(admin, key, overlap=60)
     admin.delete(f"/v1/keys/{key['id']}")
     admin.delete(f"/v1/keys/{key['id']}")  # it is over already
@@ -145,20 +135,20 @@ def test_what_is_done_to_a_key_is_recorded_with_it(admin: httpx.Client) -> None:
 
 
 def test_a_rotated_key_is_the_same_caller_with_both_secrets(served: Served, admin: httpx.Client) -> None:
-    old = made(admin)
-    video = served.create(caller(served, old))
+    old = made_key(admin)
+    video = served.create(served.with_key(old))
     new = turned(admin, old)
     assert (new["id"], new["hint"]) == (old["id"], new["key"][-4:])
     assert 0 <= new["overlap_until"] - served.gateway.now() - OVERLAP_SECONDS + 1 <= 60
     for key in (old, new):
-        assert read(caller(served, key).get(f"/v1/videos/{video['id']}"))["id"] == video["id"]
+        assert read(served.with_key(key).get(f"/v1/videos/{video['id']}"))["id"] == video["id"]
     turned(admin, new, overlap=0)
     for key in (old, new):
-        problem(caller(served, key).get("/v1/videos"), 401, "authentication_failed")
+        problem(served.with_key(key).get("/v1/videos"), 401, "authentication_failed")
 
 
 def test_a_rotation_is_bounded_and_for_living_keys(admin: httpx.Client) -> None:
-    key = made(admin)
+    key = made_key(admin)
     path = f"/v1/keys/{key['id']}/rotate"
     for body in ({"overlap": OVERLAP_MAX_SECONDS + 1}, {"overlap": -1}, {"over": 1}):
         problem(admin.post(path, json=body), 400, "invalid_request")
@@ -168,13 +158,13 @@ def test_a_rotation_is_bounded_and_for_living_keys(admin: httpx.Client) -> None:
 
 
 def test_whatever_is_wrong_with_a_key_is_told_in_the_same_words(served: Served, admin: httpx.Client) -> None:
-    revoked, used = made(admin), made(admin)
-    assert caller(served, used).get("/v1/videos").status_code == 200
+    revoked, used = made_key(admin), made_key(admin)
+    assert served.with_key(used).get("/v1/videos").status_code == 200
     for key in (revoked, used):
         assert read(admin.delete(f"/v1/keys/{key['id']}"))["revoked_at"] is not None
     unknown = {"key": auth.make_key("nobody", "admin", 0.0)[1]}
     expired = {"key": served.new_key("expired", expires_at=served.gateway.now())}
-    told = [caller(served, key).get("/v1/videos") for key in (revoked, used, unknown, expired)]
+    told = [served.with_key(key).get("/v1/videos") for key in (revoked, used, unknown, expired)]
     bodies = {answer.text.replace(answer.headers["x-request-id"], "") for answer in told}
     assert (len(bodies), {answer.status_code for answer in told}) == (1, {401})
     assert len({tuple(sorted(set(answer.headers) - {"date"})) for answer in told}) == 1
@@ -212,8 +202,8 @@ def end(request: pytest.FixtureRequest, served: Served, admin: httpx.Client) -> 
 def test_an_open_request_ends_with_its_key(
     served: Served, admin: httpx.Client, pool: ThreadPoolExecutor, end: Callable[[Json], None], tail: str
 ) -> None:
-    key, other = made(admin, team="red"), made(admin, team="red")
-    client, stays = caller(served, key), caller(served, other)
+    key, other = made_key(admin, team="red"), made_key(admin, team="red")
+    client, stays = served.with_key(key), served.with_key(other)
     video = served.rendering(client)
     path = tail if tail == "/v1/events" else f"/v1/videos/{video['id']}{tail}"
     asked = pool.submit(client.get, path)  # a stream is read to its end
@@ -234,8 +224,8 @@ def test_an_open_request_ends_with_its_key(
 def test_who_ordered_something_is_told_of_it_when_its_key_ends(
     served: Served, admin: httpx.Client, pool: ThreadPoolExecutor
 ) -> None:
-    key = made(admin)
-    client = caller(served, key)
+    key = made_key(admin)
+    client = served.with_key(key)
     asked = pool.submit(client.post, "/v1/videos", json={"prompt": "a"}, headers={"Prefer": "wait=29"})
     served.run(_here, served, key)
     admin.delete(f"/v1/keys/{key['id']}")
@@ -282,8 +272,8 @@ def test_the_last_use_is_written_once_a_minute_and_not_by_a_request(
 
 
 def test_the_last_use_is_shown(served: Served, admin: httpx.Client) -> None:
-    key = made(admin)
-    assert caller(served, key).get("/v1/videos").status_code == 200
+    key = made_key(admin)
+    assert served.with_key(key).get("/v1/videos").status_code == 200
     door = served.gateway.door
 
     async def write() -> None:
@@ -299,7 +289,7 @@ def test_the_last_use_is_shown(served: Served, admin: httpx.Client) -> None:
 
 
 def test_a_scope_narrows_a_role_and_never_widens_it(served: Served, admin: httpx.Client) -> None:
-    reader = caller(served, made(admin, role="operator", scopes=["videos:read", "keys"]))
+    reader = served.with_key(made_key(admin, role="operator", scopes=["videos:read", "keys"]))
     assert reader.get("/v1/videos").status_code == 200
     for method, path in (("POST", "/v1/videos"), ("GET", "/v1/providers"), ("GET", "/v1/keys")):
         found = problem(reader.request(method, path), 403, "permission_denied")
@@ -307,9 +297,9 @@ def test_a_scope_narrows_a_role_and_never_widens_it(served: Served, admin: httpx
 
 
 def test_a_key_with_scopes_gives_no_others(served: Served, admin: httpx.Client) -> None:
-    narrow = caller(served, made(admin, role="admin", scopes=["keys", "files"]))
+    narrow = served.with_key(made_key(admin, role="admin", scopes=["keys", "files"]))
     assert narrow.post("/v1/keys", json={"name": "a", "scopes": ["files"]}).status_code == 201
-    wide = made(admin)
+    wide = made_key(admin)
     for answer in (
         narrow.post("/v1/keys", json={"name": "a"}),
         narrow.post("/v1/keys", json={"name": "a", "scopes": ["files", "videos:read"]}),
@@ -320,12 +310,12 @@ def test_a_key_with_scopes_gives_no_others(served: Served, admin: httpx.Client) 
 
 
 def test_a_team_has_its_things_together(served: Served, admin: httpx.Client) -> None:
-    one, two = (caller(served, made(admin, team="red")) for _ in range(2))
-    viewer = caller(served, made(admin, team="red", role="viewer"))
+    one, two = (served.with_key(made_key(admin, team="red")) for _ in range(2))
+    viewer = served.with_key(made_key(admin, team="red", role="viewer"))
     video = served.create(one, prompt="ours")
     for client in (one, two, viewer):
         assert video["id"] in [each["id"] for each in read(client.get("/v1/videos"))["data"]]
-    stranger, named = caller(served, made(admin)), {"Idempotency-Key": "k"}
+    stranger, named = served.with_key(made_key(admin)), {"Idempotency-Key": "k"}
     first, second, third = (
         client.post("/v1/videos", json={"prompt": "once"}, headers=named) for client in (one, two, stranger)
     )
@@ -342,7 +332,7 @@ def reasons(answer: httpx.Response) -> dict[str, set[str]]:
 
 
 def test_a_key_is_for_its_providers_and_models(served: Served, admin: httpx.Client) -> None:
-    key = caller(served, made(admin, providers=["unified"], models=["kling-v3"]))
+    key = served.with_key(made_key(admin, providers=["unified"], models=["kling-v3"]))
     planned = read(key.post("/v1/videos/plan", json={"prompt": "a"}))
     assert {one["provider"] for one in planned["candidates"]} == {"unified"}
     shown = read(key.get("/v1/models"))["data"]
@@ -362,15 +352,14 @@ def test_a_key_is_for_its_providers_and_models(served: Served, admin: httpx.Clie
 
 
 def test_a_rerun_is_bound_by_who_asks_for_it(served: Served, admin: httpx.Client) -> None:
-    wide, narrow = caller(served, made(admin, team="red")), caller(
-        served, made(admin, team="red", providers=["narrow"])
-    )
+    wide = served.with_key(made_key(admin, team="red"))
+    narrow = served.with_key(made_key(admin, team="red", providers=["narrow"]))
     video = served.completed(wide, provider="highway")
     assert "highway" in reasons(narrow.post(f"/v1/videos/{video['id']}/rerun"))
 
 
 def test_what_a_team_is_for_bounds_its_keys(served: Served, admin: httpx.Client) -> None:
-    key = caller(served, made(admin, team="thrifty", providers=["unified", "narrow"]))
+    key = served.with_key(made_key(admin, team="thrifty", providers=["unified", "narrow"]))
     planned = read(key.post("/v1/videos/plan", json={"prompt": "a"}))
     assert {one["provider"] for one in planned["candidates"]} == {"unified"}
     assert [one["id"] for one in read(key.get("/v1/models"))["data"]] == ["kling-v3"]

@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.serving import Json, Served, problem, read, serving
+from tests.serving import Json, Served, made_key, problem, serving
 
 MORE: Final = """
 [providers.other]
@@ -57,34 +57,24 @@ def admin(served: Served) -> httpx.Client:
     return served.as_caller("admin", "admin")
 
 
-def made(client: httpx.Client, **body: object) -> Json:
-    answer = client.post("/v1/keys", json={"name": "made"} | body)
-    assert answer.status_code == 201, answer.text
-    return read(answer)
-
-
-def as_caller(served: Served, key: Json) -> httpx.Client:
-    return served.client_with({"Authorization": f"Bearer {key['key']}"})
-
-
 @pytest.mark.parametrize(("bound", "may", "may_not", "by"), GIVEN)
 def test_a_bounded_key_gives_none_that_is_less_so(
     served: Served, admin: httpx.Client, bound: Json, may: Json, may_not: Json, by: str
 ) -> None:
-    giver = as_caller(served, made(admin, role="admin", **bound))
-    given, stronger = made(giver, **may), made(admin, **may_not)
+    giver = served.with_key(made_key(admin, role="admin", **bound))
+    given, stronger = made_key(giver, **may), made_key(admin, **may_not)
     assert giver.post(f"/v1/keys/{given['id']}/rotate").status_code == 200
     for answer in (
         giver.post("/v1/keys", json={"name": "a"} | may_not),
         giver.post(f"/v1/keys/{stronger['id']}/rotate"),
     ):
         assert by in problem(answer, 403, "permission_denied")["detail"].partition("by: ")[2]
-    assert as_caller(served, stronger).get("/v1/version").status_code == 200
+    assert served.with_key(stronger).get("/v1/version").status_code == 200
 
 
 def test_an_admin_whom_nothing_bounds_gives_what_there_is(served: Served, admin: httpx.Client) -> None:
-    of_red = as_caller(served, made(admin, role="admin", team="red", expires_in=60))
-    assert made(of_red, role="admin", team="blue")["expires_at"] is None
+    of_red = served.with_key(made_key(admin, role="admin", team="red", expires_in=60))
+    assert made_key(of_red, role="admin", team="blue")["expires_at"] is None
 
 
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/plan"])
@@ -103,6 +93,6 @@ def test_an_admin_whom_nothing_bounds_gives_what_there_is(served: Served, admin:
 def test_a_mistaken_name_is_answered_with_what_this_key_may_use(
     served: Served, admin: httpx.Client, path: str, bound: Json, body: Json, words: str
 ) -> None:
-    key = as_caller(served, made(admin, **bound))
+    key = served.with_key(made_key(admin, **bound))
     answer = problem(key.post(path, json={"prompt": "a"} | body), 400, "invalid_request")
     assert [error["detail"] for error in answer["errors"]] == [words]
