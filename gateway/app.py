@@ -1,6 +1,7 @@
 """The life of the process: what follows tasks begins at once, what answers callers comes to it.
 
-Not held here: how the parts are put together (`gateway.assembly`), being reachable (`gateway.listening`).
+Not held here: how the parts are put together (`gateway.assembly`), being reachable (`gateway.listening`), a
+configuration that changes meanwhile (`gateway.reloading`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
@@ -18,19 +19,24 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.assembly import Parts, Wires, assembled, make_providers
+from gateway.assembly import Parts, assembled
 from gateway.engine.callbacks import Callbacks
 from gateway.engine.expiry import sweep_uploads
-from gateway.engine.loop import Engine
-from gateway.engine.provider import Provider
 from gateway.engine.replica import ReplicaRole
 from gateway.engine.spent import tell_spent
 from gateway.engine.webhooks import post
 from gateway.engine.webhooks_outbox import Outbox, Terms
 from gateway.listening import free, listening, server, settle_memory
 from gateway.logs import configure_logging, write_lines
-from gateway.settings import Settings, SettingsError, load
+from gateway.reloading import Reloads
+from gateway.settings import Settings, load
+from gateway.values import Marks
 from providers import adapters
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # there is none for Windows
+    from asyncio import new_event_loop  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
@@ -38,8 +44,6 @@ if TYPE_CHECKING:
     from gateway.api.gateway import Gateway
 
 DRAIN_SECONDS: Final = 20.0  # an orchestrator kills after 30; closing takes its time too
-_NEEDS_RESTART: Final = ("server", "auth", "store", "files", "egress", "webhooks")
-_MOVED: Final = "it has jobs that are followed and cannot change its adapter or base_url; use another name"
 
 
 class Running(msgspec.Struct):
@@ -112,20 +116,22 @@ def _outbox_over(parts: Parts, settings: Settings) -> Outbox:
     use_base(settings.server.base_path)  # of the videos in messages
     hooks = parts.wires.hooks
     terms = Terms(secrets=hooks.secrets, kept_seconds=settings.files.records_retention)
-    return Outbox(parts.engine, partial(post, hooks.links), body_of, terms)
+    return Outbox(parts.engine, parts.seams.post(partial(post, hooks.links)), body_of, terms)
 
 
 def run(settings_path: Path, role: ReplicaRole = "all") -> int:
-    """Serve by this file until SIGTERM or SIGINT; the exit code.
+    """Serve by this file, which is followed, until SIGTERM or SIGINT; the exit code.
 
     Raises SettingsError and StorageError before serving.
     """
-    settings = load(settings_path, adapters(), os.environ)
+    marks: Marks = {}
+    settings = load(settings_path, adapters(), os.environ, marks)
     configure_logging(settings.log.level, settings.log.format)
-    return asyncio.run(_serve(settings, settings_path, role))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(settings, partial(Reloads, path=settings_path, marks=marks), role))
 
 
-async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> int:
+async def _serve(settings: Settings, followed: Callable[[Parts], Reloads], role: ReplicaRole) -> int:
     # Before anything is taken over: who holds these is alive.
     listen, management = free(settings.server.listen), settings.server.management
     management = None if management is None else free(management)
@@ -141,11 +147,13 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_stop, stopping)
-        loop.add_signal_handler(signal.SIGHUP, _on_reload, gateway, found.parts.wires, settings_path)
+        reloads = followed(found.parts)
+        loop.add_signal_handler(signal.SIGHUP, reloads.ask)
         shown = MANAGEMENT if role == "engine" else PUBLIC if management else None
-        servers = [server(make_application(gateway, shown), listen)]
+        around = found.parts.seams.application
+        servers = [server(around(make_application(gateway, shown)), listen)]
         if management is not None:
-            servers.append(server(make_application(gateway, MANAGEMENT), management))
+            servers.append(server(around(make_application(gateway, MANAGEMENT)), management))
         serving = [asyncio.create_task(one.serve()) for one in servers]
         await listening(listen)
         settle_memory()
@@ -153,13 +161,15 @@ async def _serve(settings: Settings, settings_path: Path, role: ReplicaRole) -> 
         looked = asyncio.create_task(_say_if_files_fail(gateway))
         gateway.telemetry.log.info("ready", listen=str(listen), providers=len(settings.providers))
         stopped = asyncio.create_task(stopping.wait())
-        lasting = [*serving, found.parts.following, found.failing]
+        reloading = asyncio.create_task(reloads.run())
+        lasting = [*serving, found.parts.following, found.failing, reloading]
         await asyncio.wait([*lasting, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in lasting:
             if task.done() and (error := task.exception()) is not None:
                 gateway.telemetry.log.error("ended_by_itself", error=type(error).__name__, exc_info=error)
                 raise error
         looked.cancel()
+        reloading.cancel()
         await _drain(gateway, servers, serving)
     return 0
 
@@ -189,40 +199,6 @@ def _on_stop(stopping: asyncio.Event) -> None:
         write_lines()
         os._exit(1)  # asked twice: now. Whatever was being sent is `submission_unknown` at the next start
     stopping.set()
-
-
-def _has_moved(provider: Provider, settings: Settings, engine: Engine) -> bool:
-    """Whether a provider would be another vendor while it has jobs: their ids mean nothing there."""
-    new, old = settings.providers.get(provider.name), provider.settings
-    is_used = any(task.provider == provider.name for task in engine.tasks.values())
-    if new is None or not (provider.gate.in_flight or is_used):
-        return False
-    return (new.adapter.name, new.base_url) != (old.adapter.name, old.base_url)
-
-
-def _on_reload(gateway: Gateway, wires: Wires, settings_path: Path) -> None:
-    """SIGHUP: the providers, routing and log of the file as it is now, or none of it when the file is bad."""
-    log, old = gateway.telemetry.log, gateway.fleet.settings
-    try:
-        settings = load(settings_path, adapters(), os.environ)
-    except SettingsError as error:
-        problems = [str(problem) for problem in error.problems]
-        log.error("reload_refused", problems=problems)  # noqa: TRY400 - the file's fault: no traceback helps
-        return
-    providers = gateway.fleet.providers.values()
-    moved = [one.name for one in providers if _has_moved(one, settings, gateway.engine)]
-    if moved:
-        log.error("reload_refused", problems=[f"providers.{name}: {_MOVED}" for name in moved])
-        return
-    waits = [name for name in _NEEDS_RESTART if getattr(settings, name) != getattr(old, name)]
-    if waits:
-        log.warning("reload_needs_restart", sections=waits)
-    wires.allow(settings)
-    gateway.fleet.use(settings, make_providers(settings, wires, gateway.telemetry, gateway.fleet))
-    configure_logging(settings.log.level, settings.log.format)
-    gateway.telemetry.follow_configuration()
-    gateway.engine.recount()
-    log.info("reloaded", providers=len(settings.providers))
 
 
 def openapi_yaml() -> str:

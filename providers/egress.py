@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 import httpx
@@ -138,10 +139,14 @@ def check_url(url: str, policy: AddressPolicy) -> str | None:
 def guard(policy: AddressPolicy, reach: Reach) -> Guard:
     """A guard for the transport that serves URLs of this `reach`. It raises EgressRefused."""
 
+    @lru_cache(1_024)  # a vendor has a few addresses, and each connection is judged twice
+    def is_permitted(host: str) -> bool:
+        address = _literal(host)
+        return address is not None and policy.permits(address, reach)
+
     def check(info: AddressInfo) -> None:
         host = str(info[4][0])
-        address = _literal(host)
-        if address is None or not policy.permits(address, reach):
+        if not is_permitted(host):
             raise EgressRefused(host)
 
     return check

@@ -52,11 +52,12 @@ ONLY_IN = {
     "aiohttp": ("providers.transport",),
     "sqlite3": ("gateway.storage",),
     "structlog": ("gateway.logs",),
-    "standardwebhooks": ("gateway.engine.webhooks",),
+    "uvloop": ("gateway.app",),
     "prometheus_client": ("gateway.metrics", "gateway.telemetry"),
     "av": ("gateway.sandbox",),
     "jsonschema": ("gateway.sandbox",),
     "multipart": ("gateway.api.forms",),
+    "opentelemetry": ("gateway.tracing",),
 }
 
 # What an adapter (a module of providers/ that defines INFO) may import beside the standard library: the

@@ -20,6 +20,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar import Litestar, get, post
 from litestar.handlers import HTTPRouteHandler
+from uvloop import new_event_loop
 
 from tests.bench.wire import HOST
 
@@ -99,15 +100,17 @@ def accepted(order: Create) -> Accepted:
     return Accepted(uuid.uuid4().hex, "video", order.model, "queued", order.prompt, str(order.duration))
 
 
-async def serve(port: int, handlers: Sequence[HTTPRouteHandler]) -> None:
-    """Serve `handlers` until killed, with the server and options of `gateway.app`."""
+def serve(port: int, handlers: Sequence[HTTPRouteHandler]) -> None:
+    """Serve `handlers` until killed, with the event loop, the server and the options of `gateway.app`."""
     logging.getLogger("_granian").setLevel(logging.ERROR)
     app = Litestar(route_handlers=list(handlers), openapi_config=None, logging_config=None)
-    await Server(
+    server = Server(
         app, address=HOST, port=port, interface=Interfaces.ASGINL, log_access=False, log_enabled=False,
         websockets=False, backpressure=65_536,
-    ).serve()
+    )
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(server.serve())
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), (ready, accept, read, hold, release)))
+    serve(int(sys.argv[1]), (ready, accept, read, hold, release))

@@ -5,7 +5,6 @@ The call goes over `providers.transport`: that is what Reelgate pays for not buy
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Final
 
@@ -43,4 +42,4 @@ async def accept(data: Create) -> Accepted:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), (ready, accept)))
+    serve(int(sys.argv[1]), (ready, accept))

@@ -173,12 +173,13 @@ async def test_guard_sees_each_address_and_may_refuse_it(monkeypatch: pytest.Mon
         if info[4][0] != "127.0.0.1":
             raise PermissionError("not there")
 
-    def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, server.port)) for host in found]
+    async def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        addresses = found if host.endswith(".invalid") else [host]  # one loop asks of addresses too
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, server.port)) for host in addresses]
 
     found = ["127.0.0.2", "127.0.0.1"]
     async with wire.serve(OK) as server, Transport(tls=default_tls(), guard=guard, fresh=True) as transport:
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         with pytest.raises(httpx.ConnectError):
             await fetch(transport, post(f"http://127.0.0.2:{server.port}"))
         assert server.connections == 0

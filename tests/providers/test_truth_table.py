@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,27 +131,23 @@ def blackhole(_: pytest.MonkeyPatch) -> Iterator[str]:
 def unknown_name(patch: pytest.MonkeyPatch) -> Iterator[str]:
     """A name that does not exist; the resolver is ours, so that no query leaves this machine."""
 
-    def getaddrinfo(*_: object, **__: object) -> list[object]:
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    patch.setattr(socket, "getaddrinfo", getaddrinfo)
+    patch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     yield "http://vendor.invalid"
 
 
 @contextlib.contextmanager
 def slow_name(patch: pytest.MonkeyPatch) -> Iterator[str]:
     """A resolver that does not answer."""
-    done = threading.Event()
 
-    def getaddrinfo(*_: object, **__: object) -> list[object]:
-        done.wait(10)
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody lets it go")
 
-    patch.setattr(socket, "getaddrinfo", getaddrinfo)
-    try:
-        yield "http://vendor.invalid"
-    finally:
-        done.set()
+    patch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    yield "http://vendor.invalid"
 
 
 def impossible_name(_: pytest.MonkeyPatch) -> contextlib.AbstractContextManager[str]:
