@@ -135,6 +135,8 @@ def _target(index: int, query: Query, panel: Panel) -> Json:
     return {
         "refId": chr(ord("A") + index), "datasource": _SOURCE, "expr": query.expression,
         "legendFormat": query.legend, "instant": panel.kind == "number", "range": panel.kind != "number",
+        # Dots that lead to traces, where tracing is on and there are any.
+        "exemplar": panel.kind == "graph" and "_bucket" in query.expression,
     }
 
 
