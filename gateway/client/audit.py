@@ -10,12 +10,19 @@ import click
 
 from gateway.client.http import Client
 from gateway.client.options import service, with_options
-from gateway.client.output import Group, Json, Verb, clock, print_json, said, table
+from gateway.client.output import Json, Verb, clock, print_json, said, table
+from gateway.client.words import Group
 
 
 @click.group(cls=Group)
 def audit() -> None:
-    """What operators of a running gateway did. REELGATE_URL and REELGATE_KEY save --url and --key."""
+    """What operators of a running gateway did.
+
+    reelgate audit list
+    reelgate audit list --action provider.paused --limit 5
+
+    REELGATE_URL and REELGATE_KEY save --url and --key.
+    """
 
 
 def _filters(verb: Verb) -> Verb:

@@ -1,12 +1,12 @@
 """What the command line shows: JSON or text on stdout, work on its way on stderr.
 
-Held here: help, cells, tables, a video for people, bars. Not held here: when any of it is shown.
+Held here: cells, tables, a video for people, bars. Not held here: when any of it is shown, help and what is
+said of misspelt words (`gateway.client.words`).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
@@ -15,24 +15,6 @@ import click
 
 Json: TypeAlias = dict[str, Any]
 Verb: TypeAlias = Callable[..., None]
-
-
-_EXAMPLES = re.compile(r"\n\n(?=( *)reelgate )")
-
-
-class Command(click.Command):
-    """A verb whose docstring has its examples, lines beginning with `reelgate`, shown as they are written."""
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Click's own, told not to wrap the examples."""
-        self.help = _EXAMPLES.sub("\n\n\\1\b\n", self.help or "")
-        super().format_help_text(ctx, formatter)
-
-
-class Group(Command, click.Group):
-    """A group of such verbs."""
-
-    command_class = Command
 
 
 def json_option(verb: Verb) -> Verb:

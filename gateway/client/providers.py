@@ -10,14 +10,22 @@ from urllib.parse import quote
 
 import click
 
-from gateway.client.http import Client
+from gateway.client.http import Client, ClientError
 from gateway.client.options import service
-from gateway.client.output import Group, Json, print_json, table
+from gateway.client.output import Json, print_json, said, table
+from gateway.client.words import Group, did_you_mean, near
 
 
 @click.group(cls=Group)
 def providers() -> None:
-    """Providers of a running gateway, for operators. REELGATE_URL and REELGATE_KEY save --url and --key."""
+    """Providers of a running gateway, for operators.
+
+    reelgate providers list
+    reelgate providers pause highway
+    reelgate providers resume highway
+
+    REELGATE_URL and REELGATE_KEY save --url and --key.
+    """
 
 
 @providers.command("list")
@@ -33,6 +41,25 @@ def providers_list(client: Client, as_json: bool) -> None:
         print_json(found)
     else:
         _show(found["data"])
+
+
+@providers.command("get")
+@click.argument("name")
+@service
+def providers_get(client: Client, name: str, as_json: bool) -> None:
+    """Show all that is known of NAME.
+
+    reelgate providers get highway
+    reelgate providers get highway --json
+    """
+    every = {one["name"]: one for one in client.call("GET", "/v1/providers")["data"]}
+    if name not in every:
+        raise ClientError(did_you_mean(f"There is no provider {name!r}.", near(name, list(every))))
+    if as_json:
+        print_json(every[name])
+    else:
+        width = max(map(len, every[name])) + 2
+        click.echo("\n".join(f"{fact:<{width}}{said(value) or '-'}" for fact, value in every[name].items()))
 
 
 @providers.command("pause")

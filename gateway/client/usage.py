@@ -11,6 +11,7 @@ import click
 from gateway.client.http import Client
 from gateway.client.options import service, with_options
 from gateway.client.output import Verb, print_json, table
+from gateway.client.words import Command
 
 _COLUMNS = ("currency", "reserved", "settled", "accepted", "completed", "failed", "cancelled")
 
@@ -29,7 +30,7 @@ def _filters(verb: Verb) -> Verb:
     )  # fmt: skip
 
 
-@click.command("usage")
+@click.command("usage", cls=Command)
 @_filters
 @service
 def usage(
@@ -41,6 +42,8 @@ def usage(
     reelgate usage --by provider,model --start 2026-11-01
     reelgate usage --all --by day,key --csv > usage.csv
     """
+    if as_csv and as_json:
+        raise click.UsageError("Give one of --csv and --json.")
     asked = query | {"key": only, "scope": "all" if is_all else None}
     if as_csv:
         click.echo(client.text("/v1/usage", asked | {"format": "csv"}), nl=False)

@@ -17,7 +17,6 @@ from gateway.client.http import Client, ClientError, Exit, Unavailable, outcome,
 from gateway.client.options import service, with_options
 from gateway.client.output import (
     Board,
-    Group,
     Json,
     Verb,
     clock,
@@ -27,13 +26,21 @@ from gateway.client.output import (
     state,
     table,
 )  # fmt: skip
+from gateway.client.words import Choice, Group
 
 _FILE = click.Path(path_type=Path)
 
 
 @click.group(cls=Group)
 def videos() -> None:
-    """Videos of a running gateway. REELGATE_URL and REELGATE_KEY save --url and --key."""
+    """Videos of a running gateway.
+
+    reelgate videos create "a red fox in the snow" --watch
+    reelgate videos list --status failed
+    reelgate videos download video_abc -o fox.mp4
+
+    REELGATE_URL and REELGATE_KEY save --url and --key.
+    """
 
 
 def _pairs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -67,8 +74,8 @@ _CREATE_OPTIONS = (
     click.option("--end-image", metavar="URL|FILE", help="The last frame."),
     click.option("--shot", "shots", multiple=True, callback=_shots, metavar="SECONDS:PROMPT",
                  help="Repeatable; the durations add up."),
-    click.option("--resolution", type=click.Choice(["720p", "1080p", "4k"])),
-    click.option("--aspect-ratio", type=click.Choice(["16:9", "9:16", "1:1"])),
+    click.option("--resolution", type=Choice(["720p", "1080p", "4k"])),
+    click.option("--aspect-ratio", type=Choice(["16:9", "9:16", "1:1"])),
     click.option("--duration", type=int, metavar="SECONDS", help="3 to 15, as the offering takes."),
     click.option("--audio/--no-audio", default=None),
     click.option("--voice-id", "voice_ids", multiple=True, help="Repeatable; needs --audio."),
@@ -100,6 +107,8 @@ def videos_create(
     reelgate videos create --shot "2:a fox runs" --shot "3:it jumps" --provider myrouter
     reelgate videos create "a red fox" --plan
     """
+    if fields["prompt"] is None and not fields["shots"]:
+        raise click.UsageError('Say what to show: reelgate videos create "a red fox", or --shot, repeatedly.')
     body = request_body(fields)
     if plan:
         print_json(client.call("POST", "/v1/videos/plan", body=body))
@@ -150,8 +159,8 @@ def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: 
 @videos.command("list")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 @click.option("--after", metavar="ID", help="Go on after this one.")
-@click.option("--order", type=click.Choice(["asc", "desc"]))
-@click.option("--status", type=click.Choice(["queued", "in_progress", "completed", "failed", "cancelled"]))
+@click.option("--order", type=Choice(["asc", "desc"]))
+@click.option("--status", type=Choice(["queued", "in_progress", "completed", "failed", "cancelled"]))
 @click.option("--stage")
 @click.option("--model")
 @click.option("--provider")

@@ -95,9 +95,10 @@ def stubbed() -> Iterator[Stub]:
             self.send_header("Content-Length", str(answer.length or len(answer.body)))
             self.send_header("X-Request-Id", "req_1")
             self.end_headers()
-            self.wfile.write(answer.body)
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
 
-        do_GET = do_POST = handle_any  # noqa: N815 - the names that http.server asks for
+        do_GET = do_HEAD = do_POST = handle_any  # noqa: N815 - the names that http.server asks for
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own signature
             """Say nothing."""

@@ -126,3 +126,13 @@ def test_the_move_to_postgresql_and_back(configured: Path, tmp_path: Path) -> No
 
     asyncio.run(move())
     assert videos(tmp_path / "back.db") == 40
+
+
+def test_programs_are_told_what_was_done(configured: Path, tmp_path: Path) -> None:
+    options = ["--config", str(configured), "--json"]
+    assert json.loads(reelgate("db", "migrate", *options).stdout)["migrations"] > 0
+    assert json.loads(reelgate("db", "migrate", *options).stdout) == {"migrations": 0}
+    file = tmp_path / "backup.db"
+    assert json.loads(reelgate("db", "backup", str(file), *options).stdout) == {"file": str(file)}
+    copied = reelgate("db", "copy", "--to", f"sqlite:{tmp_path}/new.db", *options)
+    assert json.loads(copied.stdout) == {"copied": True}

@@ -48,6 +48,7 @@ def test_a_ledger_with_anything_else_fails_the_demo(ledger: dict[str, object]) -
         demo._check_ledger(ledger, BOUGHT)  # noqa: SLF001
 
 
+@pytest.mark.long
 def test_terminated_it_leaves_nothing_running(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gateway", "demo", "--out", str(tmp_path / "out")]
     environ = os.environ | {"TMPDIR": str(tmp_path)}

@@ -75,6 +75,23 @@ def test_a_refused_order_exits_by_http_status(stub: Stub, status: int, code: int
     assert "no such luck" in result.stderr
 
 
+def test_one_provider_is_shown_with_all_that_is_known(stub: Stub) -> None:
+    stub.script = [say({"object": "list", "data": [FOUND, FOUND | {"name": "other"}]})]
+    result = reelgate(stub, "providers", "get", "highway")
+    assert result.exit_code == 0
+    shown = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert (shown["host"], shown["in_flight"]) == ("api.vendor.test", "3")
+    assert json.loads(reelgate(stub, "providers", "get", "highway", "--json").stdout) == FOUND
+    unknown = reelgate(stub, "providers", "get", "higway")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "Did you mean 'highway'?" in unknown.stderr
+
+
+def test_usage_is_told_in_one_way(stub: Stub) -> None:
+    assert reelgate(stub, "usage", "--csv", "--json").exit_code == 2
+    assert not stub.asked
+
+
 # --- resolve ------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from gateway import __version__
@@ -111,6 +112,11 @@ def test_keys_create_prints_the_key_alone_on_stdout(good: Path) -> None:
     made = json.loads(reelgate("keys", "create", "bob", *options).stdout)
     assert (made["name"], made["role"]) == ("bob", "viewer")
     assert made["key"] != plain.stdout.strip()
+
+
+def test_the_description_is_the_same_in_json() -> None:
+    yaml_text, json_text = reelgate("openapi").stdout, reelgate("openapi", "--json").stdout
+    assert json.loads(json_text) == yaml.safe_load(yaml_text)
 
 
 LOADED = """
