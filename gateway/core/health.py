@@ -3,7 +3,7 @@
 A breaker is closed again by free calls only, never by a paid one. Not held here: the calls themselves
 (`gateway.engine`), limits and rates (`admission`).
 
-    draining   an operator said so, or the configuration has it no more: takes nothing new
+    draining   an operator said so, or the configuration has it no more or retires it: takes nothing new
     paused     an operator said so, or it refuses us (key, credit): nothing is submitted
     open       its calls fail: nothing is submitted until a free call is answered
     degraded   asked to wait, or just back: submissions are let through slowly
@@ -30,6 +30,7 @@ REFUSES_US: Final[frozenset[ErrorKind]] = frozenset({"auth", "insufficient_credi
 
 OPEN_AFTER: Final = 5  # tasks in a row whose call failed
 OPEN_SECONDS: Final = (10.0, 300.0)  # before a free call may close it: the first time, and at most
+DOUBT_SECONDS: Final = 30.0  # failures of fewer tasks, without an answer, until a free call looks further
 PROBE_SECONDS: Final = 15.0  # between two free calls to a provider that does not answer
 TRIAL_SECONDS: Final = 300.0  # after that an error in the vendor's own words shows that somebody is there
 REFUSED_POLLS: Final = 2  # tasks whose polls are refused, from which on it is about us
@@ -45,9 +46,13 @@ def _doubled(bounds: tuple[float, float], times: int) -> float:
 
 
 class Breaker(msgspec.Struct):
-    """One kind of call to one provider. `failing` are the tasks whose calls failed since one was answered."""
+    """One kind of call to one provider. `failing` are the tasks whose calls failed since one was answered.
+
+    `since` (Unix seconds) they do so without anybody having answered.
+    """
 
     failing: set[str] = msgspec.field(default_factory=set)
+    since: float = 0.0
     is_open: bool = False
     openings: int = 0
     opened_at: float = 0.0
@@ -55,11 +60,17 @@ class Breaker(msgspec.Struct):
 
     def failed(self, task_id: str, now: float, chance: random.Random) -> None:
         """A call failed. One that was just closed again opens at the first failure."""
+        if not self.failing:
+            self.since = now
         self.failing.add(task_id)
         if not self.is_open and (len(self.failing) >= OPEN_AFTER or self.openings):
-            self.is_open, self.opened_at = True, now
-            self.closes_at = now + _doubled(OPEN_SECONDS, self.openings) * chance.uniform(0.8, 1.2)
-            self.openings += 1
+            self.open(now, chance)
+
+    def open(self, now: float, chance: random.Random) -> None:
+        """Nobody is there."""
+        self.is_open, self.opened_at = True, now
+        self.closes_at = now + _doubled(OPEN_SECONDS, self.openings) * chance.uniform(0.8, 1.2)
+        self.openings += 1
 
     def answered(self) -> None:
         """A call of this very kind was answered: all is well, and nothing that was before it counts."""
@@ -96,7 +107,8 @@ class Budget(msgspec.Struct):
 class Health(msgspec.Struct, kw_only=True):
     """The health of one provider. `refused_until`: it refuses us, and is left alone until then.
 
-    `refused_polls` are the tasks whose polls it refused since one was answered.
+    `refused_polls` are the tasks whose polls it refused since one was answered. `probed_at`: when a free call
+    for no task was last made.
     """
 
     submits: Breaker = msgspec.field(default_factory=Breaker)
@@ -104,22 +116,26 @@ class Health(msgspec.Struct, kw_only=True):
     retries: Budget = msgspec.field(default_factory=Budget)
     hold: HoldAction | None = None
     is_removed: bool = False
+    is_retired: bool = False
     refusals: int = 0
     refused_until: float = 0.0
     refused_polls: set[str] = msgspec.field(default_factory=set)
     asked_at: float = 0.0
+    probed_at: float = 0.0
     last_error: str | None = None
 
     @property
     def is_draining(self) -> bool:
         """Whether it takes nothing new."""
-        return self.is_removed or self.hold == "drain"
+        return self.is_removed or self.is_retired or self.hold == "drain"
 
     @property
     def why(self) -> str:
         """What keeps submissions away, for the log and operators; empty when nothing does."""
         if self.is_removed:
             return "removed from the configuration"
+        if self.is_retired:
+            return "retired by the configuration"
         if self.hold is not None:
             return f"an operator said {self.hold}"
         return (self.last_error or "") if self.refusals or self.is_open or self.is_denied else ""
@@ -138,6 +154,11 @@ class Health(msgspec.Struct, kw_only=True):
     def is_open(self) -> bool:
         """Whether a breaker is open: what cannot be asked for is not bought either."""
         return self.submits.is_open or self.polls.is_open
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it does not answer, or only refuses us, whichever task asks."""
+        return self.is_open or self.is_denied
 
     def state(self, now: float, *, is_slow: bool) -> ProviderState:
         """The state in one word; `is_slow`: the gate lets submissions through slowly, or not yet."""
@@ -175,10 +196,12 @@ class Health(msgspec.Struct, kw_only=True):
     def probe_at(self) -> float:
         """When a free call should find out whether the provider is back; infinity when nobody has to.
 
-        While polls fail, those of paid tasks have the first turn.
+        While polls fail, those of paid tasks have the first turn. Where only few tasks fail, nobody else is
+        there to tell a sick one from a provider that is away.
         """
-        if not self.is_open and not self.is_denied:
-            return float("inf")
+        if not self.is_away:
+            doubts = [breaker.since for breaker in (self.submits, self.polls) if breaker.failing]
+            return max(min(doubts, default=float("inf")), self.probed_at) + DOUBT_SECONDS
         return self.asked_at + PROBE_SECONDS * (2.0 if self.polls.is_open else 1.0)
 
     def has_trial(self, now: float) -> bool:
@@ -186,8 +209,18 @@ class Health(msgspec.Struct, kw_only=True):
         opened_at = [breaker.opened_at for breaker in (self.submits, self.polls) if breaker.is_open]
         return any(now - at >= TRIAL_SECONDS for at in opened_at)
 
+    def probing(self, now: float) -> None:
+        """A free call for no task is about to be made."""
+        self.asked_at = self.probed_at = now
+
+    def missed(self, now: float, chance: random.Random) -> None:
+        """It did not answer that either. With what failed before, that is no task's own trouble."""
+        if not self.is_open and (self.submits.failing or self.polls.failing):
+            self.polls.open(now, chance)
+
     def asked(self, now: float) -> bool:
         """A poll was answered; whether that ended an outage, or a pause that refused polls began."""
+        self.submits.since = now  # somebody is there
         was_away = self.polls.is_open or self.is_denied
         self.refused_polls.clear()
         self.polls.answered()

@@ -64,6 +64,11 @@ class Prometheus:
         result: list[Json] = self._data("query_range", query=expression, **times)["result"]
         return result
 
+    def exemplars(self, expression: str, start: float, end: float) -> list[Json]:
+        """What the series of an expression point at in that time, in Unix seconds."""
+        found: list[Json] = self._data("query_exemplars", query=expression, start=str(start), end=str(end))
+        return found
+
     def alerts(self) -> list[Json]:
         """Those that are pending or firing."""
         found: list[Json] = self._data("alerts")["alerts"]
@@ -143,6 +148,7 @@ class _Process:
         self.configure(configuration)
         command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}"]
         command += [f"--web.listen-address={address}", f"--storage.tsdb.path={folder / 'data'}"]
+        command += ["--enable-feature=exemplar-storage"]
         command += ["--rules.alert.resend-delay=1s"]  # after a reload nobody is told for some seconds
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=folder, text=True)
         self._listener = threading.Thread(target=self._listen)

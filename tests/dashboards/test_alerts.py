@@ -53,7 +53,8 @@ def test_there_are_twelve() -> None:
 def test_rule_is_whole(rule: Json) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"]["summary"].endswith(".")
-    assert rule["annotations"]["runbook_url"] == f"runbooks.md#{rule['alert'].lower()}"
+    page = f"runbooks.md#{rule['alert'].lower()}"
+    assert rule["annotations"]["runbook_url"] == "{{ $externalLabels.runbooks }}" + page
     known = labels_by_metric() | OF_PROMETHEUS
     for metric, labels in selected(rule["expr"]):
         assert labels <= known[metric] | {"instance"}, metric
@@ -90,6 +91,7 @@ def test_each_alert_is_tested_to_fire_and_not_to_fire() -> None:
 
 
 @needs_prometheus
+@pytest.mark.long
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
 def test_without_a_rule_its_unit_test_fails(rule: Json, tmp_path: Path) -> None:
     for file in (RULES, TESTS):

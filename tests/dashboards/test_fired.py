@@ -193,6 +193,7 @@ def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
         yield Fault(served, plan, bad, gateway)
 
 
+@pytest.mark.long
 def test_each_alert_fires_by_its_fault_and_no_other_does(fault: Fault, tmp_path: Path) -> None:
     target, fired = fault.served.url.removeprefix("http://"), list[str]()
     with alertmanager() as told, prometheus(tmp_path / "prometheus", target, told) as there:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
 from deploy.grafana.panels import BOARDS
 from tests.dashboards.prometheus import Prometheus, alertmanager, needs_prometheus, prometheus
@@ -25,6 +26,7 @@ def empty(there: Prometheus) -> list[Asked]:
 
 
 @needs_prometheus
+@pytest.mark.long
 def test_every_panel_has_data_under_load(tmp_path: Path) -> None:
     assert {asked.panel for asked in queries()} == {panel.title for board in BOARDS for panel in board.panels}
     with (
@@ -43,6 +45,7 @@ def test_every_panel_has_data_under_load(tmp_path: Path) -> None:
 
 
 @needs_prometheus
+@pytest.mark.long
 def test_no_alert_fires_in_a_clean_run(tmp_path: Path) -> None:
     with (
         stage(tmp_path, render_seconds=0.1) as running, receiver() as hooks, alertmanager() as told,

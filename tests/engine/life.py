@@ -190,7 +190,7 @@ class Life:
         self.database, self.store = database, Store(database)
         self.telemetry = Telemetry({})
         self.chance = random.Random(1)
-        self.fleet = Fleet(self.chance)
+        self.fleet = Fleet(self.chance, self.now)
         self.settings = configured(**extra)
         entries = self.settings.providers.values()
         self.fleet.use(self.settings, [self._provider(entry, vendors) for entry in entries])

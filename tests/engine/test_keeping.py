@@ -97,6 +97,7 @@ def test_a_late_video_is_stored_too() -> None:
 # --- outages ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_through_a_storage_outage_of_12_hours_all_are_stored_although_their_links_die() -> None:
     async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
         shelf.fault = away(12 * HOUR)
