@@ -6,14 +6,14 @@ export UV_PYTHON := $(BIN)/python
 export UV_NO_PROGRESS := 1
 
 # program:package of what the tests use from Debian; where one is absent, its tests are skipped by name.
-TOOLS := prometheus:prometheus promtool:prometheus curl:curl node:nodejs npm:npm nginx:nginx
+TOOLS := prometheus:prometheus promtool:prometheus curl:curl node:nodejs npm:npm nginx:nginx systemd-analyze:systemd
 APT := apt-get install --no-install-recommends
 
 MUTANTS := .venv/mutants
 # Of a hundred mutants so many must be noticed.
 MUTATION_SCORE := 80
 
-.PHONY: help setup demo test tools lint audit sbom clients simulate planted crash-points kills zombies replicas races restarts soak fuzz mutants bench bench-peers overload boards pictures openapi lock
+.PHONY: help setup demo test test-long tools lint audit sbom clients simulate planted crash-points kills zombies replicas races restarts reloads soak fuzz mutants image-steps bench bench-peers overload boards reference pictures openapi lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,8 +40,12 @@ demo: .venv/.setup  ## run the main job: five vendor endpoints, five playable fi
 
 # Four workers on two cores, too: many tests wait for other processes. Bytecode is kept whatever the environment says:
 # without it every worker and every gateway that a test starts compiles all that it imports.
-test: .venv/.dev tools  ## run the whole suite
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 4 --dist worksteal -rs
+test: .venv/.dev tools  ## run the tests for every day: all that are not marked `long`
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 4 --dist worksteal -m 'not long'
+
+# By file, in their order: what is dear to make is made once for a file, and campaigns, which wait most, begin early.
+test-long: .venv/.dev tools  ## run the others: campaigns, kills, a real Prometheus, planted secrets, more seeds and cells
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder -m long
 
 # As root on Debian what is missing is installed; elsewhere, and whenever that fails, the command is printed and the tests go on.
 # A package's own daemon is switched off again: the tests start their own.
@@ -94,11 +98,17 @@ races: .venv/.dev  ## N=3000 creates race for caps at three replicas on one Post
 restarts: .venv/.dev  ## SIGTERM a real gateway N=100 times under load
 	@$(BIN)/python -m tests.campaigns restarts --size $(or $(N),100)
 
+reloads: .venv/.dev  ## change the configuration of a real gateway N=60 times under load, by SIGHUP and by itself
+	@$(BIN)/python -m tests.campaigns reloads --size $(or $(N),60)
+
 soak: .venv/.dev  ## MINUTES=10 of load with faults, restarts and kills, watching for leaks
 	@$(BIN)/python -m tests.campaigns soak --size $(or $(MINUTES),10)
 
 fuzz: .venv/.dev  ## N=1000000 mutated inputs through every parser, and HTTP=20000 requests to a real gateway; SEED=k for others
 	@$(BIN)/python -m tests.fuzz --inputs $(or $(N),1000000) --http $(or $(HTTP),20000) --seed $(or $(SEED),0)
+
+image-steps: .venv/.dev  ## the very steps of deploy/Dockerfile without a container, and every way to install lived once
+	@$(BIN)/python -m tests.deploy
 
 mutants: .venv/.dev  ## change core/tasks and core/routing in every way, and list what no test notices
 	@rm -rf $(MUTANTS) && mkdir -p $(MUTANTS) && cp -r gateway providers tests pyproject.toml $(MUTANTS)
@@ -120,9 +130,13 @@ bench-peers: .venv/.dev  ## install the newest LiteLLM proxy into .venv/peers an
 overload: .venv/.dev  ## measure up to ten times what can be served: goodput, refusals, memory
 	@$(BIN)/python -m tests.bench overload
 
-boards: .venv/.dev  ## write the boards of Grafana and deploy/metrics.md from their data
+boards: .venv/.dev  ## write the boards of Grafana, deploy/metrics.md and the operator's rules from their data
 	@$(BIN)/python -m deploy.grafana.boards
 	@$(BIN)/python -m deploy.metrics_table
+	@$(BIN)/python -m deploy.kubernetes.rules
+
+reference: .venv/.dev  ## write deploy/configuration.md from the Structs that read a configuration
+	@$(BIN)/python -m deploy.configuration_table
 
 pictures: .venv/.dev  ## load a gateway for SECONDS=120 and draw each board as a real Prometheus saw it
 	@$(BIN)/python -m tests.dashboards.pictures --seconds $(or $(SECONDS),120)
@@ -131,7 +145,7 @@ openapi: .venv/.setup  ## write openapi/reelgate.yaml from the code
 	@$(BIN)/reelgate openapi > .venv/reelgate.yaml && mv .venv/reelgate.yaml openapi/reelgate.yaml
 
 lock:  ## renew the hash-locked requirements from pyproject.toml
-	@for what in "requirements.txt" "requirements-sandbox.txt --extra sandbox" "requirements-dev.txt --extra sandbox --group dev"; do \
+	@for what in "requirements.txt" "requirements-sandbox.txt --extra sandbox" "requirements-tracing.txt --extra tracing" "requirements-dev.txt --extra sandbox --extra tracing --group dev"; do \
 	  set -- $$what; file=$$1; shift; \
 	  $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$$@" pyproject.toml -o $$file; done
 	@$(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --group bootstrap -o requirements-bootstrap.txt

@@ -1,64 +1,62 @@
 """The command line: one function per verb, its options, its output. Data on stdout, messages on stderr.
 
 Held here: names, help, output. Not held here: what a verb does (`gateway.app`, `gateway.sandbox`), `keys`
-(`gateway.store_verbs`), `videos`, `providers` and `audit` (`gateway.client`). What is large is imported only
-by the verb that needs it, so that the others start at once.
+(`gateway.store_verbs`), and those of the table LATER. What is large is imported only by the verb that needs
+it, so that the others start at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import click
 
 from gateway import __version__
-from gateway.client.output import Group, json_option, print_json
+from gateway.client.output import json_option, print_json
+from gateway.client.words import Choice, Group
 from gateway.store_verbs import config_option, keys, plainly, spending
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(path_type=Path)
+_SHORT_CHARS: Final = 90  # of a verb in the list of all
+
+
+# Verbs that are imported when they are asked for: where they are, and what the list of verbs says of them.
+LATER: Final[Mapping[str, tuple[str, str]]] = {
+    "videos": ("gateway.client.verbs", "Videos of a running gateway."),
+    "providers": ("gateway.client.providers", "Providers of a running gateway, for operators."),
+    "audit": ("gateway.client.audit", "What operators of a running gateway did."),
+    "usage": ("gateway.client.usage", "Show what was spent, put aside and settled."),
+    "doctor": ("gateway.doctor.verb", "Find what is wrong with a configuration and what it names."),
+    "completion": ("gateway.client.completion", "Print what makes SHELL complete verbs, options and values."),
+}  # fmt: skip
 
 
 class _Root(Group):
-    """Knows `videos`, `providers` and `audit` without importing them, and what Ctrl-C means to a shell."""
+    """Knows verbs that it has not imported, and what Ctrl-C means to a shell."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every verb."""
-        return sorted([*super().list_commands(ctx), "videos", "providers", "audit", "usage"])
+        return sorted([*super().list_commands(ctx), *LATER])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb of that name, imported if it calls a service."""
-        if cmd_name == "videos":
-            from gateway.client.verbs import videos  # noqa: PLC0415
+        """The verb of that name, imported if it has to be."""
+        if cmd_name not in LATER:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(LATER[cmd_name][0]), cmd_name)
+        return found
 
-            return videos
-        if cmd_name == "providers":
-            from gateway.client.providers import providers  # noqa: PLC0415
-
-            return providers
-        if cmd_name == "audit":
-            from gateway.client.audit import audit  # noqa: PLC0415
-
-            return audit
-        if cmd_name == "usage":
-            from gateway.client.usage import usage  # noqa: PLC0415
-
-            return usage
-        return super().get_command(ctx, cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str],
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with those four among the nearest names."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            names = self.list_commands(ctx)
-            raise click.NoSuchCommand(error.command_name, possibilities=names, ctx=ctx) from None
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of all verbs, for which none is imported."""
+        own = {name: verb.get_short_help_str(_SHORT_CHARS) for name, verb in self.commands.items()}
+        rows = own | {name: text for name, (_, text) in LATER.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows.items()))
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         """Run the verb; Ctrl-C ends it with 130, not with click's 1."""
@@ -76,6 +74,7 @@ def cli() -> None:
 
     reelgate demo                                  see it work, without any account
     reelgate check reelgate.toml                   what is wrong with a configuration
+    reelgate doctor                                and with all that it names, and what to do
     reelgate serve                                 run the gateway by ./reelgate.toml
     reelgate keys create alice                     an API key
     reelgate videos create "a red fox" --watch     a video
@@ -92,7 +91,7 @@ cli.add_command(spending)
 
 @cli.command()
 @config_option
-@click.option("--role", type=click.Choice(["all", "api", "engine"]), default="all", show_default=True,
+@click.option("--role", type=Choice(["all", "api", "engine"]), default="all", show_default=True,
               help="On PostgreSQL a replica may only answer callers, or only follow tasks.")
 def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the file.
@@ -125,6 +124,8 @@ def sandbox(faults: bool, as_json: bool, **chosen: object) -> None:
     reelgate sandbox --faults
     curl -s http://127.0.0.1:8090/admin/ledger
     """
+    import asyncio  # noqa: PLC0415
+
     from gateway.sandbox import NEEDS_EXTRA, catalogue  # noqa: PLC0415
 
     if faults:
@@ -162,74 +163,68 @@ def demo(keep: bool, out: Path) -> None:
 
 @cli.command()
 @click.argument("file", type=_FILE)
+@click.option("--show", is_flag=True, help="Every value in force and its origin, secrets hidden.")
 @json_option
-def check(file: Path, as_json: bool) -> None:
+def check(file: Path, show: bool, as_json: bool) -> None:
     """Say everything that is wrong with a configuration FILE, or what it configures.
 
     reelgate check reelgate.toml
+    reelgate check reelgate.toml --show
     """
     with plainly():
+        from gateway.checked import facts_of, lines_of, warnings_of  # noqa: PLC0415
         from gateway.settings import SettingsError, load  # noqa: PLC0415
         from providers import adapters  # noqa: PLC0415
 
         try:
-            settings = load(file, adapters(), os.environ)
+            facts = facts_of(load(file, adapters(), os.environ), file, show=show)
         except SettingsError as error:
             if not as_json:
                 raise
             problems = [{"path": problem.path, "message": problem.message} for problem in error.problems]
             print_json({"ok": False, "problems": problems})
             sys.exit(1)
-    facts = {
-        "listen": str(settings.server.listen),
-        "auth": settings.auth.mode,
-        "store": settings.store.url.shown,
-        "files": str(settings.files.url.path or settings.files.url.bucket or settings.files.url.kind),
-        "default_model": settings.default_model,
-    }
-    with plainly():
-        from gateway.upkeep import files_trouble  # noqa: PLC0415
-
-        trouble = files_trouble(settings)
-    on = {
-        entry.name: {"adapter": entry.adapter.name, "base_url": entry.base_url,
-                     "offerings": [offering.slug for offering in entry.offerings]}
-        for entry in settings.providers.values()
-    }  # fmt: skip
     if as_json:
-        print_json({"ok": True, "problems": [], **facts, "files_trouble": trouble, "providers": on})
+        print_json({"ok": True, "problems": [], **facts})
         return
-    providers = {
-        f"providers.{name}": f"{entry['adapter']} at {entry['base_url']}: {', '.join(entry['offerings'])}"
-        for name, entry in on.items()
-    }
-    width = max(map(len, [*facts, *providers])) + 2
-    for name, value in (facts | providers).items():
-        click.echo(f"{name:<{width}}{value}")
-    if trouble is not None:
-        click.echo(f"Warning: finished videos cannot be stored from here: {trouble}", err=True)
+    click.echo("\n".join(lines_of(facts, file)))
+    for warning in warnings_of(facts):
+        click.echo(f"Warning: {warning}", err=True)
     click.echo(f"{file} is fine.", err=True)
 
 
 @cli.command()
-def openapi() -> None:
+@json_option
+def openapi(as_json: bool) -> None:
     """Print the API's description as OpenAPI 3.1 in YAML.
 
     reelgate openapi > reelgate.yaml
+    reelgate openapi --json > reelgate.json
     """
     from gateway import app  # noqa: PLC0415
 
-    click.echo(app.openapi_yaml(), nl=False)
+    text = app.openapi_yaml()
+    if not as_json:
+        click.echo(text, nl=False)
+        return
+    import yaml  # noqa: PLC0415 - slow, and this verb's alone
+
+    print_json(yaml.safe_load(text))
 
 
 @cli.group(cls=Group)
 def db() -> None:
-    """The database itself: schema, backups, checks, and moving to another one."""
+    """The database itself: schema, backups, checks, and moving to another one.
+
+    reelgate db check
+    reelgate db backup reelgate-backup.db
+    """
 
 
 @db.command("migrate")
 @config_option
-def db_migrate(config: Path) -> None:
+@json_option
+def db_migrate(config: Path, as_json: bool) -> None:
     """Bring the schema up to date, as `serve` does when it starts.
 
     reelgate db migrate
@@ -237,24 +232,26 @@ def db_migrate(config: Path) -> None:
     with plainly():
         from gateway import upkeep  # noqa: PLC0415
 
-        click.echo(f"{upkeep.migrate(config)} migrations ran; the schema is up to date.")
+        count = upkeep.migrate(config)
+    _done({"migrations": count}, f"{count} migrations ran; the schema is up to date.", as_json=as_json)
 
 
 @db.command("backup")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @config_option
-def db_backup(file: Path, config: Path) -> None:
+@json_option
+def db_backup(file: Path, config: Path, as_json: bool) -> None:
     """Copy everything, as it is at this moment, into a new SQLite FILE; also beside a running `serve`.
 
-    A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere.
-
     reelgate db backup reelgate-backup.db
+
+    A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere.
     """
     with plainly():
         from gateway import upkeep  # noqa: PLC0415
 
         upkeep.backup(config, file, _copied)
-    click.echo(f"The backup is {file}.")
+    _done({"file": str(file)}, f"The backup is {file}.", as_json=as_json)
 
 
 @db.command("check")
@@ -279,7 +276,8 @@ def db_check(config: Path, as_json: bool) -> None:
 @db.command("copy")
 @click.option("--to", "target", required=True, help="An empty store: URL, or configuration file.")
 @config_option
-def db_copy(target: str, config: Path) -> None:
+@json_option
+def db_copy(target: str, config: Path, as_json: bool) -> None:
     """Copy everything to another, empty store, tasks in flight included; stop `serve` first.
 
     reelgate db copy --config reelgate.toml --to reelgate-postgres.toml
@@ -288,7 +286,13 @@ def db_copy(target: str, config: Path) -> None:
         from gateway import upkeep  # noqa: PLC0415
 
         upkeep.move(config, target, _copied)
-    click.echo("Everything is copied; start `serve` with the new store, and never again with the old one.")
+    text = "Everything is copied; start `serve` with the new store, and never again with the old one."
+    _done({"copied": True}, text, as_json=as_json)
+
+
+def _done(facts: dict[str, object], text: str, *, as_json: bool) -> None:
+    """What was done, for programs or for people."""
+    print_json(facts) if as_json else click.echo(text)
 
 
 def _copied(table: str, rows: int) -> None:

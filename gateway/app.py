@@ -101,7 +101,8 @@ def _gateway_over(parts: Parts, settings: Settings) -> Gateway:
     return Gateway(
         hub=hub, store=parts.store, engine=engine, fleet=parts.fleet, telemetry=parts.telemetry,
         waiters=Waiters(parts.store, hub.release), links=parts.wires.links, hooks=parts.wires.hooks,
-        callbacks=Callbacks(engine), now=engine.now, rates=Rates(time.monotonic, lambda: engine.doors),
+        callbacks=Callbacks(engine), around=parts.seams.application, now=engine.now,
+        rates=Rates(time.monotonic, lambda: engine.doors),
         door=Door(
             parts.store, engine.now, is_open=settings.auth.mode == "off",
             teams=lambda: parts.fleet.settings.teams,
@@ -150,10 +151,9 @@ async def _serve(settings: Settings, followed: Callable[[Parts], Reloads], role:
         reloads = followed(found.parts)
         loop.add_signal_handler(signal.SIGHUP, reloads.ask)
         shown = MANAGEMENT if role == "engine" else PUBLIC if management else None
-        around = found.parts.seams.application
-        servers = [server(around(make_application(gateway, shown)), listen)]
+        servers = [server(make_application(gateway, shown), listen)]
         if management is not None:
-            servers.append(server(around(make_application(gateway, MANAGEMENT)), management))
+            servers.append(server(make_application(gateway, MANAGEMENT), management))
         serving = [asyncio.create_task(one.serve()) for one in servers]
         await listening(listen)
         settle_memory()

@@ -27,9 +27,9 @@ from gateway.engine.keeping import Keeping
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Fleet, Provider, make_provider
 from gateway.engine.replica import Identity, ReplicaRole, follow
-from gateway.engine.steps import STEPS
 from gateway.engine.watch import Outside
 from gateway.engine.webhooks import Hooks
+from gateway.seams import UNTRACED, Seams, seams_of
 from gateway.settings import ProviderSettings, Settings
 from gateway.storage.db import Database, StorageError
 from gateway.storage.files import FileStore, LocalFiles
@@ -39,6 +39,7 @@ from gateway.telemetry import Telemetry
 from gateway.values import StoreUrl
 from providers.egress import AddressPolicy, Reach, guard, origin
 from providers.http import Account, Limits, VendorHTTP
+from providers.spec import Adapter
 from providers.transport import Transport, tls_context
 
 CONNECT_SECONDS: Final = 10.0  # for name, connection and TLS towards a vendor
@@ -49,11 +50,11 @@ _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
 class Wires:
     """The transports towards vendors and their files, made from `[egress]` once; a reload keeps them.
 
-    `lease`: the right to send what is paid for.
+    `lease`: the right to send what is paid for. `seams`: what goes around the vendors' doors.
     """
 
-    def __init__(self, settings: Settings, lease: Lease) -> None:
-        self.lease = lease
+    def __init__(self, settings: Settings, lease: Lease, seams: Seams = UNTRACED) -> None:
+        self.lease, self.seams = lease, seams
         egress = settings.egress
         policy = _policy(settings)
         proxy = None if egress.proxy is None else egress.proxy.reveal()
@@ -84,14 +85,19 @@ def _policy(settings: Settings) -> AddressPolicy:
 
 
 def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:
-    """The configured providers, each with its own door; a known one keeps its gate."""
-    made = [_make_provider(entry, wires, telemetry, fleet) for entry in settings.providers.values()]
-    for provider in made:
-        introduce(provider.adapter, provider.settings, settings.server.public_url)
-    return made
+    """The configured providers, each with its own door; a known one keeps its gate.
+
+    Nothing has changed where an adapter cannot be built: all are, before any gate is touched.
+    """
+    built = [(entry, _adapter(entry, wires, telemetry)) for entry in settings.providers.values()]
+    for entry, adapter in built:
+        introduce(adapter, entry, settings.server.public_url)
+    for entry, _ in built:
+        telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
+    return [make_provider(entry, adapter, fleet.providers.get(entry.name)) for entry, adapter in built]
 
 
-def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> Provider:
+def _adapter(entry: ProviderSettings, wires: Wires, telemetry: Telemetry) -> Adapter:
     account = Account(
         base_url=entry.base_url, api_key=entry.api_key.reveal(), auth_scheme=entry.adapter.auth_scheme
     )
@@ -103,8 +109,7 @@ def _make_provider(entry: ProviderSettings, wires: Wires, telemetry: Telemetry, 
         may_send=lambda: wires.lease.may_send,
     )
     door = VendorHTTP(account, fresh=wires.fresh, pooled=wires.pooled, observe=observe, limits=limits)
-    telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
-    return make_provider(entry, entry.adapter.build(door), fleet.providers.get(entry.name))
+    return entry.adapter.build(wires.seams.door(door, entry))
 
 
 def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Database:
@@ -140,6 +145,7 @@ class Parts(msgspec.Struct, frozen=True):
     fleet: Fleet
     telemetry: Telemetry
     wires: Wires
+    seams: Seams
     following: asyncio.Task[None]
 
 
@@ -171,22 +177,24 @@ def identity_of(settings: Settings, role: ReplicaRole) -> Identity:
 @asynccontextmanager
 async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncIterator[Parts]:
     """All parts, started; tasks are followed until the context ends. Raises StorageError."""
-    chance, telemetry = random.Random(), Telemetry({})  # noqa: S311 - for jitter; ids come from `secrets`
+    chance, seams = random.Random(), seams_of(settings.tracing)  # noqa: S311 - for jitter; ids: `secrets`
+    telemetry = seams.telemetry()
     database = open_database(settings.store.url, settings, exclusive=True)
     if role != "all" and not database.is_shared:
         await database.close()
         raise StorageError(f"--role {role} needs a database to share: [store] url = postgresql://...")
     lease = Lease(elapsed, is_shared=database.is_shared)
-    wires = Wires(settings, lease)
+    wires = Wires(settings, lease, seams)
     try:
         await database.migrate()
-        store, fleet, identity = Store(database), Fleet(chance), identity_of(settings, role)
+        store, clock, identity = seams.store(database), SteadyClock(), identity_of(settings, role)
+        fleet = Fleet(chance, clock)
         fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
         files = open_files(settings)
         keeping = None if files is None else Keeping(files, wires.links, settings.files.retention)
-        clock, name = SteadyClock(), identity.new_name()
+        name = identity.new_name()
         outside = Outside(clock, chance, name, lease, follows=role != "api", keeping=keeping)
-        engine = Engine(store, fleet, telemetry, outside, STEPS)
+        engine = Engine(store, fleet, telemetry, outside, seams.steps)
         telemetry.ages(
             engine.oldest_unfinished_seconds,
             lambda: oldest_unstored_seconds(engine.tasks.values(), engine.now()),
@@ -194,7 +202,7 @@ async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncItera
         telemetry.videos_are(await store.counts())
         following = asyncio.create_task(follow(engine, identity))
         try:
-            yield Parts(store, engine, fleet, telemetry, wires, following)
+            yield Parts(store, engine, fleet, telemetry, wires, seams, following)
         finally:
             following.cancel()
             await asyncio.wait([following])
@@ -203,3 +211,4 @@ async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncItera
     finally:
         await wires.close()
         await database.close()
+        await seams.close()

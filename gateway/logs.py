@@ -100,9 +100,17 @@ def configure_logging(level: LogLevel, style: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def logger() -> structlog.typing.FilteringBoundLogger:
-    """A logger as configured by now. Made once: for each line it would cost as much as the line."""
+def logger(*first: Processor) -> structlog.typing.FilteringBoundLogger:
+    """A logger as configured by now, whose lines `first` sees before all else.
+
+    Made once: for each line it would cost as much as the line.
+    """
     bound: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind()
+    if first:
+        known = structlog.get_config()
+        bound = structlog.wrap_logger(
+            _lines, processors=[*first, *known["processors"]], wrapper_class=known["wrapper_class"]
+        ).bind()
     return bound
 
 

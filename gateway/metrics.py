@@ -6,18 +6,24 @@ Every series costs whoever scrapes it, so only those have buckets whose quantile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 M = TypeVar("M", Counter, Gauge, Histogram)
+# What names the trace of what is measured just now; None: nothing does.
+Current: TypeAlias = Callable[[], Mapping[str, str] | None]
+
+PLAIN: Final = "text/plain; version=0.0.4"
+_OPEN: Final = "application/openmetrics-text"
 
 _RENDER_SECONDS: Final = (5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800)
 _QUEUE_SECONDS: Final = (0.1, 1, 5, 10, 30, 60, 120, 300, 1800)
@@ -152,15 +158,32 @@ METRICS: Final = (
         "reelgate_invariant_violations", "counter", "transitions",
         "Transitions that would have broken a promise; the task is parked.",
     ),
+    Metric(
+        "reelgate_config_reloads", "counter", "reloads",
+        "Times that the configuration was read anew, by whether it is in force.", ("result",),
+    ),
+    Metric(
+        "reelgate_config_last_reload_successful", "gauge", "0 or 1",
+        "1 if the configuration that was read last is in force, 0 if it was refused and an older one is.",
+    ),
+    Metric(
+        "reelgate_config_last_reload_success_timestamp_seconds", "gauge", "Unix seconds",
+        "When the configuration that is in force was read.",
+    ),
 )
 
 
 class Metrics(Collector):
-    """All of METRICS in a registry of their own; as a collector, what is shown of them."""
+    """All of METRICS in a registry of their own; as a collector, what is shown of them.
 
-    def __init__(self) -> None:
+    `current`: each bucket of a histogram remembers the latest trace that fell into it (an exemplar).
+    """
+
+    def __init__(self, current: Current | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._made = {metric.name: _make(metric, self.registry) for metric in METRICS}
+        self._has_exemplars = current is not None
+        histogram = Histogram if current is None else _exemplified(current)
+        self._made = {metric.name: _make(metric, self.registry, histogram) for metric in METRICS}
         self._timed = {metric.name: metric.timed for metric in METRICS if metric.timed is not None}
 
     def one(self, kind: type[M], name: str) -> M:
@@ -185,6 +208,22 @@ class Metrics(Collector):
         """All of it in Prometheus' text format."""
         return generate_latest(self)
 
+    def negotiated(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text: where there are exemplars, OpenMetrics for whoever accepts that."""
+        encode, content_type = choose_encoder(accept)
+        if self._has_exemplars and content_type.startswith(_OPEN):
+            return content_type, encode(self)
+        return PLAIN, self.exposition()
+
+
+def _exemplified(current: Current) -> type[Histogram]:
+    class Exemplified(Histogram):
+        def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+            found = exemplar or current()
+            super().observe(amount, None if found is None else dict(found))
+
+    return Exemplified
+
 
 def _is_shown(sample: Sample, timed: tuple[str, str] | None) -> bool:
     if sample.name.endswith("_created"):
@@ -195,9 +234,11 @@ def _is_shown(sample: Sample, timed: tuple[str, str] | None) -> bool:
     return sample.labels[label].startswith(start)
 
 
-def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+def _make(
+    metric: Metric, registry: CollectorRegistry, histogram: type[Histogram]
+) -> Counter | Gauge | Histogram:
     if metric.kind == "histogram":
-        return Histogram(
+        return histogram(
             metric.name, metric.about, metric.labels, buckets=metric.buckets, registry=registry
         )
     kind = Counter if metric.kind == "counter" else Gauge

@@ -34,8 +34,10 @@ class Problem(Struct, frozen=True):
 class Pass(read.Source):
     """One pass over one file, and the problems so far."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
-        super().__init__(folder, environ)
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], marks: read.Marks | None = None
+    ) -> None:
+        super().__init__(folder, environ, marks)
         self.problems: list[Problem] = []
 
     def wrong(self, path: str, message: str) -> None:

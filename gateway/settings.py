@@ -1,39 +1,61 @@
 """The configuration (contract section 3): one strict TOML file in, one frozen tree of Structs out.
 
-Held here: every section and key with its default and range, and the rules between them. Not held here: how a
-table is read and *all* its problems collected (`gateway.reading`), single values (`gateway.values`), when to
-load, which adapters exist.
+Held here: every section and key with its default and range, and the rules between them. Not held here: the
+tables of providers and the server's (`gateway.provider_settings`, `gateway.server_settings`), how a table is
+read and *all* its problems collected (`gateway.reading`), single values (`gateway.values`), when to load,
+which adapters exist.
 
 What could not be read is UNSET while the rules run; no Settings with a problem leaves this module.
 """
 
 from __future__ import annotations
 
-import re
+import os
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import UNSET, Meta, Struct
 
 from gateway import values as read
+from gateway.provider_settings import (
+    NAME,
+    NAMED,
+    Count,
+    Price,
+    ProviderPass,
+    ProviderSettings,
+    check_shares,
+    read_providers,
+)
 from gateway.reading import Pass, Problem, all_known
 from gateway.server_settings import Server, check_server
-from gateway.values import Address, FilesUrl, Network, Secret, StoreUrl, is_loopback_host, join, unknown
-from providers.spec import AdapterInfo, Charged, Offering, Resolution
+from gateway.tracing_settings import Tracing, check_tracing
+from gateway.values import (
+    Address,
+    FilesUrl,
+    Marks,
+    Network,
+    Secret,
+    StoreUrl,
+    is_loopback_host,
+    join,
+    mark_of,
+    unknown,
+)
+from providers.spec import AdapterInfo
 
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
-    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Team", "load", "parse",
+    "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Team", "Tracing",
+    "load", "parse",
 ]
 
 STATEMENT_CACHE_SIZE: Final = 100
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # a provider's becomes a metric label and a part of URLs
-_NAMED = "name is 1 to 32 of a-z 0-9 _ - and begins with a letter"
 
 
 class SettingsError(Exception):
@@ -99,49 +121,6 @@ class Routing(Struct, frozen=True, kw_only=True):
     rerun_cost_limit: Annotated[Decimal, read.amount] | None = None
 
 
-class Price(Struct, frozen=True, kw_only=True):
-    """One row of a price list: what it is for (absent: any) and what that costs; two amounts are added."""
-
-    resolution: Resolution | None = None
-    audio: bool | None = None
-    per_second: Annotated[Decimal, read.amount] | None = None
-    per_request: Annotated[Decimal, read.amount] | None = None
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
-
-    def fits(self, resolution: Resolution | None, audio: bool | None) -> bool:
-        """Whether this row is for that resolution and sound. None asks for a row that is for any."""
-        return self.resolution in (None, resolution) and self.audio in (None, audio)
-
-
-_Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
-
-
-class ProviderSettings(Struct, frozen=True, kw_only=True):
-    """One account at one vendor. Limits are 1..1,000,000 and absent = none; durations in seconds, from 10 ms.
-
-    `offerings` are those that are on, as written, else the adapter's. Of the `prices` of a slug the first row
-    that fits applies; none: unknown, not 0. `failed_is_charged` None: as the offering.
-    """
-
-    name: str
-    adapter: Annotated[AdapterInfo, _adapter]
-    api_key: Annotated[Secret, read.header_secret]
-    base_url: Annotated[str, read.http_url] = ""
-    offerings: tuple[Annotated[Offering, _offering], ...] = ()
-    max_in_flight: _Count | None = None
-    requests_per_minute: _Count | None = None
-    polls_per_minute: _Count | None = None
-    weight: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
-    on_unknown: Literal["hold", "fail", "resubmit"] = "hold"
-    unknown_timeout: Annotated[float, read.duration("10ms", "30d")] = 15 * 60.0
-    submit_timeout: Annotated[float, read.duration("10ms", "1h")] = 60.0
-    max_queue_age: Annotated[float, read.duration("10ms", "30d")] | None = None
-    poll_min: Annotated[float, read.duration("10ms", "1h")] = 2.0
-    poll_max: Annotated[float, read.duration("10ms", "1h")] = 30.0
-    failed_is_charged: Charged | None = None
-    prices: dict[str, tuple[Price, ...]] = {}
-
-
 class Webhooks(Struct, frozen=True, kw_only=True):
     """What signs deliveries to a request's own `webhook_url`: all of them, for a rotation."""
 
@@ -180,9 +159,9 @@ class Team(Struct, frozen=True, kw_only=True):
     `providers` and `models` are what is for them; absent: all.
     """
 
-    requests_per_minute: _Count | None = None
-    max_in_flight: _Count | None = None
-    max_queued: _Count | None = None
+    requests_per_minute: Count | None = None
+    max_in_flight: Count | None = None
+    max_queued: Count | None = None
     money_per_day: Annotated[Decimal, read.amount] | None = None
     money_per_month: Annotated[Decimal, read.amount] | None = None
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
@@ -202,14 +181,26 @@ class Settings(Struct, frozen=True, kw_only=True):
     routing: Routing
     webhooks: Webhooks
     egress: Egress
-    providers: Annotated[dict[str, ProviderSettings], _providers] = {}
+    providers: Annotated[dict[str, ProviderSettings], read_providers] = {}
     teams: dict[str, Team] = {}
+    tracing: Tracing | None = None
 
 
-def load(path: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str]) -> Settings:
-    """The settings in the file at `path`. Raises SettingsError with every problem."""
+def load(
+    path: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str], marks: Marks | None = None,
+) -> Settings:
+    """The settings in the file at `path`. Raises SettingsError with every problem.
+
+    `marks` takes what was read, the file and those of its secrets, each as it was then: None where it could
+    not be read.
+    """
+    marks = {} if marks is None else marks
+    marks[path] = None
     try:
-        return parse(path.read_text("utf-8-sig"), path.absolute().parent, adapters, environ)
+        with path.open(encoding="utf-8-sig") as file:
+            marks[path] = mark_of(os.fstat(file.fileno()))
+            text = file.read()
+        return parse(text, path.absolute().parent, adapters, environ, marks)
     except (OSError, UnicodeDecodeError) as error:
         why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is not UTF-8 text"
         raise SettingsError([Problem("", why)], path) from None
@@ -219,6 +210,7 @@ def load(path: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, 
 
 def parse(
     text: str, folder: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str],
+    marks: Marks | None = None,
 ) -> Settings:
     """The settings in `text`, relative paths from `folder`. Keeps nothing. Raises as `load`."""
     try:
@@ -226,7 +218,7 @@ def parse(
     except (ValueError, RecursionError) as error:
         what, _, where = str(error).partition(" (at ")
         raise SettingsError([Problem(where.rstrip(")"), f"not TOML: {what}")]) from None
-    reading = _Pass(folder, adapters, environ)
+    reading = ProviderPass(folder, adapters, environ, marks)
     settings = reading.struct(Settings, tree, "")
     _check_sections(reading, settings)
     if reading.problems:
@@ -234,93 +226,7 @@ def parse(
     return settings
 
 
-class _Pass(Pass):
-    """One pass over one file; it knows the adapters, and that of the provider that is being read."""
-
-    def __init__(self, folder: Path, adapters: Mapping[str, AdapterInfo], environ: Mapping[str, str]) -> None:
-        super().__init__(folder, environ)
-        self.adapters = adapters
-        self.adapter: AdapterInfo | None = None
-
-
-def _adapter(reading: _Pass, raw: object) -> AdapterInfo:
-    if not isinstance(raw, str) or raw not in reading.adapters:
-        raise read.ReadError(unknown("adapter", raw, reading.adapters))
-    return reading.adapters[raw]
-
-
-def _offering(reading: _Pass, raw: object) -> object:
-    """UNSET, without a problem of its own, where the adapter is not known."""
-    if reading.adapter is None:
-        return UNSET
-    by_slug = {offering.slug: offering for offering in reading.adapter.offerings}
-    if not isinstance(raw, str) or raw not in by_slug:
-        raise read.ReadError(unknown("offering", raw, by_slug) + (': "*" stands alone' if raw == "*" else ""))
-    return by_slug[raw]
-
-
-def _providers(reading: _Pass, raw: object) -> dict[str, ProviderSettings]:
-    return {name: _provider(reading, name, table) for name, table in read.table(raw).items()}
-
-
-def _provider(reading: _Pass, name: str, raw: object) -> ProviderSettings:
-    path = join("providers", name)
-    if not _NAME.fullmatch(name):
-        reading.wrong(path, f"a provider's {_NAMED}")
-    word = raw.get("adapter") if isinstance(raw, dict) else None
-    reading.adapter = adapter = reading.adapters.get(word) if isinstance(word, str) else None
-    if adapter is not None and isinstance(raw, dict):
-        raw = _with_defaults_of(adapter) | raw
-        if raw["offerings"] == ["*"]:
-            raw["offerings"] = [offering.slug for offering in adapter.offerings]
-    provider = reading.struct(ProviderSettings, raw, path, name=name)
-    if adapter is not None:
-        _check_provider(reading, provider, adapter, path)
-    return provider
-
-
-def _with_defaults_of(adapter: AdapterInfo) -> dict[str, object]:
-    on = [offering.slug for offering in adapter.offerings if offering.on_by_default]
-    return {"offerings": on} | ({"base_url": adapter.base_url} if adapter.base_url else {})
-
-
-def _check_provider(reading: _Pass, provider: ProviderSettings, adapter: AdapterInfo, path: str) -> None:
-    """The rules between the keys of one provider."""
-    slugs = [offering.slug for offering in adapter.offerings]
-    if provider.base_url == "":
-        reading.wrong(f"{path}.base_url", f"is required: adapter {adapter.name} has no default")
-    if provider.offerings == ():
-        reading.wrong(f"{path}.offerings", f"nothing is on; name some of {', '.join(slugs)}")
-    if all_known(provider.offerings):
-        on = [offering.slug for offering in provider.offerings]
-        for slug in sorted({slug for slug in on if on.count(slug) > 1}):
-            reading.wrong(f"{path}.offerings", f"{slug} is there more than once")
-    if all_known(provider.poll_min, provider.poll_max) and provider.poll_min > provider.poll_max:
-        reading.wrong(f"{path}.poll_min", f"is longer than poll_max ({provider.poll_max:g} s)")
-    if all_known(provider.prices):
-        for slug, rows in provider.prices.items():
-            here = join(f"{path}.prices", slug)
-            if slug not in slugs:
-                reading.wrong(here, unknown("offering", slug, slugs) + " (a key with dots needs quotes)")
-            elif all_known(rows):
-                _check_prices(reading, adapter.offerings[slugs.index(slug)], rows, here)
-
-
-def _check_prices(reading: _Pass, offering: Offering, rows: tuple[Price, ...], path: str) -> None:
-    """Every row names an amount, can apply to the offering, and is not hidden by an earlier one."""
-    for index, row in enumerate(rows):
-        here = path if len(rows) == 1 else f"{path}[{index}]"
-        if row.per_second is None and row.per_request is None:
-            reading.wrong(here, "needs per_second, per_request or both")
-        if isinstance(row.resolution, str) and row.resolution not in offering.resolutions:
-            reading.wrong(f"{here}.resolution", f"{offering.slug} offers {', '.join(offering.resolutions)}")
-        if row.audio is True and not offering.audio:
-            reading.wrong(f"{here}.audio", f"{offering.slug} has no audio")
-        if any(earlier.fits(row.resolution, row.audio) for earlier in rows[:index]):
-            reading.wrong(here, "never applies: an earlier row is for the same, and the first counts")
-
-
-def _check_sections(reading: _Pass, settings: Settings) -> None:
+def _check_sections(reading: Pass, settings: Settings) -> None:
     """The rules between sections."""
     server, auth, store = settings.server, settings.auth, settings.store
     if auth.mode == "off" and all_known(server.listen) and not server.listen.is_loopback:
@@ -328,6 +234,7 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
     if auth.mode == "off" and all_known(server.cors_origins) and server.cors_origins:
         reading.wrong("server.cors_origins", 'needs auth.mode = "keys": a page of elsewhere has to bring one')
     check_server(reading, server)
+    check_tracing(reading, settings.tracing)
     is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
     if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):
         reading.wrong("store.statement_cache_size", "is for postgresql:// only")
@@ -339,6 +246,7 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
     for name, provider in settings.providers.items():
         if all_known(provider.base_url, settings.egress.allow):
             _check_plain_http(reading, provider.base_url, settings.egress, join("providers", name))
+    check_shares(reading, settings.providers.values())
     providers = settings.providers.values()
     is_read = all(all_known(provider.adapter, provider.offerings) for provider in providers)
     if is_read and all_known(settings.default_model):
@@ -350,10 +258,10 @@ def _check_sections(reading: _Pass, settings: Settings) -> None:
             _check_team(reading, join("teams", name), team, {"provider": settings.providers, "model": models})
 
 
-def _check_team(reading: _Pass, path: str, team: Team, known: Mapping[str, Collection[str]]) -> None:
+def _check_team(reading: Pass, path: str, team: Team, known: Mapping[str, Collection[str]]) -> None:
     """Its name, and that every provider and model it names is there."""
-    if not _NAME.fullmatch(path.removeprefix("teams.")):
-        reading.wrong(path, f"a team's {_NAMED}")
+    if not NAME.fullmatch(path.removeprefix("teams.")):
+        reading.wrong(path, f"a team's {NAMED}")
     for what, there in known.items():
         names = getattr(team, f"{what}s", None)
         for name in names if isinstance(names, tuple) else ():
@@ -361,7 +269,7 @@ def _check_team(reading: _Pass, path: str, team: Team, known: Mapping[str, Colle
                 reading.wrong(f"{path}.{what}s", unknown(what, name, there))
 
 
-def _check_files(reading: _Pass, files: Files) -> None:
+def _check_files(reading: Pass, files: Files) -> None:
     """What only a bucket can do, and its two keys."""
     if all_known(files.url, files.redirect) and files.redirect and files.url.kind != "s3":
         reading.wrong("files.redirect", "is for s3:// only: nobody can be sent to a folder")
@@ -370,7 +278,7 @@ def _check_files(reading: _Pass, files: Files) -> None:
         reading.wrong("files.access_key_id", "and files.secret_access_key need each other")
 
 
-def _check_plain_http(reading: _Pass, base_url: str, egress: Egress, path: str) -> None:
+def _check_plain_http(reading: Pass, base_url: str, egress: Egress, path: str) -> None:
     url = urlsplit(base_url)
     host = url.hostname or ""
     if url.scheme == "http" and not is_loopback_host(host) and not egress.allows(host):

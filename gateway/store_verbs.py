@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from gateway.client.output import Group, Json, Verb, clock, json_option, print_json, table
+from gateway.client.output import Json, Verb, clock, json_option, print_json, table
+from gateway.client.words import Choice, Group
 
 ROLES = ("caller", "viewer", "operator", "admin")
 
@@ -58,12 +59,17 @@ _COUNT = click.IntRange(1, 1_000_000)
 
 @click.group(cls=Group)
 def keys() -> None:
-    """API keys; acts on the store, also beside a running `serve`."""
+    """API keys; acts on the store, also beside a running `serve`.
+
+    reelgate keys create alice
+    reelgate keys list
+    reelgate keys rotate key_0123456789abcdef01234567
+    """
 
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--role", type=click.Choice(ROLES), default="caller", show_default=True)
+@click.option("--role", type=Choice(ROLES), default="caller", show_default=True)
 @click.option("--scope", "scopes", multiple=True, help="Narrow the role to this; several. [default: all]")
 @click.option("--team", help="A team of the configuration: it owns what the key creates.")
 @click.option("--provider", "providers", multiple=True, help="Allow only this provider; several.")
@@ -172,7 +178,12 @@ def _state(one: Json) -> str:
 # --- the stop switch ------------------------------------------------------------------------------
 @click.group(cls=Group)
 def spending() -> None:
-    """The stop of all spending; acts on the store, and a running `serve` obeys within 5 seconds."""
+    """The stop of all spending; acts on the store, and a running `serve` obeys within 5 seconds.
+
+    reelgate spending status
+    reelgate spending stop
+    reelgate spending start
+    """
 
 
 @spending.command("stop")

@@ -15,13 +15,14 @@ from typing import Final, Protocol
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway import logs
-from gateway.metrics import Metrics
+from gateway.metrics import Current, Metrics
 
 RESULTS: Final = ("accepted", "rejected", "not_sent", "unknown")
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
 PROVIDER_STATES: Final = ("healthy", "degraded", "open", "paused", "draining")
 OUTCOMES: Final = ("completed", "failed", "cancelled")
 WEBHOOKS: Final = ("delivered", "retried", "failed", "disabled")  # what became of a webhook after a try
+RELOADS: Final = ("applied", "refused")
 COPIES: Final = ("stored", "retried", "lost")  # what became of a try to store a file
 POLLS: Final = ("pending", "succeeded", "failed", "unrecognised", "error")
 NOWHERE: Final = "-"  # in place of a provider, where there is none: no provider is called so
@@ -71,6 +72,8 @@ class Followed(Protocol):
     def cost_currency(self) -> str | None: ...
     @property
     def cost_before(self) -> str | None: ...
+    @property
+    def traceparent(self) -> str | None: ...
 
 
 class Happening(Protocol):
@@ -103,9 +106,9 @@ def _fields(task: Followed, event: Happening) -> dict[str, str | int | float]:
 class Telemetry:
     """The metrics of one process in a registry of their own, and its log. All series exist from the start."""
 
-    def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
-        """`providers`: for each configured provider the models that it serves."""
-        self._metrics = Metrics()
+    def __init__(self, providers: Mapping[str, Sequence[str]], current: Current | None = None) -> None:
+        """`providers`: for each configured provider the models that it serves. `current`: see `Metrics`."""
+        self._metrics = Metrics(current)
         self.registry = self._metrics.registry
         self.follow_configuration()
         self._states: dict[str, str] = {}
@@ -141,9 +144,11 @@ class Telemetry:
         self.spending = gauge("reelgate_spending_today")
         self.file_copies = counter("reelgate_file_copies")
         self.webhook_deliveries = counter("reelgate_webhook_deliveries")
+        self.config_reloads = counter("reelgate_config_reloads")
         self.http("unmatched", "GET", "404")
         for series, values in (
             (self.videos, STATUSES), (self.file_copies, COPIES), (self.webhook_deliveries, WEBHOOKS),
+            (self.config_reloads, RELOADS),
         ):
             for value in values:
                 series(value)
@@ -158,6 +163,9 @@ class Telemetry:
         self.unstored_oldest = one(Gauge, "reelgate_file_unstored_oldest_seconds")
         self.webhook_oldest_pending = one(Gauge, "reelgate_webhook_oldest_pending_seconds")
         self.database_short = one(Gauge, "reelgate_database_short")
+        self.config_is_good = one(Gauge, "reelgate_config_last_reload_successful")
+        self.config_at = one(Gauge, "reelgate_config_last_reload_success_timestamp_seconds")
+        self.config_is_good.set(1)
 
     def add_provider(self, provider: str, models: Sequence[str]) -> None:
         """Make every series of a provider exist, at zero: "no data" and "nothing happened" differ."""
@@ -339,6 +347,23 @@ class Telemetry:
         """How old the oldest event is that somebody is still to be told of."""
         self.webhook_oldest_pending.set(age_seconds)
 
+    def configured(self, at: float) -> None:
+        """The file that was read last is in force."""
+        self.config_is_good.set(1)
+        self.config_at.set(at)
+
+    def reloaded(self, at: float, providers: int, paths: Mapping[str, Sequence[str]]) -> None:
+        """A new file is in force; `paths` are the keys and tables that it changed, without their values."""
+        self.configured(at)
+        self.config_reloads("applied").inc()
+        self.log.info("reloaded", providers=providers, **paths)
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        """A new file is not used, and nothing of it: the one before stays in force."""
+        self.config_is_good.set(0)
+        self.config_reloads("refused").inc()
+        self.log.error("reload_refused", problems=problems)
+
     def violated(self, video_id: str, message: str) -> None:
         """An invariant would have been broken."""
         self.violations.inc()
@@ -352,3 +377,7 @@ class Telemetry:
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return self._metrics.exposition()
+
+    def negotiated(self, accept: str) -> tuple[str, bytes]:
+        """The metrics as a scraper that sends this `Accept` likes them: content type and text."""
+        return self._metrics.negotiated(accept)

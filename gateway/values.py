@@ -11,10 +11,12 @@ import difflib
 import hmac
 import ipaddress
 import json
+import os
 import re
 import ssl
 from base64 import b64decode
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
@@ -23,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Mark: TypeAlias = tuple[int, int, int, int]
+Marks: TypeAlias = dict[Path, "Mark | None"]  # files that were read; None: that one could not be
 
 _UNIT_SECONDS = {unit: Decimal(seconds) for unit, seconds in (
     ("ms", "0.001"), ("s", "1"), ("m", "60"), ("h", "3600"), ("d", "86400"),
@@ -43,11 +47,15 @@ class ReadError(ValueError):
 
 
 class Source:
-    """What values stand on: `folder`, from which relative paths go, and the environment's variables."""
+    """What values stand on: `folder`, from which relative paths go, and the environment's variables.
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    `marks` takes each file of a secret, as it was when it was read.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], marks: Marks | None = None) -> None:
         self.folder = folder
         self.environ = environ
+        self.marks: Marks = {} if marks is None else marks
 
 
 class Secret:
@@ -129,19 +137,33 @@ def parse_duration(text: str) -> float:
     return float(Decimal(found[1]) * _UNIT_SECONDS[found[2]])
 
 
-def duration(least: str, most: str) -> Callable[[Source, object], float]:
+class duration(Struct, frozen=True):  # noqa: N801 - a reader like the others, which knows its range
     """A reader of durations from `least` to `most`, both included, as seconds."""
-    low, high = parse_duration(least), parse_duration(most)
 
-    def read(_source: Source, raw: object) -> float:
+    least: str
+    most: str
+
+    def __call__(self, _source: Source, raw: object) -> float:
+        """The seconds."""
         if not isinstance(raw, str):
-            raise ReadError(f'expected a duration in quotes, "{least}" to "{most}", got `{_kind(raw)}`')
+            expected = f'expected a duration in quotes, "{self.least}" to "{self.most}"'
+            raise ReadError(f"{expected}, got `{_kind(raw)}`")
         seconds = parse_duration(raw)
-        if not low <= seconds <= high:
-            raise ReadError(f"must be from {least} to {most}")
+        if not parse_duration(self.least) <= seconds <= parse_duration(self.most):
+            raise ReadError(f"must be from {self.least} to {self.most}")
         return seconds
 
-    return read
+
+def mark_of(status: os.stat_result) -> Mark:
+    """What differs once a file is written, or another has taken its place, by a link of its folder too."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def day(_source: Source, raw: object) -> date:
+    """A date of TOML, which has no quotes and no time."""
+    if not isinstance(raw, date) or isinstance(raw, datetime):
+        raise ReadError(f"expected a date such as 2026-12-01, without quotes, got `{_kind(raw)}`")
+    return raw
 
 
 def is_loopback_host(host: str) -> bool:
@@ -344,8 +366,10 @@ def _variable(source: Source, name: str) -> tuple[str, str]:
 
 def _file(source: Source, name: str) -> tuple[str, str]:
     path = _path(source, name)
+    source.marks[path] = None
     try:
         with path.open("rb") as file:
+            source.marks[path] = mark_of(os.fstat(file.fileno()))
             data = file.read(_SECRET_MAX_BYTES + 1)
     except OSError as error:
         raise ReadError(f"file {path} cannot be read: {error.strerror}") from None

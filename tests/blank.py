@@ -1,8 +1,8 @@
-"""Databases in memory with the schema in them already.
+"""SQLite databases with the schema in them already.
 
 Held here: the schema, made once in a process and copied, which takes a tenth of the time that making it
-again does. Not held here: databases in files, whose migrations are part of what their tests prove, and
-PostgreSQL's (`tests.postgres`).
+again does. Not held here: files whose migrations are part of what their tests prove, and PostgreSQL's
+(`tests.postgres`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ def blank() -> SqliteDatabase:
     """A database of its own in memory; `migrate` finds nothing to do."""
     with mock.patch.object(sqlite, "connect", _copied):
         return SqliteDatabase(IN_MEMORY)
+
+
+def lay(path: Path) -> None:
+    """A file with one, unless there is a file already."""
+    if not path.exists():
+        path.write_bytes(_schema().serialize())
 
 
 def _copied(path: Path) -> sqlite3.Connection:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import canaries
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only long tests are asked for, a file that marks none is not even imported."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if is_test and config.option.markexpr == "long":
+        return "mark.long" not in collection_path.read_text("utf-8") or None
+    return None
 
 
 @pytest.fixture(scope="session")

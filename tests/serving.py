@@ -23,7 +23,6 @@ import httpx
 import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from gateway.api.application import make_application
 from gateway.api.auth import make_key
 from gateway.api.gateway import Gateway
 from gateway.api.problems import MEDIA_TYPE
@@ -35,14 +34,16 @@ from gateway.sandbox.renders import Entry
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import Settings, parse
-from providers import adapters
+from tests import blank
 from tests.answering import Answering, bound
 from tests.logged import logging_to
+from tests.ready import NO_TLS, known_adapters, lent_application, lent_tls
 
 T = TypeVar("T")
 Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
 
 VENDOR_KEY: Final = "vendor-key-canary"
+DATABASE: Final = "reelgate.db"
 RENDER_SECONDS: Final = 100.0
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 PATIENCE_SECONDS: Final = 30.0  # only a broken gateway takes that long
@@ -54,7 +55,7 @@ listen = "127.0.0.1:{port}"
 [auth]
 mode = "{auth}"
 [store]
-url = "sqlite:reelgate.db"
+url = "sqlite:{database}"
 [files]
 {files}
 [providers.highway]
@@ -149,7 +150,9 @@ class Served:
 
     def client_with(self, headers: dict[str, str]) -> httpx.Client:
         """A client that sends these headers each time, closed when the gateway ends."""
-        client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+        client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS
+        )
         return self.clients.enter_context(client)
 
     def with_key(self, key: Json) -> httpx.Client:
@@ -362,13 +365,21 @@ async def _living(
     async with sandbox_running(vendors, clock=clock) as sandbox:
         text = _CONFIGURATION.format(
             port=free_port(), auth=auth, sandbox=sandbox.url, more=more, files=files,
-            server=server,
+            server=server, database=DATABASE,
         )
-        settings = parse(text, folder, adapters(), {"KEY": VENDOR_KEY})
-        async with running(settings) as parts:
-            gateway, answering = parts.gateway, Answering(make_application(parts.gateway))
-            async with bound(answering, settings.server.listen):
-                gateway.is_ready = True
-                yield Served(gateway, answering, settings, sandbox, clock)
-                gateway.waiters.release()
-                await gateway.engine.stop()
+        settings = parse(text, folder, known_adapters(), {"KEY": VENDOR_KEY})
+        blank.lay(folder / DATABASE)
+        with lent_tls():
+            async with running(settings) as parts, _answered(parts.gateway, settings) as answering:
+                yield Served(parts.gateway, answering, settings, sandbox, clock)
+                parts.gateway.waiters.release()
+                await parts.gateway.engine.stop()
+
+
+@asynccontextmanager
+async def _answered(gateway: Gateway, settings: Settings) -> AsyncIterator[Answering]:
+    with lent_application(gateway) as app:
+        answering = Answering(app)
+        async with bound(answering, settings.server.listen):
+            gateway.is_ready = True
+            yield answering

@@ -18,7 +18,9 @@ from typing import Final
 import msgspec
 
 ROOT: Final = Path(__file__).parents[1]
-LOCKED: Final = ("requirements.txt", "requirements-sandbox.txt", "requirements-bootstrap.txt")
+LOCKED: Final = (
+    "requirements.txt", "requirements-sandbox.txt", "requirements-tracing.txt", "requirements-bootstrap.txt",
+)
 PATIENCE_SECONDS: Final = 20  # for one answer of the service
 LIMIT_SECONDS: Final = 240  # for all of them
 

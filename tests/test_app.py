@@ -15,11 +15,12 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
-from gateway.app import Running, _on_reload, running
+from gateway.app import Running, running
 from gateway.assembly import SteadyClock
 from gateway.core.facts import Cancelled, LateEnded
 from gateway.core.states import Task
 from gateway.core.tasks import apply
+from gateway.reloading import Reloads
 from gateway.settings import load
 from gateway.storage.rows import NewVideo
 from providers import adapters
@@ -88,13 +89,14 @@ def write(path: Path, adapter: str = "myrouter", base_url: str = HERE) -> None:
     path.write_text(CONFIGURATION.format(adapter=adapter, base_url=base_url), "utf-8")
 
 
-def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
-    """What SIGHUP does; the lines that it logs."""
+async def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
+    """What SIGHUP does; what it says of that. Tasks go on meanwhile, and say their own."""
     log = StringIO()
     with logging_to(log), redirect_stdout(log):
         parts.gateway.telemetry.follow_configuration()
-        _on_reload(parts.gateway, parts.parts.wires, path)
-    return [json.loads(line) for line in log.getvalue().splitlines()]
+        await Reloads(parts.parts, path, {}).reload()
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line for line in lines if line["event"].startswith("reload")]
 
 
 async def followed(parts: Running, task: Task, state: str) -> None:
@@ -119,7 +121,7 @@ def left(parts: Running, state: str, provider: str = "one") -> Task:
     now = parts.gateway.now()
     task = make_task(
         state=state, replica=parts.gateway.engine.replica, provider=provider, offering="kling-v3.0-pro-t2v",
-        vendor_task_id="v-1", ref={"id": "v-1"}, created_at=now, deadline_at=now + 3_600, started_at=now,
+        vendor_task_id="v-1", ref='{"id":"v-1"}', created_at=now, deadline_at=now + 3_600, started_at=now,
     )
     return replace(task, completed_at=now, late_until=now + 3_600) if state == "failed" else task
 
@@ -137,22 +139,22 @@ async def test_a_provider_with_jobs_that_are_followed_does_not_become_another_ve
         before = gateway.fleet.settings
         await followed(parts, left(parts, state), state)
         write(config, adapter, base_url)
-        (refused,) = reload(parts, config)
+        (refused,) = await reload(parts, config)
         assert (refused["event"], refused["level"]) == ("reload_refused", "error")
         assert [problem.startswith("providers.one: it has jobs") for problem in refused["problems"]] == [True]
         assert gateway.fleet.settings is before
         write(config)
-        assert reload(parts, config)[-1]["event"] == "reloaded", "all else may change"
+        assert (await reload(parts, config))[-1]["event"] == "reloaded", "all else may change"
 
         task = await gateway.store.task_get("video_1")
         assert task is not None
         if not task.is_terminal:
             task = await gateway.store.task_save(apply(task, Cancelled(detach=True), gateway.now()))
             write(config, adapter, base_url)
-            assert reload(parts, config)[-1]["event"] == "reload_refused", "it is still looked up"
+            assert (await reload(parts, config))[-1]["event"] == "reload_refused", "it is still looked up"
         await gateway.store.task_save(apply(task, LateEnded(), gateway.now()))
         write(config, adapter, base_url)
-        assert reload(parts, config)[-1]["event"] == "reloaded"
+        assert (await reload(parts, config))[-1]["event"] == "reloaded"
         assert gateway.fleet.settings.providers["one"].base_url == base_url
 
 
@@ -161,7 +163,7 @@ async def test_jobs_of_another_provider_hold_up_no_change(config: Path) -> None:
     async with started(config) as parts:
         await followed(parts, left(parts, "failed", provider="two"), "failed")
         write(config, base_url=ELSEWHERE)
-        assert reload(parts, config)[-1]["event"] == "reloaded"
+        assert (await reload(parts, config))[-1]["event"] == "reloaded"
         assert parts.gateway.fleet.settings.providers["one"].base_url == ELSEWHERE
 
 
@@ -174,4 +176,4 @@ async def test_a_waiting_task_holds_up_no_change(config: Path) -> None:
             deadline_at=parts.gateway.now() + 3_600,
         ), "waiting")
         write(config, base_url=ELSEWHERE)
-        assert reload(parts, config)[-1]["event"] == "reloaded"
+        assert (await reload(parts, config))[-1]["event"] == "reloaded"

@@ -96,7 +96,10 @@ def test_requirements_are_pinned_by_hash_and_name_no_place(path: str) -> None:
     assert not re.search(r"://| @ ", text(path)), f"{path}: names a place to download from"
 
 
-LOCKED = [("requirements.txt", ""), ("requirements-sandbox.txt", "sandbox")]
+LOCKED = [
+    ("requirements.txt", ""), ("requirements-sandbox.txt", "sandbox"),
+    ("requirements-tracing.txt", "tracing"),
+]
 
 
 @pytest.mark.parametrize(("path", "extra"), LOCKED)
@@ -116,4 +119,18 @@ def test_ci_runs_the_targets_in_order() -> None:
     assert script.stat().st_mode & 0o111, "not executable"
     assert "set -euo pipefail" in text(".ci/run")
     targets = re.findall(r"^for target in (.+); do$", text(".ci/run"), re.MULTILINE)
-    assert targets == ["lint test demo"]
+    assert targets == ["lint test test-long demo"]
+
+
+def test_every_test_is_in_one_of_the_two_targets() -> None:
+    recipes = dict(re.findall(r"^(test(?:-long)?): .*\n\t.*pytest(.*)$", text("Makefile"), re.MULTILINE))
+    chosen = {target: re.findall(r"-m (?:'([^']+)'|(\S+))", options) for target, options in recipes.items()}
+    assert chosen == {"test": [("not long", "")], "test-long": [("", "long")]}
+    assert not re.search(r"tests/| -k |--ignore|--deselect", "".join(recipes.values()))
+
+
+def test_every_file_with_tests_is_collected() -> None:
+    has_tests = re.compile(r"^(?:async )?def test_", re.MULTILINE)
+    found = [path for path in (ROOT / "tests").rglob("*.py") if has_tests.search(path.read_text("utf-8"))]
+    assert found
+    assert [path for path in found if not path.name.startswith("test_")] == []

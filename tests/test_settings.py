@@ -371,7 +371,7 @@ KEYS = dict.fromkeys(re.findall(r'env = "(\w+)"', EXAMPLE.read_text("utf-8")), H
 
 def uncommented() -> str:
     """The example with every key that stands behind a `#` switched on."""
-    return re.sub(r'(?m)^# (?=\[providers|\[teams|[a-z_]+ = |"[\w.-]+" = )', "", EXAMPLE.read_text("utf-8"))
+    return re.sub(r'(?m)^# (?=\[[a-z]+[].]|[a-z_]+ = |"[\w.-]+" = )', "", EXAMPLE.read_text("utf-8"))
 
 
 def test_the_example_shows_every_key() -> None:
@@ -379,11 +379,11 @@ def test_the_example_shows_every_key() -> None:
     highway = tree["providers"]["highway"]
     (one, rows) = highway["prices"].values()
     shown = {Price: {*one}.union(*rows), settings.ProviderSettings: {"name", *highway}}
-    shown[settings.Team] = set(tree["teams"]["video"])
+    shown |= {settings.Team: set(tree["teams"]["video"]), settings.Tracing: set(tree["tracing"])}
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             shown[field.type] = set(tree[field.name])
-    assert len(shown) == 11
+    assert len(shown) == 12
     assert set(tree) == set(Settings.__struct_fields__)
     assert {kind: keys for kind, keys in shown.items() if keys != set(kind.__struct_fields__)} == {}
 

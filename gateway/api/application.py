@@ -128,10 +128,11 @@ def make_application(gateway: Gateway, paths: frozenset[str] | None = None) -> A
     has_looks = paths is None or bool(videos.get_video.paths & paths)
     app = make_litestar(gateway, paths)
     pages = gateway.fleet.settings.server.cors_origins
-    return Edge(
+    edge = Edge(
         app, gateway.telemetry, partial(_look, gateway, app) if has_looks else None,
         base=_base_of(gateway), origins=Origins(pages) if pages else None,
     )
+    return gateway.around(edge)
 
 
 def _base_of(gateway: Gateway | None) -> str:

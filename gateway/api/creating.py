@@ -18,14 +18,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.api.answers import answer, hints, place_in_line, place_of, preferred_seconds, waited
-from gateway.api.auth import Caller
 from gateway.api.forms import BODY_MAX_BYTES, Arrival, beside, read_body
-from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, in_commit, new_video_id, video_of
+from gateway.api.gateway import absent, caller_of, gateway_of, in_commit, new_video_id, video_of
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.quotas import allowance_of, check_spending, over
 from gateway.api.reading import read_struct, refuse
 from gateway.api.shapes import VideoObject
+from gateway.api.traces import traceparent_of
 from gateway.api.uploads import UploadGone, resolve_uploads
 from gateway.api.wire import Asked, Known, read_asked
 from gateway.core.pricing import as_cost
@@ -137,7 +137,7 @@ async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Vi
 
         async def make() -> _Order:
             refuse(asked.unknown)
-            return await _new_video(gateway_of(request), caller_of(request), asked)
+            return await _new_video(request, asked)
 
         return await _accept(request, asked.fingerprint, key, make)
 
@@ -222,13 +222,14 @@ async def _rerun(request: Request[Any, Any, Any], video_id: str) -> _Order:
         request=whole_request(stored), pins=stored.pins, priority=task.priority, metadata=stored.metadata,
         deadline_seconds=task.deadline_at - task.created_at, fingerprint="", webhook_url=stored.webhook_url,
     )
-    return await _new_video(gateway, caller_of(request), asked, rerun_of=video_id)
+    return await _new_video(request, asked, rerun_of=video_id)
 
 
 async def _new_video(
-    gateway: Gateway, caller: Caller, asked: Asked, rerun_of: str | None = None
+    request: Request[Any, Any, Any], asked: Asked, rerun_of: str | None = None
 ) -> _Order:
     """The task with its candidates, fixed now. Raises Problem no_route when there is none."""
+    gateway, caller = gateway_of(request), caller_of(request)
     await check_spending(gateway)
     route = gateway.fleet.route(asked.request, asked.pins, caller.grant)
     if not route.candidates:
@@ -242,7 +243,7 @@ async def _new_video(
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
         priority=asked.priority, replica=gateway.engine.owner, last_seq=1 + len(route.refused),
         rerun_of=rerun_of, duration=asked.request.duration, audio=asked.request.audio, key_id=caller.id,
-        reserved_amount=aside[0], reserved_currency=aside[1],
+        reserved_amount=aside[0], reserved_currency=aside[1], traceparent=traceparent_of(request.scope),
     )
     wanted = asked.request
     has_data = (wanted.image or "").startswith("data:") or (wanted.end_image or "").startswith("data:")
@@ -261,6 +262,8 @@ def _first_events(task: Task, route: Route) -> tuple[Event, ...]:
     accepted = accepted_event(task)
     if task.rerun_of is not None:
         accepted = replace(accepted, detail=accepted.detail | {"rerun_of": task.rerun_of})
+    if route.canary is not None:
+        accepted = replace(accepted, detail=accepted.detail | {"canary": route.canary})
     refused = (
         Event(
             type="candidate_refused", at=task.created_at, status=task.status, stage=task.stage, seq=seq,

@@ -33,6 +33,11 @@ _BODIES: Final = {
 _FORMS: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/files": UploadForm}
 _PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version",
                   "/v1/callbacks/{provider}/{token}")
+# A header that is read where it is needed, not by the framework. No pattern: what does not fit is ignored.
+_TRACEPARENT: Final = {
+    "name": "traceparent", "in": "header", "required": False, "schema": {"type": "string"},
+    "description": "W3C Trace Context: the trace that the video's spans and webhooks join",
+}
 _ADVICE: Final = {True: "May succeed later.", False: "Change the request first."}
 _REFS: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = _REFS.format(name="ProblemDocument")
@@ -66,6 +71,8 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     document["paths"]["/v1/audit"]["get"]["parameters"] = parameters_of(AuditQuery)
     document["paths"]["/v1/usage"]["get"]["parameters"] = parameters_of(UsageQuery)
     document["paths"]["/v1/keys"]["get"]["parameters"] = parameters_of(KeyQuery)
+    for path in ("/v1/videos", "/v1/videos/{video_id}/rerun"):
+        document["paths"][path]["post"].setdefault("parameters", []).append(_TRACEPARENT)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path in _PUBLIC else [{"key": []}]

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 import msgspec
 from litestar import Request
+from litestar.types import ASGIApp
 
 from gateway.api.auth import Caller, Door
 from gateway.api.hub import Hub
@@ -33,7 +34,10 @@ DECODING_MAX_BYTES: Final = 60 * 1024 * 1024
 
 
 class Gateway(msgspec.Struct, kw_only=True):
-    """The running parts. `now` is Unix time in seconds. `is_ready` is false while starting and draining."""
+    """The running parts. `now` is Unix time in seconds. `is_ready` is false while starting and draining.
+
+    `around` is what the application that is served stands in: itself, unless requests are traced.
+    """
 
     store: Store
     engine: Engine
@@ -46,6 +50,7 @@ class Gateway(msgspec.Struct, kw_only=True):
     links: Links
     hooks: Hooks
     callbacks: Callbacks
+    around: Callable[[ASGIApp], ASGIApp]
     now: Callable[[], float]
     is_ready: bool = False
     bodies: ByteBudget = msgspec.field(default_factory=lambda: ByteBudget(BODIES_MAX_BYTES))

@@ -20,10 +20,10 @@ from gateway.api.problems import responses
 from gateway.api.shapes import ModelList, model_list
 from gateway.core.routing import Listing, is_allowed
 from gateway.errors import Problem
+from gateway.metrics import PLAIN
 from gateway.settings import Price
 
 TEXT: Final = "text/plain"  # the framework adds the charset
-METRICS: Final = "text/plain; version=0.0.4"
 
 
 class Version(msgspec.Struct):
@@ -45,7 +45,10 @@ async def list_models(request: Request[Any, Any, Any]) -> ModelList:
         return fleet.providers[listing.provider].settings.prices.get(listing.offering.slug, ())
 
     allowed = {
-        model: [listing for listing in listings if is_allowed(grant.providers, listing.provider)]
+        model: [
+            listing for listing in listings
+            if is_allowed(grant.providers, listing.provider) and listing.candidate not in fleet.retired
+        ]
         for model, listings in fleet.models.items() if is_allowed(grant.models, model)
     }
     return model_list({model: listings for model, listings in allowed.items() if listings}, prices)
@@ -76,9 +79,9 @@ async def get_readyz(request: Request[Any, Any, Any]) -> str:
     return "ok\n"
 
 
-@get("/metrics", opt={"public": True}, media_type=METRICS, summary="Prometheus metrics", tags=["operations"])
-async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
-    """The metrics in Prometheus' text format."""
+@get("/metrics", opt={"public": True}, media_type=PLAIN, summary="Prometheus metrics", tags=["operations"])
+async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The metrics in Prometheus' text format; with tracing on, in OpenMetrics for whoever accepts that."""
     gateway = gateway_of(request)
     now = gateway.now()
     for provider in gateway.fleet.providers.values():
@@ -86,7 +89,8 @@ async def get_metrics(request: Request[Any, Any, Any]) -> bytes:
         limit, refuses_us = provider.settings.max_in_flight, provider.health.refuses_us
         gateway.telemetry.provider_has(provider.name, limit, refuses_us=refuses_us)
     gateway.telemetry.database_short.set(gateway.store.is_short)
-    return gateway.telemetry.exposition()
+    content_type, text = gateway.telemetry.negotiated(request.headers.get("accept", ""))
+    return Response(text, media_type=content_type)
 
 
 @get("/openapi.json", opt={"public": True}, include_in_schema=False)

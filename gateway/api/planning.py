@@ -38,10 +38,14 @@ class VendorRequest(msgspec.Struct):
 
 
 class PlannedCandidate(msgspec.Struct):
-    """One candidate, in the order in which they would be tried."""
+    """One candidate, in the order in which they would be tried.
+
+    `canary` is the share of requests that its provider is tried first for; null where it has none.
+    """
 
     provider: str
     offering: str
+    canary: float | None
     request: VendorRequest
     cost: PlannedCost | None
 
@@ -84,13 +88,16 @@ def plan_of(gateway: Gateway, asked: Asked, grant: Grant) -> Plan:
         )
         cost = as_cost(provider.price(offering, asked.request))
         estimated = None if cost is None else PlannedCost(*cost)
-        planned.append(PlannedCandidate(candidate.provider, candidate.offering, shown, estimated))
+        canary = provider.settings.canary
+        planned.append(PlannedCandidate(candidate.provider, candidate.offering, canary, shown, estimated))
     return Plan(model=asked.request.model, candidates=planned, refused=_refusals(route.refused))
 
 
 def no_route(route: Route) -> Problem:
     """The 422 that names, for every enabled offering, each reason why it does not take the request."""
     detail = "No enabled offering takes this combination; `candidates` has each one's reasons."
+    if not route.refused:
+        detail = "None of the enabled providers is for this key."
     return Problem("no_route", detail, extra={"candidates": _refusals(route.refused)})
 
 

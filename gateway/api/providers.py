@@ -7,6 +7,7 @@ healthy, and what keeps submissions away from it (`gateway.core.health`).
 from __future__ import annotations
 
 from collections import Counter
+from datetime import date
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -41,7 +42,8 @@ class ProviderObject(msgspec.Struct, frozen=True, kw_only=True):
     """One provider in use. `why` is what keeps submissions away, null when nothing does.
 
     `waiting` are the videos that could go there, `unknown` those that it may or may not have accepted.
-    `held_by` is who paused or drained it, `since` when (Unix seconds).
+    `held_by` is who paused or drained it, `since` when (Unix seconds). From `retires_on` (a date, midnight
+    UTC) it takes nothing new; `canary` is the share of requests that it is tried first for; null: none.
     """
 
     object: Literal["provider"] = "provider"
@@ -58,6 +60,8 @@ class ProviderObject(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     unknown: int
     last_error: str | None
+    canary: float | None
+    retires_on: date | None
 
 
 class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +155,7 @@ def _object(
         operations=Operations(_circuit(health.submits), _circuit(health.polls)),
         in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
         waiting=counts[0], unknown=counts[1], last_error=health.last_error,
+        canary=settings.canary, retires_on=settings.retire_on,
     )
 
 

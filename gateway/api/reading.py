@@ -52,8 +52,7 @@ def read_value(body: bytes | bytearray) -> object:
     if opened + parted > VALUES_MAX:
         raise Problem("invalid_request", f"The body holds more than {VALUES_MAX} values, or commas.")
     try:
-        # Not msgspec's decoder: that keeps the last of two equal keys without a word.
-        raw: object = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
+        raw: object = _DECODER.decode(body.decode())
     except UnicodeDecodeError:
         raise Problem("invalid_request", "The body is not UTF-8 text.") from None
     except RecursionError:
@@ -131,6 +130,9 @@ def _check_extent(raw: object) -> None:
 def _constant(word: str) -> NoReturn:
     raise _MalformedError(f"{word} is no JSON number")
 
+
+# Not msgspec's: that keeps the last of two equal keys without a word.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 def _unstorable(raw: object) -> Iterator[FieldError]:
     """Strings that not every database keeps. By a stack: the parser may nest deeper than calls can."""

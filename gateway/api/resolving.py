@@ -200,6 +200,7 @@ def _continued(gateway: Gateway, task: Task) -> Task:
         charged="unknown", cost_amount=_last_cost(task), cost_currency=task.cost_currency,
         adopted_from=task.id, key_id=task.key_id, reserved_currency=task.reserved_currency,
         sent_amount=task.sent_amount, sent_currency=task.sent_currency, charged_now="unknown",
+        traceparent=task.traceparent,
     )
 
 

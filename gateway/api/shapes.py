@@ -7,6 +7,7 @@ Times are Unix seconds, whole except in the timeline. No vendor's link and no im
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -185,7 +186,10 @@ class PriceObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OfferingObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to get a model; `offering` is the vendor's slug. The first price that fits applies."""
+    """One way to get a model; `offering` is the vendor's slug. The first price that fits applies.
+
+    From `retires_on` (a date, midnight UTC) it takes nothing new; null: no such day is planned.
+    """
 
     provider: str
     offering: str
@@ -195,6 +199,7 @@ class OfferingObject(msgspec.Struct, frozen=True, kw_only=True):
     durations: tuple[int, ...]
     features: Features
     price: list[PriceObject]
+    retires_on: date | None
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,6 +292,7 @@ def _offering_object(listing: Listing, prices: Sequence[Price]) -> OfferingObjec
             )
             for price in prices
         ],
+        retires_on=listing.retires_on,
     )  # fmt: skip
 
 

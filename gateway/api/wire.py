@@ -251,9 +251,9 @@ def _pins(body: CreateBody) -> tuple[str, ...]:
 
 
 def _providers(body: CreateBody, known: Known) -> Iterator[FieldError]:
+    shown = [one for one in known.providers if is_allowed(known.grant.providers, one)]
     for name in _pins(body):
-        if name not in known.providers:
-            shown = [one for one in known.providers if is_allowed(known.grant.providers, one)]
+        if name not in shown:  # one that is not for this key is told as little as one that is not there
             hint = f"{nearest(name, shown)} Enabled here: {', '.join(shown) or 'none'}."
             yield FieldError("/provider", f"There is no provider `{shortened(name)}`.{hint}")
 

@@ -25,7 +25,7 @@ from gateway.core.facts import (
     Stored,
 )
 from gateway.core.money import bought, render_failed, unspent
-from gateway.core.states import Detail, Task
+from gateway.core.states import Detail, Task, ref_text
 from providers.spec import Failed, Succeeded
 
 LATE_SECONDS: Final = 86_400.0  # how long a vendor is still asked for a job whose task has ended without it
@@ -41,7 +41,8 @@ def learned(task: Task, fact: Fact, now: float) -> Learned | None:
     match fact:
         case Accepted(submitted=got):
             given: Detail = {"vendor_task_id": got.vendor_task_id}
-            after = replace(bought(task, "yes"), **given, ref=got.ref, late_until=now + LATE_SECONDS)
+            ref = ref_text(got.ref)
+            after = replace(bought(task, "yes"), **given, ref=ref, late_until=now + LATE_SECONDS)
             return after, "accepted_after_end", given
         case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:
             after = unspent(bought(task, "no"))

@@ -7,7 +7,8 @@ of the candidates is free right now (`admission`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
@@ -22,16 +23,28 @@ Strategy: TypeAlias = Literal["priority", "weighted", "cheapest", "fastest"]
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """One enabled offering of one configured provider. The order of listings is the providers' priority."""
+    """One enabled offering of one configured provider. The order of listings is the providers' priority.
+
+    `canary`: the share (0..1) of what it could take that goes there first. From `retires_on`, midnight UTC,
+    it takes nothing new.
+    """
 
     provider: str
     offering: Offering
     weight: float = 1.0
+    canary: float | None = None
+    retires_on: date | None = None
 
     @property
     def candidate(self) -> Candidate:
         """What a task remembers of it."""
         return Candidate(self.provider, self.offering.slug)
+
+    @property
+    def retires_at(self) -> float:
+        """When its last day is over, Unix seconds; infinity where it has none."""
+        day = self.retires_on
+        return float("inf") if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -42,17 +55,21 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The candidates in order, and the others with their reasons. No candidate: nobody takes the request."""
+    """The candidates in order, and the others with their reasons. No candidate: nobody takes the request.
+
+    `canary` is the provider that chance put first, by its share; None: the strategy's word stood.
+    """
 
     candidates: tuple[Candidate, ...]
     refused: tuple[Refused, ...]
+    canary: str | None = None
 
 
 class Knowledge(msgspec.Struct, frozen=True):
     """What a choice looks at: a listing's `price` (None: not configured), learned times, chance.
 
-    `draining` are the providers that take nothing new, `grant` is what the caller may use, `currency` the one
-    that prices are compared in.
+    `draining` are the providers that take nothing new, `retired` the listings whose last day is over, `grant`
+    is what the caller may use, `currency` the one that prices are compared in.
     """
 
     price: Callable[[Listing], Estimate | None]
@@ -61,6 +78,7 @@ class Knowledge(msgspec.Struct, frozen=True):
     draining: frozenset[str] = frozenset()
     grant: Grant = EVERYTHING
     currency: str | None = None
+    retired: frozenset[Candidate] = frozenset()
 
 
 Rank: TypeAlias = "tuple[bool, Decimal] | float"
@@ -87,10 +105,15 @@ def choose(
     request: VideoRequest, listings: Sequence[Listing], pins: Sequence[str], strategy: Strategy,
     known: Knowledge,
 ) -> Route:
-    """The candidates for `request`. `pins` are provider names: they restrict, and go before the strategy."""
+    """The candidates for `request`. `pins` are provider names: they restrict, and go before the strategy.
+
+    Of a provider that is not for the caller nothing is told.
+    """
     taken: list[Listing] = []
     refused: list[Refused] = []
     for listing in listings:
+        if not is_allowed(known.grant.providers, listing.provider):
+            continue
         reasons = _reasons(request, listing, pins, known)
         if reasons:
             refused.append(Refused(listing.candidate, tuple(reasons)))
@@ -102,9 +125,35 @@ def choose(
         known = msgspec.structs.replace(known, currency=currency)
     key = STRATEGIES[strategy]
     taken.sort(key=lambda listing: key(listing, known))
+    drawn = _drawn(taken, known.chance)
+    taken.sort(key=lambda listing: (listing.provider != drawn, listing.canary is not None))
     if pins:
         taken.sort(key=lambda listing: pins.index(listing.provider))
-    return Route(tuple(listing.candidate for listing in taken), tuple(refused))
+    first = drawn if taken and taken[0].provider == drawn else None
+    return Route(tuple(listing.candidate for listing in taken), tuple(refused), first)
+
+
+def _drawn(taken: Sequence[Listing], chance: random.Random) -> str | None:
+    """The canary whose turn it is. One draw for all of them: each has its own part between 0 and 1."""
+    shares = {listing.provider: listing.canary for listing in taken if listing.canary is not None}
+    if not shares:
+        return None
+    left = chance.random()
+    for provider in sorted(shares):  # so that neither strategy nor priority moves the parts
+        left -= shares[provider]
+        if left < 0:
+            return provider
+    return None
+
+
+def retired(listings: Iterable[Listing], now: float) -> frozenset[Candidate]:
+    """Those whose last day is over."""
+    return frozenset(listing.candidate for listing in listings if listing.retires_at <= now)
+
+
+def retires_next(listings: Iterable[Listing], now: float) -> float:
+    """When the next of them retires, Unix seconds; infinity when none will."""
+    return min((one.retires_at for one in listings if one.retires_at > now), default=float("inf"))
 
 
 def is_allowed(allowed: Sequence[str] | None, name: str) -> bool:
@@ -117,10 +166,10 @@ def _reasons(
 ) -> list[Refusal]:
     if not is_allowed(known.grant.models, request.model):
         return [Refusal("model", "is not among the models that this key may use")]
-    if not is_allowed(known.grant.providers, listing.provider):
-        return [Refusal("provider", "is not among the providers that this key may use")]
     if pins and listing.provider not in pins:
         return [Refusal("provider", f"is not among the asked providers: {', '.join(pins)}")]
+    if listing.candidate in known.retired:
+        return [Refusal("provider", f"is retired since {listing.retires_on} and takes nothing new")]
     if listing.provider in known.draining:
         return [Refusal("provider", "is draining and takes nothing new")]
     return [*refusals(listing.offering, request), *_unpriced(listing, known)]

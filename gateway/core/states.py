@@ -29,10 +29,13 @@ TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled
 # A task in one of these has, or may have, a job at a vendor: it fills a place there.
 IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
 
+_encode = msgspec.json.Encoder().encode
+_decode_ref = msgspec.json.Decoder(dict[str, str]).decode
+
 UNOWNED: Final = ""  # the replica of a task that nobody follows yet
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, gc=False):
     """The hot row of one video: all that the engine needs, nothing of the prompt. Times in Unix seconds.
 
     `version` counts and fences saves; `replica` is the process that owns the task; `last_seq` numbers events;
@@ -43,7 +46,8 @@ class Task(msgspec.Struct, frozen=True):
     `unstored_since`: since when an ended task has a file at its vendor that is still to be stored.
     `key_id`: whose key ordered it. `reserved_...`: what is put aside for a sending while it waits, None where
     nothing has a price; `sent_...` and `charged_now`: the price of its latest sending alone, and what is
-    known of that.
+    known of that. `ref` is the adapter's reference as JSON, a third of what a dict takes: see `ref_in`.
+    `traceparent`: where in a trace (W3C) what happens to it belongs.
     """
 
     id: str
@@ -62,7 +66,7 @@ class Task(msgspec.Struct, frozen=True):
     provider: str | None = None
     offering: str | None = None
     vendor_task_id: str | None = None
-    ref: Ref | None = None
+    ref: str | None = None
     raw_status: str | None = None
     raw_status_at: float | None = None
     progress: int = 0
@@ -101,6 +105,7 @@ class Task(msgspec.Struct, frozen=True):
     sent_amount: str | None = None
     sent_currency: str | None = None
     charged_now: Charged = "no"
+    traceparent: str | None = None
 
     @property
     def status(self) -> Status:
@@ -163,6 +168,16 @@ class Change(msgspec.Struct, frozen=True):
     def is_saved(self) -> bool:
         """Whether there is anything to write."""
         return bool(self.events)
+
+
+def ref_text(ref: Ref) -> str:
+    """An adapter's reference as a task keeps it."""
+    return _encode(ref).decode()
+
+
+def ref_in(text: str) -> Ref:
+    """The adapter's reference that a task keeps. Raises msgspec.DecodeError for any other text."""
+    return _decode_ref(text)
 
 
 def with_event(change: Change, kind: str, detail: Detail) -> Change:

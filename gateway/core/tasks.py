@@ -41,7 +41,7 @@ from gateway.core.facts import (
     UnknownTimedOut,
 )
 from gateway.core.money import bought, cost_with, render_failed, unanswered, unspent
-from gateway.core.states import Change, Detail, Event, State, Status, Task, with_event
+from gateway.core.states import Change, Detail, Event, State, Status, Task, ref_text, with_event
 from providers.spec import Failed, Pending, Submitted, Succeeded, Unrecognised
 
 # Every legal edge, by fact. A terminal state has none: what is learned later is only noted (`_late`).
@@ -182,7 +182,7 @@ def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
 
 def _rendering(task: Task, got: Submitted, now: float) -> Task:
     return replace(
-        bought(task, "yes"), state="rendering", vendor_task_id=got.vendor_task_id, ref=got.ref,
+        bought(task, "yes"), state="rendering", vendor_task_id=got.vendor_task_id, ref=ref_text(got.ref),
         started_at=now, raw_status=got.raw_status, raw_status_at=now, unknown_at=None,
         estimate_seconds=got.estimate_seconds,
     )

@@ -8,7 +8,9 @@ while it has all that it may have. That no replica lets one more through is for 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -24,6 +26,7 @@ from gateway.storage.keys import Keys
 
 KNOWN_SECONDS: Final = 5.0  # how long a key's limits are believed without asking the store
 KNOWN_MAX: Final = 100_000
+NAMES_MAX: Final = 4_096  # keys whose accounts' names are kept
 TEAM: Final = "team:"  # how the owner of what a team has begins
 
 
@@ -41,8 +44,8 @@ class Accounts:
     def __init__(self, keys: Keys, fleet: Fleet, now: Callable[[], float]) -> None:
         self._keys, self._fleet, self._now = keys, fleet, now
         self._known: dict[str, tuple[Limits, float]] = {}  # of keys, and until when that is believed
-        self._held: dict[str, dict[str, None]] = {}  # the videos with a place at a vendor, or almost
-        self._places: dict[str, tuple[str, ...]] = {}  # the accounts of each of those
+        self._places: dict[str, tuple[str, ...]] = {}  # the accounts of each video with a place, or almost
+        self._counts: Counter[str] = Counter()  # how many of those each account has
         self._crowds: dict[str, _Crowd] = {}  # where other replicas hold all there is
         self._freed: set[str] = set()
 
@@ -107,7 +110,7 @@ class Accounts:
         if crowd is not None and now < crowd.until:
             return True
         cap = self._cap(name)
-        return cap is not None and len(self._held.get(name, ())) >= cap
+        return cap is not None and self._counts[name] >= cap
 
     def has_room(self, task: Task, now: float) -> bool:
         """Whether none of the task's accounts is full."""
@@ -116,25 +119,26 @@ class Accounts:
     def is_over(self, task: Task) -> bool:
         """Whether this one was let through beyond a limit, before that was known: others are before it."""
         for name in _names(task):
-            cap, held = self._cap(name), self._held.get(name, {})
-            if cap is not None and len(held) > cap and task.id not in islice(held, cap):
-                return True
+            cap = self._cap(name)
+            if cap is not None and self._counts[name] > cap:
+                held = (task_id for task_id, names in self._places.items() if name in names)
+                if task.id not in islice(held, cap):
+                    return True
         return False
 
     def take(self, task: Task) -> None:
         """The task has a place at a vendor, or is about to have one."""
-        self._places[task.id] = names = _names(task)
-        for name in names:
-            self._held.setdefault(name, {})[task.id] = None
+        if task.id not in self._places:
+            self._places[task.id] = names = _names(task)
+            self._counts.update(names)
 
     def leave(self, task_id: str) -> bool:
         """The task has no place at a vendor any more; whether it had one."""
         names = self._places.pop(task_id, None)
         for name in names or ():
-            held = self._held[name]
-            held.pop(task_id, None)
-            if not held:
-                del self._held[name]
+            self._counts[name] -= 1
+            if not self._counts[name]:
+                del self._counts[name]
             self._freed.add(name)
         return names is not None
 
@@ -173,6 +177,12 @@ class Accounts:
 
 def _names(task: Task) -> tuple[str, ...]:
     """The names of the accounts that a task counts towards."""
-    if not task.owner.startswith(TEAM):
-        return (task.key_id,) if task.key_id else ()
-    return (task.key_id, task.owner) if task.key_id else (task.owner,)
+    return _names_of(task.key_id, task.owner)
+
+
+@lru_cache(NAMES_MAX)
+def _names_of(key_id: str, owner: str) -> tuple[str, ...]:
+    """One for all videos of a key."""
+    if not owner.startswith(TEAM):
+        return (key_id,) if key_id else ()
+    return (key_id, owner) if key_id else (owner,)

@@ -1,17 +1,20 @@
 """Which files are copied out now: a bounded number at once, those first whose links die first.
 
+What the store did not take is tried by one file at a time at least, and by all as soon as it takes one again.
 Not held here: copying (`keeping`), when a try is repeated (`keeping` says not before when).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from typing import Final
 
 from gateway.core.states import Task
 
 COPIES_MAX: Final = 8  # at once in this process
+AWAY_SECONDS: Final = 15.0  # between two tries at most, while the store takes nothing at all
 
 
 def link_of(task: Task) -> tuple[str, float]:
@@ -34,6 +37,7 @@ class Copies:
         self._line: list[tuple[float, str]] = []
         self._waiting: set[str] = set()
         self._running: set[str] = set()
+        self._refused: dict[str, None] = {}  # files that the store did not take, since it last took one
 
     def line_up(self, task: Task) -> None:
         """A file is due."""
@@ -44,6 +48,22 @@ class Copies:
     def leave(self, task_id: str) -> None:
         """A file is not due any more."""
         self._waiting.discard(task_id)
+        self._refused.pop(task_id, None)
+
+    def refused(self, task_id: str) -> float:
+        """The store did not take this file; the seconds after which it is tried again at the latest.
+
+        A file that is refused while others are taken may itself be the reason, and has no such limit.
+        """
+        finds_out = next(iter(self._refused), None) == task_id
+        self._refused[task_id] = None
+        return AWAY_SECONDS if finds_out else math.inf
+
+    def taken(self) -> list[str]:
+        """The store took a file; those that it did not take before and may try again now."""
+        again = list(self._refused) if len(self._refused) > 1 else []
+        self._refused.clear()
+        return again
 
     def next(self) -> str | None:
         """Whose turn it is; that one counts as being copied until `ended`."""

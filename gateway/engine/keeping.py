@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import secrets
 from collections.abc import AsyncIterator
 from typing import Final
@@ -19,7 +20,7 @@ import msgspec
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import File, KeepingEnded, Lost, Stored
 from gateway.core.mp4 import BoxWalk, NotAVideo
-from gateway.core.states import Task
+from gateway.core.states import Task, ref_in
 from gateway.engine.collect import LinkRefused, Links, LinkUnreachable
 from gateway.engine.copies import link_of
 from gateway.engine.download import Download, download
@@ -34,7 +35,7 @@ from gateway.storage.file_rows import FileGone
 from gateway.storage.files import FileStore, FileStoreError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
-from providers.spec import Failed, Ref, Succeeded, VendorError
+from providers.spec import Failed, Succeeded, VendorError
 
 CONTENT_TYPE: Final = "video/mp4"
 COPY_SECONDS: Final = 3_600.0  # for one try; it begins anew after that
@@ -100,7 +101,7 @@ async def _try(engine: Engine, task: Task) -> None:
         elif await _stands_by(engine, task, str(error)):
             _again(engine, task, error)
     except FileStoreError as error:
-        _again(engine, task, error)
+        _again(engine, task, error, engine.copies.refused(task.id))
     except (LinkUnreachable, NotAVideo, TimeoutError) as error:
         watch.bad_links += 1
         if engine.now() >= expires_at + LAST_CHANCE_SECONDS and watch.bad_links >= LAST_TRIES:
@@ -124,6 +125,10 @@ async def _store(engine: Engine, keeping: Keeping, task: Task, watch: Watch) -> 
     finally:
         await copying.close()
     now = engine.now()
+    for refused in engine.copies.taken():
+        if refused != task.id:
+            _pause(engine, engine.tasks[refused], 0.0)
+            engine.due_at(refused, now)
     file = File(
         bytes=copying.bytes, sha256=copying.digest.hexdigest(), content_type=CONTENT_TYPE, stored_at=now,
         expires_at=now + keeping.retention_seconds,
@@ -171,12 +176,13 @@ async def _lose(engine: Engine, task: Task, reason: str) -> None:
         engine.telemetry.file_lost()
 
 
-def _again(engine: Engine, task: Task, error: Exception) -> None:
+def _again(engine: Engine, task: Task, error: Exception, most_seconds: float = math.inf) -> None:
     """Try later, and ever more seldom."""
     watch = engine.watches.get(task.id)
     if watch is not None:
         watch.failures += 1
-        watch.not_before = engine.now() + pause_seconds(watch.failures, None, engine.chance)
+        pause = min(most_seconds, pause_seconds(watch.failures, None, engine.chance))
+        watch.not_before = engine.now() + pause
         engine.telemetry.file_store_failed(task.id, error)
 
 
@@ -213,13 +219,13 @@ def _pause(engine: Engine, task: Task, seconds: float) -> None:
         watch.not_before = engine.now() + seconds
 
 
-async def _asked(engine: Engine, provider: Provider, task_id: str, ref: Ref | None) -> object:
+async def _asked(engine: Engine, provider: Provider, task_id: str, ref: str | None) -> object:
     """The vendor's answer, or the error that came of asking; None: there is nothing to ask for."""
     if ref is None:
         return None
     provider.asking += 1
     try:
-        progress = await provider.adapter.poll(ref)
+        progress = await provider.adapter.poll(ref_in(ref))
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", 0.0)
         provider.health.last_error = error.kind

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.core.facts import DeadlinePassed, LateEnded, Polled
-from gateway.core.states import Task
+from gateway.core.states import Task, ref_in
 from gateway.engine.loop import Engine
 from gateway.engine.poll import as_fact, outcome
 from gateway.engine.probe import answered
 from gateway.engine.provider import Provider
-from providers.spec import Ref, VendorError
+from providers.spec import VendorError
 
 LATE_ASKING_MAX: Final = 10  # polls of one provider under way at once, from which on late ones wait
 
@@ -34,11 +34,11 @@ def has_time(engine: Engine, provider: Provider) -> bool:
     return is_idle and provider.polls.take(engine.now())
 
 
-async def _look(engine: Engine, task: Task, provider: Provider, ref: Ref) -> None:
+async def _look(engine: Engine, task: Task, provider: Provider, ref: str) -> None:
     provider.asking += 1
     fact: Polled | LateEnded
     try:
-        progress = await provider.adapter.poll(ref)
+        progress = await provider.adapter.poll(ref_in(ref))
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", 0.0)
         provider.health.last_error = error.kind

@@ -201,7 +201,7 @@ class Line:
     def _free(self, row: _Row, now: float) -> Candidate | None:
         """The first of these candidates that takes a task now."""
         for candidate in row:
-            found = self._fleet.find(candidate)
+            found = None if candidate in self._fleet.retired else self._fleet.find(candidate)
             if found is not None and found[0].gate.free_at(now) == now:
                 return candidate
         return None

@@ -8,7 +8,6 @@ Not held here: what a step does (`submit`, `poll`), what follows from a fact (`g
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
@@ -26,6 +25,7 @@ from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet
 from gateway.engine.spending import Spending
+from gateway.engine.timers import Timers
 from gateway.engine.watch import Outside, Steps, Ticket, Watch
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
@@ -35,7 +35,6 @@ SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 2_000  # other steps under way at once in this process
 IMAGES_MAX_BYTES: Final = 192 * 1024 * 1024  # of images (data URIs) in submits under way; sent, twice that
 SAVE_PAUSE_MAX_SECONDS: Final = 5.0  # between tries to save what must not be lost
-TIMERS_SPARE: Final = 1_000  # timers of tasks that have ended, before they are swept out
 SHORT_SECONDS: Final = 1.0  # between two looks whether the database takes new spending again
 TICKET_SECONDS: Final = 0.01  # between looks whether what was being stored is, when the process ends
 _IDLE_SECONDS: Final = 3_600.0
@@ -60,7 +59,7 @@ class Engine:
         self.images = ByteBudget(IMAGES_MAX_BYTES)
         self.signer, self.spending = store.uploads.signer(self.now), Spending(store.stop, self.now)
         self._steps = steps
-        self._timers: list[tuple[float, str]] = []
+        self.timers = Timers(self.watches)
         self.accounts = Accounts(store.keys, fleet, self.now)
         self.line, self.copies, self.keeping = Line(fleet, self.accounts), Copies(), outside.keeping
         self._wake = asyncio.Event()
@@ -96,8 +95,9 @@ class Engine:
             probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
-            next_at = self._timers[0][0] if self._timers and has_room else now + _IDLE_SECONDS
-            next_at = min(next_at, self.fleet.turns_at(now)) if has_room else next_at
+            next_at = now + _IDLE_SECONDS
+            if has_room:
+                next_at = min(next_at, self.timers.next_at(), self.fleet.turns_at(now))
             try:
                 async with asyncio.timeout(max(0.0, min(next_at, self.line.gates_at, probes_at) - now)):
                     await self._wake.wait()
@@ -153,7 +153,7 @@ class Engine:
         for provider in self.fleet.providers.values():
             self.telemetry.provider_is(provider.name, provider.state(now), provider.health.why)
             if provider.health.probe_at() <= now:
-                provider.health.asked_at = now
+                provider.health.probing(now)
                 probing = asyncio.create_task(self._steps.probe(self, provider))
                 self._others.add(probing)
                 probing.add_done_callback(self._others.discard)
@@ -217,24 +217,16 @@ class Engine:
         watch = self.watches.get(task_id)
         if watch is not None:
             watch.due = at
-            heapq.heappush(self._timers, (at, task_id))
+            self.timers.put(task_id, at)
             self._wake.set()
-            if len(self._timers) > 2 * len(self.watches) + TIMERS_SPARE:
-                due = ((watch.due, task_id) for task_id, watch in self.watches.items())
-                self._timers = [(at, task_id) for at, task_id in due if at is not None]
-                heapq.heapify(self._timers)
 
     def _next_due(self) -> Task | None:
         """The next task whose time has come. A busy one is planned anew when its step ends."""
         now = self.now()
-        while self._timers and self._timers[0][0] <= now:
-            at, task_id = heapq.heappop(self._timers)
-            watch = self.watches.get(task_id)
-            if watch is None or watch.due != at:
-                continue
-            watch.due = None
+        while (task_id := self.timers.pop(now)) is not None:
             task = self.tasks[task_id]
-            if not watch.is_busy or task.state == "submitting":  # whose deadline does not wait for its step
+            # The deadline of one that is being sent does not wait for its step.
+            if not self.watches[task_id].is_busy or task.state == "submitting":
                 return task
         return None
 
@@ -255,7 +247,7 @@ class Engine:
             case "waiting":
                 next_at = self.line.ends_at(task)
             case "rendering":
-                next_at = now if watch.plan is None else watch.plan.at
+                next_at = now if watch.poll_at is None else watch.poll_at
             case "submission_unknown":
                 next_at = now
         self.due_at(task.id, min(task.deadline_at, next_at))
@@ -312,10 +304,10 @@ class Engine:
     def seconds_to_next(self, task: Task) -> float:
         """How long until something may have changed for a caller: until the next poll, 1 to 60 seconds."""
         watch = self.watches.get(task.id)
-        if task.state != "rendering" or watch is None or watch.plan is None:
+        if task.state != "rendering" or watch is None or watch.poll_at is None:
             return 1.0
         now = self.now()
-        planned = min(watch.plan.at, task.deadline_at) - now
+        planned = min(watch.poll_at, task.deadline_at) - now
         return min(60.0, max(1.0, planned, self.fleet.wait_seconds(task, now)))
 
     # --- saving -------------------------------------------------------------------------------------
@@ -352,7 +344,7 @@ class Engine:
         watch = self.watches.setdefault(task.id, Watch())
         watch.is_parked = watch.is_parked and not task.is_terminal
         if task.state in ("waiting", "submission_unknown"):  # what is remembered is of an earlier job
-            watch.plan = watch.polled_at = watch.missing_since = None
+            watch.poll_at = watch.polled_at = watch.missing_since = None
             watch.failures = 0
         if task.state == "waiting":
             self.line.add(task)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
-from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, no_sooner, poll_again
-from gateway.core.states import Task
+from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, PollPlan, no_sooner, poll_again
+from gateway.core.states import Event, Task, ref_in
 from gateway.engine.granting import granted
 from gateway.engine.loop import Engine
 from gateway.engine.probe import answered, unanswered
 from gateway.engine.provider import Provider
 from gateway.engine.rerun import permission
+from gateway.engine.saving import NOTED_MAX
 from gateway.engine.watch import Watch
 from providers.spec import Failed, Progress, Succeeded, VendorError
 
@@ -45,14 +46,14 @@ async def poll(engine: Engine, task: Task) -> None:
         engine.fleet.line_up(task, watch.polled_at, now)
         engine.due_at(task.id, _ends_at(task, provider))
         return
-    lag_seconds = now - (now if watch.plan is None else watch.plan.at)
+    lag_seconds = now - (now if watch.poll_at is None else watch.poll_at)
     if not watch.failures:
         provider.health.retries.earn()
     provider.asking += 1
     limit = asyncio.timeout(task.deadline_at - now)
     try:
         async with limit:
-            progress = await provider.adapter.poll(task.ref)
+            progress = await provider.adapter.poll(ref_in(task.ref))
     except TimeoutError:
         if not limit.expired():
             raise  # the adapter's own: a fault
@@ -83,10 +84,22 @@ async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: 
     elif now - watch.missing_since >= GRACE_SECONDS and task.state == "rendering":
         await engine.save(task, Forgotten(Cause(error.kind, error.message, error.status, error.reason)))
         return
-    watch.plan = poll_again(now, watch.failures, error.retry_after_seconds, provider.bounds, engine.chance)
+    plan = poll_again(now, watch.failures, error.retry_after_seconds, provider.bounds, engine.chance)
     if not provider.health.retries.take():
-        watch.plan = no_sooner(watch.plan, now, provider.bounds, engine.chance)
-    engine.due_at(task.id, min(_ends_at(task, provider), watch.plan.at))
+        plan = no_sooner(plan, now, provider.bounds, engine.chance)
+    watch.poll_at = plan.at
+    if watch.failures == 1 and len(watch.noted) < NOTED_MAX:
+        watch.noted += (_planned(task, plan, now, error),)
+    engine.due_at(task.id, min(_ends_at(task, provider), plan.at))
+
+
+def _planned(task: Task, plan: PollPlan, now: float, error: VendorError) -> Event:
+    """The line of a timeline that says since when polls fail, and why; it goes with the next save."""
+    return Event(
+        type="next_poll", at=now, status=task.status, stage=task.stage, provider=task.provider,
+        offering=task.offering,
+        detail={"at": round(plan.at, 3), "why": plan.why, "error": error.kind, "http_status": error.status},
+    )
 
 
 def _ends_at(task: Task, provider: Provider) -> float:
@@ -98,10 +111,10 @@ def _ends_at(task: Task, provider: Provider) -> float:
 
 async def _answered(engine: Engine, task: Task, provider: Provider, progress: Progress) -> None:
     now, watch = engine.now(), engine.watches.get(task.id) or Watch()
-    watch.missing_since = None
+    watch.missing_since, watch.failures = None, 0
     if isinstance(progress, Succeeded | Failed):
         engine.telemetry.detected(provider.name, now - (watch.polled_at or task.started_at or now))
-    if isinstance(progress, Succeeded) and progress.url is not None and watch.plan is not None:
+    if isinstance(progress, Succeeded) and progress.url is not None and watch.poll_at is not None:
         engine.fleet.learn(task, watch.polled_at, now)  # not of one that was taken over: it may have waited
     watch.polled_at = now
     is_empty = isinstance(progress, Succeeded) and progress.url is None

@@ -33,14 +33,22 @@ def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorEr
 
 async def probe(engine: Engine, provider: Provider) -> None:
     """Ask for a job. Of an adapter that cannot be asked without one, time alone must tell."""
-    ref = provider.probe_ref()
+    health = provider.health
+    is_doubt = not health.is_away  # few tasks fail; it is well, unless it fails for no task, too
+    ref = provider.no_ref() if is_doubt else provider.probe_ref()
+    if is_doubt and ref is None:
+        return
     provider.polls.pace.spend(engine.now())
     try:
         if ref is not None:
             await provider.adapter.poll(ref)
     except VendorError as error:
-        if error.reason is not None and provider.health.has_trial(engine.now()):
-            answered(engine, provider)  # there are vendors that say so of every job that they do not know
+        if is_doubt and error.kind in DOWN:
+            if error.reason is None:  # there are vendors that say so of every job that they do not know
+                health.last_error = error.kind
+                health.missed(engine.now(), engine.chance)
+        elif error.reason is not None and health.has_trial(engine.now()):
+            answered(engine, provider)  # likewise, and it has been asked in vain for long enough
         else:
             unanswered(engine, provider, "", error)
     except Exception as error:  # noqa: BLE001 - a fault of an adapter is no answer, and must not be silent

@@ -7,7 +7,8 @@ HTTP (`providers.http`), what a provider offers (data).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ from gateway.core.health import Health, HoldAction, ProviderState
 from gateway.core.pacing import Bounds, PollPlan, next_poll
 from gateway.core.pricing import Estimate, dearest, estimate
 from gateway.core.render_times import Kind, Learned
-from gateway.core.routing import Knowledge, Listing, Route, choose
+from gateway.core.routing import Knowledge, Listing, Route, choose, retired, retires_next
 from gateway.core.states import Task
 from gateway.engine.handing import takes
 from gateway.engine.turns import ASKING_MAX, Turns
@@ -83,9 +84,13 @@ class Provider(msgspec.Struct, kw_only=True):
         One job alone may be what the vendor stumbles over.
         """
         self.probes += 1
-        if isinstance(self.adapter, MakesRefs) and (self.last_ref is None or self.probes % 2 == 0):
-            return self.adapter.ref_of(NO_JOB)
+        if self.last_ref is None or self.probes % 2 == 0:
+            return self.no_ref() or self.last_ref
         return self.last_ref
+
+    def no_ref(self) -> Ref | None:
+        """What a free call asks for that is to be of no task: a job that cannot exist. None: it needs one."""
+        return self.adapter.ref_of(NO_JOB) if isinstance(self.adapter, MakesRefs) else None
 
     def offering(self, slug: str) -> Offering | None:
         """The vendor's offering of that slug, on or off; None when the adapter no longer knows it."""
@@ -120,16 +125,23 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
     )
 
 
+def _listing(settings: ProviderSettings, offering: Offering) -> Listing:
+    day = settings.retires_on(offering.slug)
+    return Listing(settings.name, offering, settings.weight, settings.canary, day)
+
+
 class Fleet:
     """All providers in use, and the routing over them. A removed one stays, draining, for its tasks."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, now: Callable[[], float] = time.time) -> None:
         self.providers: dict[str, Provider] = {}
         self.learned = Learned()
         self.listings: list[Listing] = []  # every enabled offering, in the providers' order of priority
         self.models: dict[str, list[Listing]] = {}  # what can be asked for, with the offerings that serve it
+        self.retired: frozenset[Candidate] = frozenset()  # those whose last day is over take nothing new
+        self._retires_at = float("inf")
         self._holds: dict[str, HoldAction] = {}
-        self._chance = chance
+        self._chance, self._now = chance, now
         self._settings: Settings | None = None
 
     def use(self, settings: Settings, providers: Iterable[Provider]) -> None:
@@ -144,13 +156,25 @@ class Fleet:
         self.providers = named
         self._settings = settings
         self.listings = [
-            takes(Listing(name, offering, provider.settings.weight), settings.server.public_url)
-            for name, provider in named.items() if not provider.health.is_removed
+            takes(_listing(provider.settings, offering), settings.server.public_url)
+            for provider in named.values() if not provider.health.is_removed
             for offering in provider.settings.offerings
         ]
         self.models = {}
         for listing in self.listings:
             self.models.setdefault(listing.offering.model, []).append(listing)
+        self.retire()
+
+    def retire(self) -> None:
+        """Obey `retire_on`: of whom the last day is over, nothing new is taken. All of a provider: it drains.
+
+        Callers beside `route` see to it that those that wait learn of it, too.
+        """
+        now = self._now()
+        self.retired, self._retires_at = retired(self.listings, now), retires_next(self.listings, now)
+        for name, provider in self.providers.items():
+            own = {listing.candidate for listing in self.listings if listing.provider == name}
+            provider.health.is_retired = bool(own) and own <= self.retired
 
     def hold(self, name: str, action: HoldAction | None) -> None:
         """Obey an operator, also where the configuration has that provider only later; None: no hold."""
@@ -179,10 +203,12 @@ class Fleet:
         def price(listing: Listing) -> Estimate | None:
             return self.providers[listing.provider].price(listing.offering, request)
 
+        if self._now() >= self._retires_at:
+            self.retire()
         draining = frozenset(name for name, one in self.providers.items() if one.health.is_draining)
         strategy = self.settings.routing.strategy
         times = self._render_seconds(request) if strategy == "fastest" else {}
-        known = Knowledge(price, times, self._chance, draining, grant)
+        known = Knowledge(price, times, self._chance, draining, grant, retired=self.retired)
         return choose(request, self.listings, pins, strategy, known)
 
     def aside(self, candidates: Iterable[Candidate], request: VideoRequest) -> Estimate | None:

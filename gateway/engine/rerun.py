@@ -35,7 +35,8 @@ async def permission(engine: Engine, task: Task, failed: Failed, charged: Charge
 def _takes(engine: Engine, candidate: Candidate) -> bool:
     """Whether it is still there and takes something new."""
     found = engine.fleet.find(candidate)
-    return found is not None and not found[0].health.is_draining
+    is_retired = candidate in engine.fleet.retired
+    return found is not None and not (is_retired or found[0].health.is_draining)
 
 
 def _is_affordable(

@@ -78,7 +78,7 @@ def _with_plan(engine: Engine, change: Change, fact: Fact) -> Change:
     plan = engine.fleet.plan(task, engine.now(), eta)
     if plan is None:
         return change
-    watch.plan, watch.failures = plan, 0
+    watch.poll_at, watch.failures = plan.at, 0
     if is_minor(change) and engine.tasks.get(task.id) is change.before and len(watch.noted) < NOTED_MAX:
         watch.noted += change.events
         engine.tasks[task.id] = quiet = replace(task, last_seq=change.before.last_seq)

@@ -13,7 +13,6 @@ import msgspec
 
 from gateway.core.facts import Candidate
 from gateway.core.lease import Lease
-from gateway.core.pacing import PollPlan
 from gateway.core.states import Event, Task
 from gateway.engine.provider import Provider
 from providers.spec import VideoRequest
@@ -28,18 +27,19 @@ SendStep: TypeAlias = "Callable[[Engine, Task, Ticket], Awaitable[None]]"
 ProbeStep: TypeAlias = "Callable[[Engine, Provider], Coroutine[None, None, None]]"
 
 
-class Watch(msgspec.Struct):
+class Watch(msgspec.Struct, gc=False):
     """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
 
     `noted` are events that go with the next save; `file_key` is where its file is, or was to be, stored;
     `bad_links` counts the tries at storing it that the vendor's link stood in the way of.
+    `poll_at` is when its job is to be asked for by the schedule, or was; None where that is not planned yet.
     `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
     """
 
     due: float | None = None
     is_busy: bool = False
     is_parked: bool = False
-    plan: PollPlan | None = None
+    poll_at: float | None = None
     polled_at: float | None = None
     failures: int = 0
     missing_since: float | None = None

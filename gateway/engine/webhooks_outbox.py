@@ -191,7 +191,9 @@ class Outbox:
         secrets = () if message.endpoint else self._terms.secrets  # an endpoint that is gone has none
         if message.signers is not None:
             secrets = tuple(one.secret for one in signing(message.signers, self._now()))
-        return Letter(id=message.id, url=message.url, body=body, secrets=secrets)
+        return Letter(
+            id=message.id, url=message.url, body=body, secrets=secrets, traceparent=message.traceparent
+        )
 
     def _sent(self, message_id: str, lane: Lane, sending: asyncio.Task[None]) -> None:
         self._under_way.discard(message_id)

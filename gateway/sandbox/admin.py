@@ -6,8 +6,8 @@ GET /admin/health      `{"status": "ok"}`
 GET /admin/ledger      `{"entries": [...], "count": n, "total": "amount"}`; `?vendor=` narrows it
 GET /admin/tasks       `{"tasks": [...]}` with the state of each as it stands now
 GET /admin/faults      `{"faults": [...], "armed": [...]}`: all there are, and those waiting to strike
-POST /admin/faults     `{"fault": NAME, "vendor": "*", "phase": P, "calls": 1, "args": {}}` arms one;
-                       `calls` may be "always"; `"lasts": seconds` makes it a window
+POST /admin/faults     `{"fault": NAME, "vendor": "*", "phase": P, "times": 1, "args": {}}` arms one;
+                       `times` may be "always"; `"lasts": seconds` makes it a window; as in a prompt
 /admin/ports           faults below HTTP; see `ports`
 /admin/attacker        an origin that belongs to no vendor; see `attacker`
 DELETE /admin/faults   disarms all of them
@@ -32,14 +32,14 @@ from gateway.sandbox.wire import Answer, Request
 class ArmRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `POST /admin/faults` takes.
 
-    `calls` is how many calls of that vendor and phase it strikes, one where nothing is said. `lasts` is in
+    `times` is how many calls of that vendor and phase it strikes, one where nothing is said. `lasts` is in
     seconds from its first strike on, and takes the place of a number.
     """
 
     fault: str
     vendor: str = "*"
     phase: str | None = None
-    calls: int | Literal["always"] | None = None
+    times: int | Literal["always"] | None = None
     lasts: float | None = None
     args: dict[str, str | int | float] = {}
 
@@ -106,10 +106,10 @@ def _arm(request: Request, world: World) -> Answer:
 
 def arm(world: World, wanted: ArmRequest) -> faults.Armed:
     """Arm a fault for the next calls. Raises ValueError for what does not exist."""
-    told = {"phase": wanted.phase, "lasts": wanted.lasts, "times": wanted.calls}
+    told = {"phase": wanted.phase, "lasts": wanted.lasts, "times": wanted.times}
     more = {name: value for name, value in told.items() if value is not None}
     armed = faults.arm(wanted.fault, {**wanted.args, **more, "vendor": wanted.vendor})
-    if wanted.calls is None and armed.lasts is None:
+    if wanted.times is None and armed.lasts is None:
         armed.left = 1
     world.armed.append(armed)
     return armed

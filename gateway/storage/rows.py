@@ -21,7 +21,7 @@ from gateway.storage.db import Row, Value
 # The columns of `videos`: the fields of Task, and the status that follows from its state, for lists.
 _FIELDS: Final = Task.__struct_fields__
 TASK_COLUMNS: Final = (*_FIELDS, "status")
-_TEXTS: Final = ("candidates", "ruled_out", "ref", "file")
+_TEXTS: Final = ("candidates", "ruled_out", "file")
 _INDEX: Final = {name: _FIELDS.index(name) for name in _TEXTS}
 # Texts that many tasks have in common: of the tasks in memory each is kept once.
 _SHARED: Final = tuple(_FIELDS.index(name) for name in (
@@ -33,7 +33,6 @@ CANDIDATES_MAX: Final = 4_096  # lists of candidates that are kept decoded
 
 _encode = msgspec.json.Encoder().encode
 _decode_candidates = lru_cache(CANDIDATES_MAX)(msgspec.json.Decoder(tuple[Candidate, ...]).decode)
-_decode_ref = msgspec.json.Decoder(dict[str, str]).decode
 _decode_file = msgspec.json.Decoder(File).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_pins = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -41,8 +40,7 @@ _decode_events = msgspec.json.Decoder(tuple[Event, ...]).decode
 _decode_detail = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
 
 _DECODED: Final[Mapping[str, Callable[[str], object]]] = {
-    "candidates": _decode_candidates, "ruled_out": _decode_candidates, "ref": _decode_ref,
-    "file": _decode_file,
+    "candidates": _decode_candidates, "ruled_out": _decode_candidates, "file": _decode_file,
 }
 
 

@@ -43,8 +43,9 @@ TARGETS: Final = """with recursive targets (target) as (
     from targets t where t.target is not null"""
 DUE: Final = """select m.id, m.owner, m.video_id, m.endpoint, m.target, m.url, m.type, m.at, m.task,
         m.content, m.step, m.tries, m.next_at, w.secrets,
-        case when m.video_id = '' or exists (select 1 from videos v where v.id = m.video_id) then 0 else 1 end
+        case when m.video_id = '' or v.id is not null then 0 else 1 end, v.traceparent
     from webhook_messages m left join webhook_endpoints w on w.id = m.endpoint
+        left join videos v on v.id = m.video_id
     where m.state = 'pending' and m.target = $1 and m.next_at <= $2 order by m.next_at limit $3"""
 CLAIM: Final = """update webhook_messages set claim = $3, next_at = $4
     where id = $1 and state = 'pending' and next_at = $2"""
@@ -103,7 +104,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message that is due. Times in Unix seconds; `next_at` is when it was.
 
     `content` is its body once there is no `task`; until then see `told`. `endpoint` is '' and `signers` None
-    of one to a request's own place. `is_orphan`: its video was deleted since.
+    of one to a request's own place. `is_orphan`: its video was deleted since. `traceparent`: its video's.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     next_at: float
     signers: tuple[Signer, ...] | None
     is_orphan: bool
+    traceparent: str | None = None
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,12 +249,12 @@ class Webhooks:
 def _message_of(row: Row) -> Message:
     """The message of a row of DUE."""
     message_id, owner, video_id, endpoint, target, url, kind, at, task, content, *rest = row
-    step, tries, next_at, secrets, is_orphan = rest
+    step, tries, next_at, secrets, is_orphan, traceparent = rest
     return Message(
         id=str(message_id), owner=str(owner), video_id=str(video_id), endpoint=str(endpoint),
         target=str(target), url=str(url), type=str(kind), at=float(at or 0),
         task=None if task is None else str(task), content=str(content), step=int(step or 0),
         tries=int(tries or 0),
         next_at=float(next_at or 0), signers=None if secrets is None else read_signers(str(secrets)),
-        is_orphan=bool(is_orphan),
+        is_orphan=bool(is_orphan), traceparent=None if traceparent is None else str(traceparent),
     )

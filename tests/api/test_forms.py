@@ -38,7 +38,7 @@ KEYS = iter(range(10_000))
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("forms")) as started:
-        started.sandbox.arm(ArmRequest(fault="invalid", phase="submit", calls="always"))
+        started.sandbox.arm(ArmRequest(fault="invalid", phase="submit", times="always"))
         yield started
 
 

@@ -55,7 +55,7 @@ BODIES = st.binary(max_size=64) | st.dictionaries(
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("fuzz")) as started:
-        started.sandbox.arm(ArmRequest(fault="invalid", phase="submit", calls="always"))
+        started.sandbox.arm(ArmRequest(fault="invalid", phase="submit", times="always"))
         yield started
 
 
@@ -64,7 +64,9 @@ def document(served: Served) -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
 
 
-@pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
+@pytest.mark.parametrize(("method", "path", "mode"), [
+    pytest.param(*asked, marks=[pytest.mark.long] if asked[2] is NEGATIVE else []) for asked in OPERATIONS
+])
 def test_no_input_breaks_the_api(
     document: schemathesis.BaseSchema, monkeypatch: pytest.MonkeyPatch, method: str, path: str,
     mode: GenerationMode,

@@ -54,6 +54,7 @@ def test_a_provider_at_rest_field_by_field(ops: httpx.Client, served: Served) ->
         "object": "provider", "name": "narrow", "adapter": "myrouter", "host": host, "state": "healthy",
         "why": None, "held_by": None, "since": None, "operations": {"submit": "closed", "poll": "closed"},
         "in_flight": 0, "max_in_flight": 1, "waiting": 0, "unknown": 0, "last_error": None,
+        "canary": None, "retires_on": None,
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Not held here: routes and headers, what may be asked for (test_wire).
 from __future__ import annotations
 
 import json
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final, get_args
 
@@ -210,7 +211,9 @@ def test_models_are_published_as_they_are_enforced() -> None:
     )  # fmt: skip
     by_tier = Price(resolution="720p", per_second=Decimal("0.0840"))
     rows = {"highway": (by_tier, Price(per_request=Decimal(1)))}
-    listings = {"kling-v3": [Listing("highway", offering), Listing("myrouter", offering)]}
+    last_day = date(2026, 12, 1)
+    highway = Listing("highway", offering, retires_on=last_day)
+    listings = {"kling-v3": [highway, Listing("myrouter", offering)]}
     found = json.loads(encode(model_list(listings, lambda listing: rows.get(listing.provider, ()))))
     (model,) = found["data"]
     first, second = model.pop("offerings")
@@ -231,5 +234,6 @@ def test_models_are_published_as_they_are_enforced() -> None:
             nothing | {"resolution": "720p", "per_second": "0.0840"},
             nothing | {"per_request": "1"},
         ],
+        "retires_on": "2026-12-01",
     }  # fmt: skip
-    assert (second["provider"], second["price"]) == ("myrouter", [])
+    assert (second["provider"], second["price"], second["retires_on"]) == ("myrouter", [], None)

@@ -17,6 +17,7 @@ from typing import Final
 
 from tests.campaigns.kills import kills
 from tests.campaigns.races import races
+from tests.campaigns.reloads import reloads
 from tests.campaigns.replicas import replicas
 from tests.campaigns.report import Ended
 from tests.campaigns.restarts import restarts
@@ -29,6 +30,7 @@ from tests.campaigns.zombies import zombies
 CAMPAIGNS: Final[Mapping[str, tuple[str, float, Callable[[Plan, float], Awaitable[Ended]]]]] = {
     "kills": ("kill -9 at random moments", 300, lambda plan, size: kills(plan, round(size))),
     "restarts": ("SIGTERM, and the next one", 100, lambda plan, size: restarts(plan, round(size))),
+    "reloads": ("a configuration that changes under load", 60, lambda plan, size: reloads(plan, round(size))),
     "zombies": ("SIGSTOP and SIGCONT", 50, lambda plan, size: zombies(plan, round(size))),
     "replicas": ("two and three replicas on PostgreSQL, through kills, pauses, cuts and restarts", 200,
                  lambda plan, size: replicas(plan, round(size))),

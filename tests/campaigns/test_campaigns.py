@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from tests.campaigns.kills import kills
+from tests.campaigns.reloads import reloads
 from tests.campaigns.replicas import SHORT, replicas
 from tests.campaigns.report import Report
 from tests.campaigns.restarts import restarts
@@ -17,11 +18,12 @@ from tests.campaigns.soak import soak
 from tests.campaigns.stage import Plan
 from tests.campaigns.zombies import zombies
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 SMALL: Final[dict[str, Callable[[Plan], Awaitable[Report]]]] = {
     "20 kills": lambda plan: kills(plan, 20, within_seconds=0.8),
     "5 restarts": lambda plan: restarts(plan, 5),
+    "4 reloads": lambda plan: reloads(plan, 4),
     "4 zombies": lambda plan: zombies(plan, 4),
     "12 disturbances of replicas": lambda plan: replicas(plan, 12, SHORT),
     "a soak": lambda plan: soak(plan, 0.2),

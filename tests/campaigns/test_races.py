@@ -33,6 +33,7 @@ WHO = (
 )
 
 
+@pytest.mark.long
 async def test_three_real_replicas_let_nobody_beyond_a_cap(tmp_path: Path) -> None:
     ended = await races(Plan(folder=tmp_path, seed=1, callers=2), 120)
     sys.stdout.write(ended.text)

@@ -138,7 +138,7 @@ def test_a_late_line_has_its_own_time() -> None:
 
 def test_a_late_video_says_that_it_was_bought_although_nobody_knew() -> None:
     ended = make_task(state="failed", stage=None, completed_at=NOW, late_until=NOW + 900)
-    task = replace(ended, charged="unknown", ref={"id": "v"})
+    task = replace(ended, charged="unknown", ref='{"id":"v"}')
     assert apply(task, LINKED, NOW + 1).task.charged == "yes"
 
 

@@ -135,7 +135,7 @@ def _by_sandbox(cell: Cell) -> Trouble:
         braces = {"{private}": at.stranger.url, "{elsewhere}": elsewhere, "{key}": VENDOR_KEY}
         args = {name: _filled(value, braces) for name, value in cell.args.items() if name != "times"}
         at.sandbox.arm(
-            ArmRequest(fault=cell.name, vendor=cell.adapter, phase=phase, calls=calls, args={**args})
+            ArmRequest(fault=cell.name, vendor=cell.adapter, phase=phase, times=calls, args={**args})
             if fault.lasts is None else ArmRequest(fault=cell.name, vendor=cell.adapter)
         )
 

@@ -15,8 +15,8 @@ import selectors
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from unittest import mock
@@ -46,6 +46,7 @@ RENDER_SECONDS: Final = 20.0
 NAME: Final = "vendor.test"  # resolved by the loop below, and by nobody else
 STRANGE_NAME: Final = "files.test"
 KERNEL_SECONDS: Final = 0.002  # bytes between two sockets of ours may take that long on a busy machine
+_GIVES: Final = ("send", "sendto", "sendmsg", "connect", "connect_ex", "shutdown", "close")  # of a socket
 RESOLVER_SECONDS: Final = 30.0  # after which a resolver that hears nothing gives up
 
 _CONFIGURATION: Final = """
@@ -80,19 +81,42 @@ class Stuck(Exception):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Lets no real time pass but what the kernel needs to carry bytes."""
+    """Lets no real time pass but what the kernel needs to carry bytes. `is_carrying`: it may be doing so."""
 
     loop: SocketLoop
+    is_carrying = True
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and (timeout is None or timeout > 0):
-            ready = super().select(KERNEL_SECONDS)
+            if self.is_carrying:
+                ready = super().select(KERNEL_SECONDS)
+                self.is_carrying = False
             if not ready:
                 if timeout is None:
                     raise Stuck
                 self.loop.skew += timeout
+        self.is_carrying |= bool(ready)  # what is read makes room for more
         return ready
+
+
+@contextmanager
+def _carrying(selector: _Selector) -> Iterator[None]:
+    """Have whatever gives the kernel something to carry, out of a timer too, told to the selector."""
+
+    def telling(method: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(method)
+        def told(*args: Any, **options: Any) -> T:  # noqa: ANN401 - the socket's own
+            selector.is_carrying = True
+            return method(*args, **options)
+
+        return told
+
+    with ExitStack() as stack:
+        for name in _GIVES:
+            method = telling(getattr(socket.socket, name))
+            stack.enter_context(mock.patch.object(socket.socket, name, method))
+        yield
 
 
 class SocketLoop(asyncio.SelectorEventLoop):
@@ -107,6 +131,7 @@ class SocketLoop(asyncio.SelectorEventLoop):
         self.skew, self.started_at = 0.0, time.time()
         self.names: dict[str, str | None] = {NAME: "127.0.0.1", STRANGE_NAME: "127.0.0.1"}
         selector.loop = self
+        self.selector = selector
 
     def time(self) -> float:
         """The virtual time in seconds."""
@@ -137,7 +162,10 @@ class SocketLoop(asyncio.SelectorEventLoop):
 def run(main: Coroutine[None, None, T]) -> T:
     """Run `main` on a loop of its own."""
     with asyncio.Runner(loop_factory=SocketLoop) as runner:
-        return runner.run(main)
+        loop = runner.get_loop()
+        assert isinstance(loop, SocketLoop)
+        with _carrying(loop.selector):
+            return runner.run(main)
 
 
 def now() -> float:

@@ -95,7 +95,7 @@ async def _gateway(folder: Path, answered: Answered) -> AsyncIterator[tuple[Gate
     """A gateway, its port, and an admin's key."""
     vendors = SandboxSettings(port=0, key=KEY, render_seconds=1, render_spread=0, draw_words=False)
     async with sandbox_running(vendors) as sandbox:
-        sandbox.arm(ArmRequest(fault="invalid", phase="submit", calls="always"))
+        sandbox.arm(ArmRequest(fault="invalid", phase="submit", times="always"))
         port, config = free_port(), folder / "reelgate.toml"
         config.write_text(_CONFIGURATION.format(port=port, sandbox=sandbox.url), "utf-8")
         code, key, said = await run("keys", "create", "fuzz", "--role", "admin", "--config", str(config))

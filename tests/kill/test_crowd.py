@@ -15,7 +15,7 @@ from tests.kill.lane import Lane, lane
 from tests.kill.points import Points
 from tests.kill.process import KEY
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 CROWD = 20
 SETTINGS = SandboxSettings(port=0, key=KEY, render_seconds=0.2, render_spread=0.8, draw_words=False, seed=5)

@@ -32,6 +32,10 @@ class Store(NamedTuple):
 
 
 SHARDS = 4
+# For every day one of them is enough.
+sharded = pytest.mark.parametrize("shard", [
+    pytest.param(shard, marks=[pytest.mark.long] if shard else []) for shard in range(SHARDS)
+])
 # By kind: what opens an empty store for a life (None: the lane's own), what is committed to it before
 # anything else in a first process and in a later one.
 STORES: Final[dict[str, Store]] = {
@@ -78,7 +82,7 @@ async def lives(
     return lived
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
+@sharded
 @pytest.mark.parametrize("kind", WHOLLY)
 async def test_killed_at_every_point(kind: str, shard: int, tmp_path: Path) -> None:
     of = STORES[kind]
@@ -93,6 +97,7 @@ async def test_killed_at_every_point(kind: str, shard: int, tmp_path: Path) -> N
     assert len({story.content for story in lived.values() if story.content}) == 1, "a download was not whole"
 
 
+@pytest.mark.long
 async def test_killed_at_every_commit_on_postgres(tmp_path: Path) -> None:
     async with still_lane() as lane:
         lane.database = postgres.database
@@ -102,6 +107,7 @@ async def test_killed_at_every_commit_on_postgres(tmp_path: Path) -> None:
             sys.stdout.write(f"{label:34} {check(story):9}  charged {len(story.charges)}\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", STORES)
 async def test_killed_again_at_every_point_of_going_on(kind: str, tmp_path: Path) -> None:
     """The way on that has commits of its own: after a death between the vendor's answer and its commit."""

@@ -43,7 +43,9 @@ def check_files(folder: Path, story: Story) -> None:
     assert story.content == data
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", [
+    pytest.param(shard, marks=[pytest.mark.long] if shard else []) for shard in range(SHARDS)
+])
 async def test_killed_at_every_point_of_storing(shard: int, tmp_path: Path) -> None:
     async with still_lane() as lane:
         lane.files = "file:videos"

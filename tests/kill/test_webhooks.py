@@ -90,6 +90,7 @@ async def test_killed_while_the_receiver_has_it(tmp_path: Path) -> None:
         assert len(bodies) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 5, 11])
 async def test_killed_amid_many(tmp_path: Path, count: int) -> None:
     """Some are sent and not recorded then, some recorded, some not sent yet."""

@@ -16,16 +16,15 @@ from typing import Any, Final, TypeAlias
 import httpx
 import msgspec
 
-from gateway.api.application import make_application
 from gateway.api.gateway import Gateway
 from gateway.app import running
 from gateway.listening import listening, server
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import Settings, parse
-from providers import adapters
 from tests import postgres
 from tests.kill.process import KEY
+from tests.ready import NO_TLS, known_adapters, lent_application, lent_tls
 from tests.serving import StillClock, free_port
 
 Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
@@ -68,7 +67,9 @@ class Replica:
     def __init__(self, gateway: Gateway, settings: Settings) -> None:
         self.gateway = gateway
         self.url = f"http://{settings.server.listen}"
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False)
+        self.client = httpx.AsyncClient(
+            base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS
+        )
 
     @property
     def name(self) -> str:
@@ -132,14 +133,14 @@ class House:
         text = CONFIGURATION.format(port=free_port(), store=self.url, vendors=self.sandbox.url)
         if self._limited is not None:
             text = text.replace('mode = "off"', 'mode = "keys"') + self._limited
-        return parse(text, self._folder, adapters(), {"REELGATE_SANDBOX_KEY": KEY})
+        return parse(text, self._folder, known_adapters(), {"REELGATE_SANDBOX_KEY": KEY})
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Replica]:
         """One more replica, ready, for as long as the context lasts."""
         settings = self.settings()
-        async with running(settings) as parts:
-            one = server(make_application(parts.gateway), settings.server.listen)
+        async with running(settings) as parts, AsyncExitStack() as stack:
+            one = server(stack.enter_context(lent_application(parts.gateway)), settings.server.listen)
             serving = asyncio.create_task(one.serve())
             await listening(settings.server.listen)
             parts.gateway.is_ready = True
@@ -175,6 +176,7 @@ async def house(
         port=0, key=KEY, render_seconds=RENDER_SECONDS, render_spread=0, link_seconds=1e7, draw_words=False,
     )
     async with AsyncExitStack() as stack:
+        stack.enter_context(lent_tls())
         url = "sqlite:reelgate.db"
         if is_shared:
             url = await stack.enter_async_context(postgres.database(is_empty=is_empty))

@@ -80,6 +80,7 @@ async def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
     assert "--role api needs a database to share: [store] url = postgresql://..." in said
 
 
+@pytest.mark.long
 async def test_a_restart_with_much_under_way_asks_for_all_of_it_soon(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "reelgate.db")
     await database.migrate()
@@ -113,7 +114,8 @@ async def _left_rendering(store: Store) -> None:
         task = make_task(
             f"video_{number:032x}", owner="local", state="rendering", stage="rendering", replica="gone",
             candidates=(Candidate("highway", SLUG),), provider="highway", offering=SLUG,
-            vendor_task_id=job, ref={"task_id": job}, raw_status="TASK_STATUS_PROCESSING", charged="yes",
+            vendor_task_id=job, ref=f'{{"task_id":"{job}"}}',
+            raw_status="TASK_STATUS_PROCESSING", charged="yes",
             attempts=1, created_at=now, submitted_at=now, started_at=now, deadline_at=now + 3600,
         )
         text = '{"model":"kling-v3","prompt":"left"}'

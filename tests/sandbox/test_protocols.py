@@ -271,7 +271,7 @@ async def test_admin_lists_arms_and_disarms(client: httpx.AsyncClient, sandbox: 
     assert (await client.get("/admin/health")).json() == {"status": "ok"}
     rows = (await client.get("/admin/faults")).json()["faults"]
     assert {"name", "rows", "phases", "text", "works", "times", "lasts", "args", "armed_by"} == set(rows[0])
-    wanted = {"fault": "rate_limited", "vendor": "unified", "calls": 2, "args": {"retry_after": "3"}}
+    wanted = {"fault": "rate_limited", "vendor": "unified", "times": 2, "args": {"retry_after": "3"}}
     assert (await client.post("/admin/faults", json=wanted)).status_code == 200
     slug, body = PLAIN["unified"]
     await create(client, "highwayapi")
@@ -279,7 +279,7 @@ async def test_admin_lists_arms_and_disarms(client: httpx.AsyncClient, sandbox: 
         answer = await client.post(create_path("unified", slug), json=body)
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
     await create(client, "unified")
-    await client.post("/admin/faults", json=wanted | {"calls": "always"})
+    await client.post("/admin/faults", json=wanted | {"times": "always"})
     assert (await client.get("/admin/faults")).json()["armed"][-1]["left"] is None
     assert (await client.delete("/admin/faults")).json() == {"armed": []}
     await create(client, "unified")
@@ -317,7 +317,7 @@ async def test_renders_take_a_lognormal_time_and_a_seed_repeats_it() -> None:
 async def test_serve_runs_until_cancelled_and_says_where() -> None:
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(SandboxSettings(port=0), on_ready=ready.set_result))
-    url = await asyncio.wait_for(ready, 5)
+    url = await asyncio.wait_for(ready, 60)
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"{url}/admin/health")).status_code == 200
     task.cancel()

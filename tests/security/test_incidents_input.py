@@ -255,7 +255,7 @@ def test_what_is_installed_is_locked_by_hash() -> None:
     installs = [
         line for path in ("Makefile", "deploy/Dockerfile", ".ci/run")
         for line in (ROOT / path).read_text("utf-8").splitlines()
-        if re.search(r"(?:pip|\$\(UV\)) install", line)
+        if re.search(r"(?:pip|\$\(UV\))(?: --python \S+)? install", line)
     ]  # fmt: skip
     loose = [line for line in installs if "--require-hashes" not in line and "--no-deps" not in line]
     assert len(installs) >= 6

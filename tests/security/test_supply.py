@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 from tests.serving import free_port
@@ -85,6 +86,7 @@ def test_what_could_not_be_asked_for_is_named() -> None:
     ])  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
     texts = []
     for name in ("a.json", "b.json"):

@@ -23,6 +23,7 @@ from tests.simulation.shared_plan import ONE_IN, SHARED_FAMILIES, shared_plan
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
 CHUNKS = 7  # so that workers share them; every sixth seed has replicas
+SHORT = 2  # of them are enough for every day
 
 # Seeds that once failed, by what was wrong: of scenarios with one process at a time, and with replicas.
 REGRESSIONS = {
@@ -69,7 +70,9 @@ for seed in (5, 23, 27, 144, 355, 516):
 """
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [
+    pytest.param(chunk, marks=[] if chunk < SHORT else [pytest.mark.long]) for chunk in range(CHUNKS)
+])
 def test_no_promise_is_broken(chunk: int) -> None:
     totals = run_seeds(range(chunk, SEEDS, CHUNKS))
     assert totals.failing == {}
@@ -151,6 +154,7 @@ def test_every_fault_befalls_some_replicas_and_not_others() -> None:
     assert {peril.kind for one in shared for peril in one.perils} <= set(SHARED_FAMILIES)
 
 
+@pytest.mark.long
 def test_a_replica_that_is_killed_is_inherited_from_within_ten_seconds() -> None:
     totals = run_seeds(range(0, 40 * ONE_IN, ONE_IN))
     assert totals.takeovers > 0, "nobody was killed with something to inherit"

@@ -79,7 +79,7 @@ async def test_while_a_commit_is_under_way_nobody_is_told_anything(
     await wire.held.wait()
     await until(lambda: behind.trouble is not None)
     reading = asyncio.ensure_future(ids(store))
-    async with asyncio.timeout(10):  # until the new connection waits for the old transaction
+    async with asyncio.timeout(60):  # until the new connection waits for the old transaction
         while not await admin.fetchval("select count(*) from pg_locks where not granted"):
             continue
     assert (writing.done(), reading.done(), behind.waiting) == (False, False, 1)

@@ -139,7 +139,7 @@ async def test_a_life_with_several_events_has_a_message_for_each(store: Store) -
 
 async def test_late_output_is_told(store: Store) -> None:
     await endpoint(store)
-    task = ended(late_until=NOW + 9, vendor_task_id="v", ref={}, provider="one")
+    task = ended(late_until=NOW + 9, vendor_task_id="v", ref="{}", provider="one")
     await store.video_add(new(task))
     fact = Polled(Succeeded(raw_status="ok", url="https://x.example/v"), 60.0, "unknown")
     await store.task_save(apply(task, fact, NOW))
@@ -148,8 +148,8 @@ async def test_late_output_is_told(store: Store) -> None:
 
 async def test_a_task_that_was_read_before_is_told_as_it_is(store: Store) -> None:
     await endpoint(store)
-    full = make_task(duration=5, audio=True, ref={"id": "v"}, submitted_at=NOW, progress=3, state="rendering",
-                     vendor_task_id="v", provider="one")
+    full = make_task(duration=5, audio=True, ref='{"id":"v"}', submitted_at=NOW, progress=3,
+                     state="rendering", vendor_task_id="v", provider="one")
     await store.video_add(new(full))
     task = await store.task_get("video_1")
     assert task is not None

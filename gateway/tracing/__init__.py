@@ -1,0 +1,1 @@
+"""Tracing by OpenTelemetry: nothing in here is imported unless `[tracing]` is configured."""
