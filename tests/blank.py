@@ -25,7 +25,7 @@ def blank() -> SqliteDatabase:
 
 
 def lay(path: Path) -> None:
-    """A file with one, unless there is a file already."""
+    """A file with one, unless there is a file already. The name that a schema is given is the same in all."""
     if not path.exists():
         path.write_bytes(_schema().serialize())
 

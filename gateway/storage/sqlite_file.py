@@ -60,7 +60,12 @@ def code(error: Exception) -> int | None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in WAL mode whose commits are on disk when they return. Raises sqlite3.Error."""
+    """A connection in WAL mode whose commits are on disk when they return. Raises sqlite3.Error, OSError.
+
+    A new file, and with it its log, is its owner's alone: it holds what all callers wrote.
+    """
+    if str(path) != ":memory:":
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
     _use_wal(connection)

@@ -93,7 +93,10 @@ class Image:
     ) -> list[str]:
         """The command that runs `words` in the image, as its user where that is not root."""
         files = str(self.files)
-        layer = f"lowerdir={PREFIX},upperdir={self.folder / 'local'},workdir={self.folder / 'work'}"
+        local = self.folder / "local"
+        layer = f"lowerdir={PREFIX},upperdir={local},workdir={self.folder / 'work'}"
+        if is_read_only:  # and then several at once may stand on it
+            layer = f"lowerdir={local}:{PREFIX}"
         lines = [
             ["mount", "--make-rprivate", "/"],
             ["mount", "--bind", files, files],
@@ -111,7 +114,7 @@ class Image:
             if is_fixed:
                 lines.append(["mount", "-o", "remount,bind,ro", inside])
         if is_read_only:
-            lines += [["mount", "-o", "remount,bind,ro", one] for one in (f"{files}/usr/local", files)]
+            lines.append(["mount", "-o", "remount,bind,ro", files])
         values = [f"{name}={value}" for name, value in (self.environment | dict(environment)).items()]
         user, _, group = self.user.partition(":")
         who = [] if user == "0" else [*_NOBODY, f"--reuid={user}", f"--regid={group}"]
@@ -161,7 +164,7 @@ def base_image(folder: Path) -> Image:
 def build(target: str, folder: Path, *, exactly: bool = False) -> Image:
     """The image of a stage of deploy/Dockerfile, in `folder`, with the stages that it stands on, once.
 
-    Raises CalledProcessError where a step fails.
+    Raises CalledProcessError or AssertionError where a step fails.
     """
     known = stages(DOCKERFILE.read_text("utf-8"))
     return _built(known, known[target], folder, exactly)

@@ -71,6 +71,12 @@ async def together(path: Path, *writes: Coroutine[Any, Any, list[Row]]) -> Seque
 
 # --- durability -------------------------------------------------------------------------------------------
 
+async def test_new_file_is_its_owners_alone(database: SqliteDatabase, path: Path) -> None:
+    names = (path.name, f"{path.name}-wal", f"{path.name}-shm")
+    found = {kept.name: kept.stat().st_mode & 0o777 for kept in path.parent.glob(f"{path.name}*")}
+    assert found == dict.fromkeys(names, 0o600)
+
+
 async def test_a_commit_is_on_disk_when_it_is_answered(database: SqliteDatabase) -> None:
     writer, reader = database._writer, database._reader  # noqa: SLF001 (there is no public way to ask them)
     for connection in (writer, reader):
