@@ -121,7 +121,7 @@ def left(parts: Running, state: str, provider: str = "one") -> Task:
     now = parts.gateway.now()
     task = make_task(
         state=state, replica=parts.gateway.engine.replica, provider=provider, offering="kling-v3.0-pro-t2v",
-        vendor_task_id="v-1", ref='{"id":"v-1"}', created_at=now, deadline_at=now + 3_600, started_at=now,
+        vendor_task_id="v-1", ref='{"id":null}', created_at=now, deadline_at=now + 3_600, started_at=now,
     )
     return replace(task, completed_at=now, late_until=now + 3_600) if state == "failed" else task
 

@@ -41,7 +41,7 @@ def learned(task: Task, fact: Fact, now: float) -> Learned | None:
     match fact:
         case Accepted(submitted=got):
             given: Detail = {"vendor_task_id": got.vendor_task_id}
-            ref = ref_text(got.ref)
+            ref = ref_text(got.ref, got.vendor_task_id)
             after = replace(bought(task, "yes"), **given, ref=ref, late_until=now + LATE_SECONDS)
             return after, "accepted_after_end", given
         case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:

@@ -6,6 +6,7 @@ What changes it is in `gateway.core.tasks`; what can happen to it in `gateway.co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from sys import intern
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -30,7 +31,7 @@ TERMINAL: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled
 IN_FLIGHT: Final[frozenset[State]] = frozenset({"submitting", "rendering", "submission_unknown"})
 
 _encode = msgspec.json.Encoder().encode
-_decode_ref = msgspec.json.Decoder(dict[str, str]).decode
+_decode_ref = msgspec.json.Decoder(dict[str, str | None]).decode
 
 UNOWNED: Final = ""  # the replica of a task that nobody follows yet
 
@@ -46,7 +47,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     `unstored_since`: since when an ended task has a file at its vendor that is still to be stored.
     `key_id`: whose key ordered it. `reserved_...`: what is put aside for a sending while it waits, None where
     nothing has a price; `sent_...` and `charged_now`: the price of its latest sending alone, and what is
-    known of that. `ref` is the adapter's reference as JSON, a third of what a dict takes: see `ref_in`.
+    known of that. `ref` is the adapter's reference as JSON, null where it names the job's id: most
+    tasks share one text.
     `traceparent`: where in a trace (W3C) what happens to it belongs.
     """
 
@@ -170,14 +172,18 @@ class Change(msgspec.Struct, frozen=True):
         return bool(self.events)
 
 
-def ref_text(ref: Ref) -> str:
+def ref_text(ref: Ref, vendor_task_id: str | None) -> str:
     """An adapter's reference as a task keeps it."""
-    return _encode(ref).decode()
+    kept = {name: None if value == vendor_task_id else value for name, value in ref.items()}
+    return intern(_encode(kept).decode())
 
 
-def ref_in(text: str) -> Ref:
-    """The adapter's reference that a task keeps. Raises msgspec.DecodeError for any other text."""
-    return _decode_ref(text)
+def ref_of(task: Task) -> Ref | None:
+    """The adapter's reference to the task's job, None while it has none."""
+    if task.ref is None:
+        return None
+    known = task.vendor_task_id or ""
+    return {name: known if value is None else value for name, value in _decode_ref(task.ref).items()}
 
 
 def with_event(change: Change, kind: str, detail: Detail) -> Change:

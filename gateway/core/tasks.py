@@ -182,9 +182,9 @@ def _submit_started(task: Task, fact: SubmitStarted, now: float) -> _Step:
 
 def _rendering(task: Task, got: Submitted, now: float) -> Task:
     return replace(
-        bought(task, "yes"), state="rendering", vendor_task_id=got.vendor_task_id, ref=ref_text(got.ref),
-        started_at=now, raw_status=got.raw_status, raw_status_at=now, unknown_at=None,
-        estimate_seconds=got.estimate_seconds,
+        bought(task, "yes"), state="rendering", vendor_task_id=got.vendor_task_id,
+        ref=ref_text(got.ref, got.vendor_task_id), started_at=now, raw_status=got.raw_status,
+        raw_status_at=now, unknown_at=None, estimate_seconds=got.estimate_seconds,
     )
 
 

@@ -20,7 +20,7 @@ import msgspec
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import File, KeepingEnded, Lost, Stored
 from gateway.core.mp4 import BoxWalk, NotAVideo
-from gateway.core.states import Task, ref_in
+from gateway.core.states import Task, ref_of
 from gateway.engine.collect import LinkRefused, Links, LinkUnreachable
 from gateway.engine.copies import link_of
 from gateway.engine.download import Download, download
@@ -35,7 +35,7 @@ from gateway.storage.file_rows import FileGone
 from gateway.storage.files import FileStore, FileStoreError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
-from providers.spec import Failed, Succeeded, VendorError
+from providers.spec import Failed, Ref, Succeeded, VendorError
 
 CONTENT_TYPE: Final = "video/mp4"
 COPY_SECONDS: Final = 3_600.0  # for one try; it begins anew after that
@@ -197,7 +197,7 @@ async def _stands_by(engine: Engine, task: Task, why: str) -> bool:
     if provider is not None and task.ref is not None and not has_time(engine, provider) and not is_hopeless:
         _pause(engine, task, _NO_TURN_SECONDS)
         return False
-    answer = None if provider is None else await _asked(engine, provider, task.id, task.ref)
+    answer = None if provider is None else await _asked(engine, provider, task.id, ref_of(task))
     if isinstance(answer, Succeeded) and answer.url is not None and provider is not None:
         if answer.url == link:
             return True
@@ -219,13 +219,13 @@ def _pause(engine: Engine, task: Task, seconds: float) -> None:
         watch.not_before = engine.now() + seconds
 
 
-async def _asked(engine: Engine, provider: Provider, task_id: str, ref: str | None) -> object:
+async def _asked(engine: Engine, provider: Provider, task_id: str, ref: Ref | None) -> object:
     """The vendor's answer, or the error that came of asking; None: there is nothing to ask for."""
     if ref is None:
         return None
     provider.asking += 1
     try:
-        progress = await provider.adapter.poll(ref_in(ref))
+        progress = await provider.adapter.poll(ref)
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", 0.0)
         provider.health.last_error = error.kind

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.core.facts import DeadlinePassed, LateEnded, Polled
-from gateway.core.states import Task, ref_in
+from gateway.core.states import Task, ref_of
 from gateway.engine.loop import Engine
 from gateway.engine.poll import as_fact, outcome
 from gateway.engine.probe import answered
 from gateway.engine.provider import Provider
-from providers.spec import VendorError
+from providers.spec import Ref, VendorError
 
 LATE_ASKING_MAX: Final = 10  # polls of one provider under way at once, from which on late ones wait
 
@@ -24,8 +24,8 @@ async def look_again(engine: Engine, task: Task) -> None:
     provider = engine.fleet.providers.get(task.provider or "")
     if engine.now() >= (task.late_until or 0.0):
         await engine.save(task, LateEnded())
-    elif provider is not None and task.ref is not None and has_time(engine, provider):
-        await _look(engine, task, provider, task.ref)
+    elif provider is not None and (ref := ref_of(task)) is not None and has_time(engine, provider):
+        await _look(engine, task, provider, ref)
 
 
 def has_time(engine: Engine, provider: Provider) -> bool:
@@ -34,11 +34,11 @@ def has_time(engine: Engine, provider: Provider) -> bool:
     return is_idle and provider.polls.take(engine.now())
 
 
-async def _look(engine: Engine, task: Task, provider: Provider, ref: str) -> None:
+async def _look(engine: Engine, task: Task, provider: Provider, ref: Ref) -> None:
     provider.asking += 1
     fact: Polled | LateEnded
     try:
-        progress = await provider.adapter.poll(ref_in(ref))
+        progress = await provider.adapter.poll(ref)
     except VendorError as error:
         engine.telemetry.polled(provider.name, "error", 0.0)
         provider.health.last_error = error.kind

@@ -9,7 +9,7 @@ import asyncio
 
 from gateway.core.facts import Cause, DeadlinePassed, Forgotten, OutputMissing, Polled
 from gateway.core.pacing import GRACE_SECONDS, OUTPUT_GRACE_SECONDS, PollPlan, no_sooner, poll_again
-from gateway.core.states import Event, Task, ref_in
+from gateway.core.states import Event, Task, ref_of
 from gateway.engine.granting import granted
 from gateway.engine.loop import Engine
 from gateway.engine.probe import answered, unanswered
@@ -39,7 +39,8 @@ async def poll(engine: Engine, task: Task) -> None:
     if not engine.lease.is_held:
         engine.due_at(task.id, min(task.deadline_at, now + _UNSURE_SECONDS))  # it may be another's by now
         return
-    if provider is None or task.ref is None:
+    ref = ref_of(task)
+    if provider is None or ref is None:
         engine.due_at(task.id, min(task.deadline_at, now + _UNCONFIGURED_SECONDS))
         return
     if not provider.polls.go(task.id):
@@ -53,7 +54,7 @@ async def poll(engine: Engine, task: Task) -> None:
     limit = asyncio.timeout(task.deadline_at - now)
     try:
         async with limit:
-            progress = await provider.adapter.poll(ref_in(task.ref))
+            progress = await provider.adapter.poll(ref)
     except TimeoutError:
         if not limit.expired():
             raise  # the adapter's own: a fault

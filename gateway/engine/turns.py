@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import random
+from functools import lru_cache
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -28,7 +29,17 @@ PATIENCE: Final = 1.5  # mean intervals, while a budget is short: nobody is left
 SHARED_SECONDS: Final = 1.0  # for so long a sharing of the budget holds
 _USED: Final = 0.97  # of the budget is shared out: the rest lets a line get shorter
 _IN_A_ROW: Final = 2  # overdue polls, before one by its turn
+_LEAST_SECONDS: Final = 0.01  # between two polls of one task that its schedule may wish
 _HALVINGS: Final = 20  # of the interval in which the equal part is looked for
+
+
+_Place: TypeAlias = tuple[int, str, str]  # turn, task, caller: one object in all that hold it
+
+
+@lru_cache(4_096)
+def _rate(seconds: float) -> float:
+    """Polls a second; many tasks have one number."""
+    return 1.0 / max(_LEAST_SECONDS, seconds)
 
 
 class _Caller(msgspec.Struct):
@@ -48,11 +59,11 @@ class Turns:
         self.pace, self._health = pace, health
         self._callers: dict[str, _Caller] = {}
         self._wishes: dict[str, float] = {}  # by task: polls a second; only where there is a budget
-        self._waiting: dict[str, tuple[int, str]] = {}  # by task: its place's number, its caller
-        self._line: list[tuple[int, int, str]] = []  # turn, number, task; of some the task waits no more
-        self._overdue: list[tuple[float, int, str]] = []  # when it must go, number, task; likewise
+        self._waiting: dict[str, _Place] = {}  # by task
+        self._line: list[_Place] = []  # of some the task waits no more
+        self._overdue: list[tuple[float, _Place]] = []  # with when it was asked for last; likewise
         self._granted: set[str] = set()
-        self._numbers = self._turn = self._in_a_row = 0
+        self._turn = self._in_a_row = 0
         self._shared_at = -math.inf
         self._mean_seconds = 0.0  # between two polls of a task, where the budget is short; else 0
 
@@ -79,11 +90,10 @@ class Turns:
         caller = self._callers.setdefault(owner, _Caller())
         caller.waiting += 1
         caller.last = max(self._turn, caller.last) + 1
-        self._numbers += 1
-        self._waiting[task_id] = self._numbers, owner
-        heappush(self._line, (caller.last, self._numbers, task_id))
+        self._waiting[task_id] = place = caller.last, task_id, owner
+        heappush(self._line, place)
         if self._mean_seconds:
-            heappush(self._overdue, (asked_at + PATIENCE * self._mean_seconds, self._numbers, task_id))
+            heappush(self._overdue, (asked_at, place))
 
     def ready(self, now: float, room: int, chance: random.Random) -> list[str]:
         """At most `room` tasks whose polls are to begin now. `go` then says that it is its turn."""
@@ -129,26 +139,26 @@ class Turns:
     def _next(self, now: float) -> str:
         """Take the next out of the line."""
         overdue, line = self._overdue, self._line
-        while overdue and not self._stands(overdue[0][2], overdue[0][1]):
+        while overdue and not self._stands(overdue[0][1]):
             heappop(overdue)
-        while not self._stands(line[0][2], line[0][1]):
+        while not self._stands(line[0]):
             heappop(line)
-        if overdue and overdue[0][0] <= now and self._in_a_row < _IN_A_ROW:
+        is_short = bool(overdue and self._mean_seconds)
+        if is_short and overdue[0][0] <= now - PATIENCE * self._mean_seconds and self._in_a_row < _IN_A_ROW:
             self._in_a_row += 1
-            task_id = heappop(overdue)[2]
+            _, (_, task_id, _) = heappop(overdue)
         else:
             self._in_a_row = 0
-            turn, _, task_id = heappop(line)
+            turn, task_id, _ = heappop(line)
             self._turn = max(self._turn, turn)
         self._quit(task_id)
         return task_id
 
-    def _stands(self, task_id: str, number: int) -> bool:
-        place = self._waiting.get(task_id)
-        return place is not None and place[0] == number
+    def _stands(self, place: _Place) -> bool:
+        return self._waiting.get(place[1]) is place
 
     def _quit(self, task_id: str) -> None:
-        _, owner = self._waiting.pop(task_id)
+        _, _, owner = self._waiting.pop(task_id)
         self._callers[owner].waiting -= 1
         self._drop(owner)
         if not self._waiting:
@@ -170,8 +180,8 @@ class Turns:
         before = self._wishes.get(task_id)
         if before is None:
             caller.tasks += 1
-        self._wishes[task_id] = 1.0 / seconds
-        caller.wished += 1.0 / seconds - (before or 0.0)
+        self._wishes[task_id] = rate = _rate(round(seconds, 2))
+        caller.wished += rate - (before or 0.0)
 
     def bounds(self, owner: str, bounds: Bounds, now: float) -> Bounds:
         """A caller's bounds: the provider's, or wider ones where the budget cannot carry what is wished."""

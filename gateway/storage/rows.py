@@ -15,7 +15,7 @@ import msgspec
 from gateway.core.facts import Candidate, File
 from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.health import HoldAction
-from gateway.core.states import Event, Task
+from gateway.core.states import Event, Task, ref_of, ref_text
 from gateway.storage.db import Row, Value
 
 # The columns of `videos`: the fields of Task, and the status that follows from its state, for lists.
@@ -23,6 +23,8 @@ _FIELDS: Final = Task.__struct_fields__
 TASK_COLUMNS: Final = (*_FIELDS, "status")
 _TEXTS: Final = ("candidates", "ruled_out", "file")
 _INDEX: Final = {name: _FIELDS.index(name) for name in _TEXTS}
+_REF: Final = _FIELDS.index("ref")
+_JOB: Final = _FIELDS.index("vendor_task_id")
 # Texts that many tasks have in common: of the tasks in memory each is kept once.
 _SHARED: Final = tuple(_FIELDS.index(name) for name in (
     "owner", "model", "state", "stage", "replica", "provider", "offering", "raw_status", "charged",
@@ -33,6 +35,7 @@ CANDIDATES_MAX: Final = 4_096  # lists of candidates that are kept decoded
 
 _encode = msgspec.json.Encoder().encode
 _decode_candidates = lru_cache(CANDIDATES_MAX)(msgspec.json.Decoder(tuple[Candidate, ...]).decode)
+_decode_ref = msgspec.json.Decoder(dict[str, str]).decode
 _decode_file = msgspec.json.Decoder(File).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_pins = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -145,6 +148,8 @@ def task_values(task: Task) -> tuple[Value, ...]:
     for index in _INDEX.values():
         value = values[index]
         values[index] = None if value is None else _encode(value).decode()
+    if (ref := ref_of(task)) is not None:  # as an earlier program reads it
+        values[_REF] = _encode(ref).decode()
     return (*values, task.status)
 
 
@@ -159,6 +164,9 @@ def task_of(row: Row) -> Task:
         text = values[index]
         if text is not None:
             values[index] = _DECODED[name](str(text))
+    if values[_REF] is not None:
+        job = values[_JOB]
+        values[_REF] = ref_text(_decode_ref(str(values[_REF])), None if job is None else str(job))
     # The database holds what this file wrote: checking every field of every read would double its cost.
     return Task(*values)  # type: ignore[arg-type]
 

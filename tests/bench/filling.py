@@ -66,7 +66,7 @@ def _task(state: str, owner: str, began: float) -> Task:
         id="video_pattern", owner=owner, model=ORDER.model,
         state="rendering" if state == "rendering" else "completed", stage="rendering", candidates=(tried,),
         created_at=began, deadline_at=time.time() + _DEADLINE_SECONDS, replica="gone", last_seq=4, version=3,
-        provider=PROVIDER, offering=SLUG, vendor_task_id="filled0", ref='{"task_id":"filled0"}',
+        provider=PROVIDER, offering=SLUG, vendor_task_id="filled0", ref='{"task_id":null}',
         raw_status="TASK_STATUS_PROCESSING", raw_status_at=began, attempts=1, submitted_at=began,
         started_at=began, charged="yes",
     )

@@ -39,7 +39,7 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.states import Task
+from gateway.core.states import Task, ref_text
 from gateway.core.tasks import apply
 from providers.spec import (
     ErrorKind,
@@ -135,8 +135,10 @@ _amounts = st.none() | st.sampled_from(("0.42", "0.70", "999999999.999999999"))
 _COUNTED: dict[str, st.SearchStrategy[object]] = {
     "created_at": times, "reserved_amount": _amounts, "sent_amount": _amounts,
 }
+_refs = st.none() | st.dictionaries(texts, texts, max_size=2).map(lambda ref: ref_text(ref, None))
 tasks: st.SearchStrategy[Task] = st.builds(
-    Task, **{name: _values(kind) for name, kind in typing.get_type_hints(Task).items()} | _COUNTED
+    Task,
+    **{name: _values(kind) for name, kind in typing.get_type_hints(Task).items()} | _COUNTED | {"ref": _refs},
 )
 
 _words = st.sampled_from(("QUEUED", "PROCESSING", "SUCCEED", "WHAT"))

@@ -89,7 +89,7 @@ def test_an_acceptance_after_the_end_begins_the_day(end: Fact) -> None:
     assert (ended.charged, ended.late_until) == ("unknown", None)
     change = apply(ended, Accepted(SUBMITTED), NOW + 50)
     task = change.task
-    assert (task.vendor_task_id, task.ref, task.charged) == ("v-1", '{"id":"v-1"}', "yes")
+    assert (task.vendor_task_id, task.ref, task.charged) == ("v-1", '{"id":null}', "yes")
     assert (task.late_until, task.cost_amount) == (NOW + 50 + LATE_SECONDS, "0.42")
     assert [(event.type, event.detail) for event in change.events] == [
         ("accepted_after_end", {"vendor_task_id": "v-1"})]

@@ -65,7 +65,7 @@ def test_what_was_found_goes_on_as_if_it_had_been_accepted() -> None:
     change = apply(life(*UNKNOWN), Adopted(SUBMITTED, "an operator"), NOW + 9)
     task = change.task
     assert (task.state, task.stage, task.charged, task.unknown_at) == ("rendering", "rendering", "yes", None)
-    assert (task.vendor_task_id, task.ref, task.raw_status) == ("v-1", '{"id":"v-1"}', "QUEUED")
+    assert (task.vendor_task_id, task.ref, task.raw_status) == ("v-1", '{"id":null}', "QUEUED")
     assert (task.started_at, task.raw_status_at, task.estimate_seconds) == (NOW + 9, NOW + 9, 60)
     assert [(event.type, event.detail) for event in change.events] == [
         ("adopted", {"vendor_task_id": "v-1", "by": "an operator"}),

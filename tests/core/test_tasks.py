@@ -93,7 +93,7 @@ def test_a_task_on_its_way_to_a_video() -> None:
     task = life(*RENDERING, polled(progress=PROGRESS_STEP))
     assert (task.status, task.stage, task.progress) == ("in_progress", "rendering", PROGRESS_STEP)
     assert (task.provider, task.offering) == (ONE.provider, ONE.offering)
-    assert (task.vendor_task_id, task.ref) == ("v-1", '{"id":"v-1"}')
+    assert (task.vendor_task_id, task.ref) == ("v-1", '{"id":null}')
     assert (task.attempts, task.submitted_at, task.started_at, task.estimate_seconds) == (1, NOW, NOW + 1, 60)
     assert (task.charged, task.cost_amount, task.cost_currency) == ("yes", "0.42", "USD")
     got = Succeeded(raw_status="SUCCEED", url="https://x/v.mp4")

@@ -16,13 +16,15 @@ import msgspec
 import pytest
 import yaml
 
-from tests.dashboards.prometheus import DEPLOY, RULES, Json, needs_prometheus
+from tests.dashboards.prometheus import DEPLOY, RULES, Json
 from tests.dashboards.test_alerts import runbooks
 from tests.docs.blocks import Block, blocks
+from tests.docs.places import needs
 from tests.docs.shell import Ran, elsewhere, run
 from tests.docs.shown import check
 
 DRILL: Final = "deploy/drill.md"
+NEEDED: Final = needs("prometheus", "promtool", "curl")
 ORDERED: Final = 10
 ALERTS: Final = ("ReelgateProviderAway", "ReelgateSubmissionsUnknown")
 INTERVAL: Final = "500ms"
@@ -98,14 +100,14 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     return Left(run(steps, folder, ports, KEPT=str(kept)), kept)
 
 
-@needs_prometheus
+@NEEDED
 @pytest.mark.long
 def test_each_step_says_what_the_document_shows(left: Left) -> None:
     shown = [block for block in blocks(DRILL) if block.kind == "text"]
     assert check(left.ran, blocks(DRILL)) == len(shown) > 5
 
 
-@needs_prometheus
+@NEEDED
 @pytest.mark.long
 def test_every_video_that_was_promised_is_completed_stored_and_its_file_whole(left: Left) -> None:
     assert len(left.videos) == ORDERED
@@ -117,7 +119,7 @@ def test_every_video_that_was_promised_is_completed_stored_and_its_file_whole(le
     assert {video["output"]["sha256"] for video in left.videos} == files
 
 
-@needs_prometheus
+@NEEDED
 @pytest.mark.long
 def test_the_vendors_charged_for_each_video_once(left: Left) -> None:
     entries = left.read("ledger.json")["entries"]
@@ -131,7 +133,7 @@ def test_the_vendors_charged_for_each_video_once(left: Left) -> None:
     assert {entry["prompt"] for entry in entries} == {video["prompt"] for video in left.videos}
 
 
-@needs_prometheus
+@NEEDED
 @pytest.mark.long
 def test_what_nobody_could_know_was_decided_by_somebody(left: Left) -> None:
     by_prompt = {video["prompt"]: left.timeline(video) for video in left.videos}
@@ -142,7 +144,7 @@ def test_what_nobody_could_know_was_decided_by_somebody(left: Left) -> None:
     assert "resubmit_allowed" in by_prompt["a lost request"]
 
 
-@needs_prometheus
+@NEEDED
 @pytest.mark.long
 def test_two_alerts_fired_and_are_over(left: Left) -> None:
     fired = left.read("fired.json")["data"]["result"]

@@ -86,6 +86,13 @@ def run(
     return done
 
 
+def timetable(ran: Sequence[Ran]) -> str:
+    """Each step with its seconds, and all of them, as lines of text."""
+    rows = [(one.seconds, f"{one.block.document}: {one.block.heading}") for one in ran]
+    rows.append((sum(one.seconds for one in ran), f"from {ran[0].block.document} to {ran[-1].block.heading}"))
+    return "".join(f"{seconds:7.1f} s  {what}\n" for seconds, what in rows)
+
+
 def _finished(place: Path, kept: Path, environment: Mapping[str, str]) -> int | None:
     """The shell's exit code, None when it had to be killed."""
     with (kept / "driver").open("w", encoding="utf-8") as said:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests import postgres
 from tests.docs.blocks import ROOT, table
 from tests.docs.places import needs
 from tests.docs.scenes import runnable
-from tests.docs.shell import Ran, elsewhere, run
+from tests.docs.shell import Ran, elsewhere, run, timetable
 
 PAGE = "deploy/README.md"
 BIGGER_IS_SAFER = ("bytes", "MiB", "polls")  # how a column is called whose figure is a cost
@@ -31,7 +32,9 @@ def test_the_operating_guide_can_be_followed(tmp_path: Path) -> None:
             ports = elsewhere()
             return await asyncio.to_thread(run, runnable(PAGE), tmp_path, ports, REELGATE_STORE_URL=url)
 
-    told = {one.block.heading: one.out for one in asyncio.run(follow())}
+    ran = asyncio.run(follow())
+    sys.stdout.write(timetable(ran))
+    told = {one.block.heading: one.out for one in ran}
     assert "All rules hold." in told["Back up and restore"]
     assert "failed" in told["Unknown submissions"]
     assert "failed" in told["PostgreSQL and several replicas"], "what SQLite knew is known at each replica"

@@ -19,7 +19,7 @@ import pytest
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.docs.places import needs
 from tests.docs.scenes import scene
-from tests.docs.shell import Ran, elsewhere, run
+from tests.docs.shell import elsewhere, run, timetable
 
 STEPS: Final = (  # document, heading
     ("README.md", "A first request"),
@@ -58,10 +58,3 @@ def test_a_stranger_gets_from_the_readme_to_a_dashboard(tmp_path: Path) -> None:
     figures = re.findall(r"=>", ran[-1].out)
     assert len(figures) > len(expressions())
     sys.stdout.write(timetable(ran))
-
-
-def timetable(ran: list[Ran]) -> str:
-    """Each step with its seconds, and all of them."""
-    rows = [(one.seconds, f"{one.block.document}: {one.block.heading}") for one in ran]
-    rows.append((sum(one.seconds for one in ran), "from the README to the figures of the board"))
-    return "".join(f"{seconds:7.1f} s  {what}\n" for seconds, what in rows)

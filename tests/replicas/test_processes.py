@@ -114,7 +114,7 @@ async def _left_rendering(store: Store) -> None:
         task = make_task(
             f"video_{number:032x}", owner="local", state="rendering", stage="rendering", replica="gone",
             candidates=(Candidate("highway", SLUG),), provider="highway", offering=SLUG,
-            vendor_task_id=job, ref=f'{{"task_id":"{job}"}}',
+            vendor_task_id=job, ref='{"task_id":null}',
             raw_status="TASK_STATUS_PROCESSING", charged="yes",
             attempts=1, created_at=now, submitted_at=now, started_at=now, deadline_at=now + 3600,
         )

@@ -73,7 +73,7 @@ WRITTEN_BY_1 = (
 RENDERING = Task(
     id="video_1", owner="key_1", model="kling-v3", state="rendering", stage="rendering", version=3,
     last_seq=4, replica="dead", candidates=(Candidate("one", "t2v"),), provider="one", offering="t2v",
-    vendor_task_id="v-1", ref='{"id":"v-1"}', raw_status="RUN", raw_status_at=2.5, progress=40, attempts=1,
+    vendor_task_id="v-1", ref='{"id":null}', raw_status="RUN", raw_status_at=2.5, progress=40, attempts=1,
     created_at=1.0, deadline_at=9.0, submitted_at=2.0, started_at=2.0, charged="yes", cost_amount="0.42",
     cost_currency="USD",
 )

@@ -148,7 +148,7 @@ async def test_late_output_is_told(store: Store) -> None:
 
 async def test_a_task_that_was_read_before_is_told_as_it_is(store: Store) -> None:
     await endpoint(store)
-    full = make_task(duration=5, audio=True, ref='{"id":"v"}', submitted_at=NOW, progress=3,
+    full = make_task(duration=5, audio=True, ref='{"id":null}', submitted_at=NOW, progress=3,
                      state="rendering", vendor_task_id="v", provider="one")
     await store.video_add(new(full))
     task = await store.task_get("video_1")
