@@ -223,9 +223,7 @@ async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str])
 
 
 def _not_cancellable(task: Task) -> Problem:
-    if task.is_terminal:
-        return Problem("not_cancellable", f"The video is {task.status} already.")
-    detail = (
+    detail = f"The video is {task.status} already." if task.is_terminal else (
         f"The video is {task.stage}, and its vendor has no way to cancel. "
         "With ?detach=true it is only no longer followed."
     )

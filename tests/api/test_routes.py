@@ -283,6 +283,8 @@ def test_a_rendering_video_is_only_detached(served: Served) -> None:
     assert read(served.client.get(path))["status"] == "in_progress"
     detached = read(served.client.post(f"{path}/cancel", params={"detach": "true"}))
     assert (detached["status"], detached["charged"]) == ("cancelled", "yes")
+    again = problem(served.client.post(f"{path}/cancel"), 409, "not_cancellable")
+    assert again["charged"] == "yes"
     problem(served.client.post("/v1/videos/video_0/cancel"), 404, "not_found")
     unclear = served.client.post(f"{path}/cancel", params={"detach": "perhaps"})
     wrong = problem(unclear, 400, "invalid_request")
