@@ -89,7 +89,8 @@ async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: 
     if not provider.health.retries.take():
         plan = no_sooner(plan, now, provider.bounds, engine.chance)
     watch.poll_at = plan.at
-    if watch.failures == 1 and len(watch.noted) < NOTED_MAX:
+    is_as_known = engine.tasks.get(task.id) is task  # else the line is of before what was saved meanwhile
+    if watch.failures == 1 and is_as_known and len(watch.noted) < NOTED_MAX:
         watch.noted += (_planned(task, plan, now, error),)
     engine.due_at(task.id, min(_ends_at(task, provider), plan.at))
 

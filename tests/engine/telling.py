@@ -97,7 +97,7 @@ class Stage:
             logged = await self.store.endpoints.log(name, "key_1", 100)
             if logged and all(one.state != "pending" for one in logged):
                 return logged
-            await asyncio.sleep(20)
+            await asyncio.sleep(60)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from tests.kill.points import Points
 ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "sandbox-key"
 _ENVIRONMENT: Final = os.environ | {"REELGATE_SANDBOX_KEY": KEY}
-PATIENCE_SECONDS: Final = 60.0  # only a broken gateway takes that long
+PATIENCE_SECONDS: Final = 180.0  # only a broken gateway takes that long
 
 
 Line: TypeAlias = dict[str, Any]  # of a gateway's log
