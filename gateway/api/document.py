@@ -38,6 +38,7 @@ _TRACEPARENT: Final = {
     "name": "traceparent", "in": "header", "required": False, "schema": {"type": "string"},
     "description": "W3C Trace Context: the trace that the video's spans and webhooks join",
 }
+_TABLE: Final = {"schema": {"type": "string", "description": "The same rows as RFC 4180"}}
 _ADVICE: Final = {True: "May succeed later.", False: "Change the request first."}
 _REFS: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = _REFS.format(name="ProblemDocument")
@@ -70,6 +71,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     document["paths"]["/v1/videos"]["get"]["parameters"] = list_parameters()
     document["paths"]["/v1/audit"]["get"]["parameters"] = parameters_of(AuditQuery)
     document["paths"]["/v1/usage"]["get"]["parameters"] = parameters_of(UsageQuery)
+    document["paths"]["/v1/usage"]["get"]["responses"]["200"]["content"]["text/csv"] = _TABLE
     document["paths"]["/v1/keys"]["get"]["parameters"] = parameters_of(KeyQuery)
     for path in ("/v1/videos", "/v1/videos/{video_id}/rerun"):
         document["paths"][path]["post"].setdefault("parameters", []).append(_TRACEPARENT)
