@@ -206,6 +206,20 @@ async def test_where_an_adapter_cannot_be_built_nothing_has_changed(
         assert (two.gate.max_in_flight, one.provider().gate.rate.per_minute) == (None, None)
 
 
+async def test_links_of_a_provider_are_followed_to_its_own_place_also_after_it_was_removed(
+    config: Path
+) -> None:
+    """The video that its vendor has finished is on the vendor's own machine, which may be beside ours."""
+    vendor, link = "http://127.0.0.1:1", "http://127.0.0.1:1/files/v-1.mp4"
+    with_it = WHOLE.replace("[providers.two]", f'base_url = "{vendor}"\n[providers.two]')
+    async with following(config) as one:
+        assert one.parts.wires.links.refuses(link) is not None, "it is nobody's"
+        for text in (with_it, TWO):
+            one.write(text)
+            assert await one.looks() == ["reloaded"]
+            assert one.parts.wires.links.refuses(link) is None
+
+
 # --- what is told -------------------------------------------------------------------------------------
 
 async def test_the_log_names_what_changed_and_shows_no_value(config: Path) -> None:
@@ -225,6 +239,14 @@ async def test_the_log_names_what_changed_and_shows_no_value(config: Path) -> No
         one.write(WHOLE)
         assert await one.looks() == ["reloaded"]
         assert one.provider("two").state(one.parts.engine.now()) == "healthy"
+
+
+async def test_another_order_of_the_providers_is_a_change(config: Path) -> None:
+    async with following(config) as one:
+        one.write(WHOLE.replace(TWO, "").replace("[providers.one]", TWO + "[providers.one]"))
+        assert await one.looks() == ["reloaded"]
+        assert list(one.parts.fleet.providers) == ["two", "one"]
+        assert one.lines()[-1]["changed"] == ["providers"]
 
 
 async def test_what_needs_a_restart_is_named_and_waits_for_it(config: Path) -> None:

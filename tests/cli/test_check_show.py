@@ -108,6 +108,35 @@ def test_every_value_has_its_origin(tmp_path: Path) -> None:
     assert not any(secret in repr(found) for secret in SECRETS.values())
 
 
+def test_no_value_is_rounded_and_each_is_one_that_a_file_may_have() -> None:
+    text = """\
+[server]
+[store]
+url = 'sqlite:a "b"\\c.db'
+# a comment may have a \u2028 in it
+[[providers.one.prices."kling-v3.0-std-t2v"]]
+per_request = "0.1"
+[providers.one]
+adapter = "highwayapi"
+api_key = { env = "KEY" }
+weight = 123456.75
+canary = 0.123456789
+max_queue_age = "1234567s"
+poll_min = "12345.678s"
+poll_max = "13000.5s"
+"""
+    found = shown(text, Path("/folder"))
+    assert {key: found[f"providers.one.{key}"] for key in (
+        "weight", "canary", "max_queue_age", "poll_min", "poll_max",
+    )} == {
+        "weight": ("123456.75", "file", 10), "canary": ("0.123456789", "file", 11),
+        "max_queue_age": ('"1234567s"', "file", 12), "poll_min": ('"12345678ms"', "file", 13),
+        "poll_max": ('"13000500ms"', "file", 14),
+    }  # fmt: skip
+    assert found["store.url"][0] == r'"sqlite:/folder/a \"b\"\\c.db"'
+    assert found['providers.one.prices."kling-v3.0-std-t2v"'][2] == 5
+
+
 def test_what_is_shown_makes_the_same_configuration() -> None:
     """Each value is as a file spells it: all of them, put into a file, are the same settings."""
     environ = {"HIGHWAYAPI_KEY": "a", "MYROUTER_KEY": "b", "UNIFIED_KEY": "c"}

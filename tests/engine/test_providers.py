@@ -144,6 +144,20 @@ def test_a_job_of_another_vendor_is_not_asked_for_after_its_adapter_was_changed(
     assert made.providers["one"].probe_ref() == {"id": NO_JOB}
 
 
+@pytest.mark.parametrize("mended", ["api_key", "base_url", "adapter"])
+def test_who_refused_us_is_tried_at_once_where_its_account_was_mended(mended: str) -> None:
+    both = configured()
+    made = fleet(both)
+    before, other = both.providers["one"], both.providers["two"]
+    made.providers["one"].health.refused(1.0, random.Random(1))
+    fleet(both, made)
+    assert made.providers["one"].state(1.0) == "paused", "nothing was mended"
+    news = {"api_key": Secret("another"), "base_url": "https://eu.internal", "adapter": other.adapter}
+    entry = replace(before, **{mended: news[mended]})
+    fleet(replace(both, providers={**both.providers, "one": entry}), made)
+    assert made.providers["one"].state(1.0) == "healthy"
+
+
 def test_what_a_free_call_can_ask_for() -> None:
     entry = configured().providers["one"]
     assert make_provider(entry, AskableVendor()).probe_ref() == {"id": NO_JOB}
