@@ -2,7 +2,7 @@
 # Makes what compose.yaml takes as secrets, in deploy/secrets/ (git ignores it), and never changes what is there:
 # a password for the database, and as keys of the vendors the simulators' one. Replace those by your own, a file each.
 set -eu
-cd "$(dirname "$0")"
+CDPATH="" cd "$(dirname "$0")"
 # The folder is for you alone. Its files are not: the containers' users must be able to read what is mounted.
 mkdir -p secrets && chmod 700 secrets
 umask 022

@@ -8,6 +8,7 @@ it, so that the others start at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -18,12 +19,13 @@ import click
 
 from gateway import __version__
 from gateway.client.output import json_option, print_json
-from gateway.client.words import Choice, Group
+from gateway.client.words import Choice, Group, Number
 from gateway.store_verbs import config_option, keys, plainly, spending
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_FILE = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, readable=False)
 _SHORT_CHARS: Final = 90  # of a verb in the list of all
+_IS_BYTES: Final = re.compile("[\udc80-\udcff]").search  # how Python keeps what a shell gave as no text
 
 
 # Verbs that are imported when they are asked for: where they are, and what the list of verbs says of them.
@@ -59,10 +61,16 @@ class _Root(Group):
             formatter.write_dl(sorted(rows.items()))
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Run the verb; Ctrl-C ends it with 130, not with click's 1."""
+        """Run the verb; Ctrl-C ends it with 130, not with click's 1, also where it asks something."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except UnicodeEncodeError as error:
+            if not _IS_BYTES(error.object):
+                raise
+            raise click.UsageError("A value holds bytes that are no text in UTF-8.", ctx) from error
+        except (KeyboardInterrupt, click.Abort) as error:
+            if not any(isinstance(one, KeyboardInterrupt) for one in (error, error.__context__)):
+                raise
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
 
@@ -110,9 +118,9 @@ def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free.")
 @click.option("--key", default="sandbox-key", show_default=True, help="What the vendors accept.")
-@click.option("--render-seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="Median.")
-@click.option("--render-spread", type=click.FloatRange(0), default=0.35, show_default=True, help="0: none.")
-@click.option("--link-seconds", type=click.FloatRange(0), help="Life of a link. [default: the vendor's own]")
+@click.option("--render-seconds", type=Number(0), default=3.0, show_default=True, help="Median.")
+@click.option("--render-spread", type=Number(0), default=0.35, show_default=True, help="0: none.")
+@click.option("--link-seconds", type=Number(0), help="Life of a link. [default: the vendor's own]")
 @click.option("--seed", type=int, help="Makes two runs alike.")
 @click.option("--faults", is_flag=True, help="List every fault instead, and how to choose one.")
 @json_option

@@ -125,6 +125,7 @@ def run(settings_path: Path, role: ReplicaRole = "all") -> int:
 
     Raises SettingsError and StorageError before serving.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be obeyed; what changes meanwhile is noticed
     marks: Marks = {}
     settings = load(settings_path, adapters(), os.environ, marks)
     configure_logging(settings.log.level, settings.log.format)

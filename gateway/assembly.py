@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -37,7 +37,7 @@ from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
 from gateway.values import StoreUrl
-from providers.egress import AddressPolicy, Reach, guard, origin
+from providers.egress import AddressPolicy, Origin, Reach, guard, origin
 from providers.http import Account, Limits, VendorHTTP
 from providers.spec import Adapter
 from providers.transport import Transport, tls_context
@@ -69,9 +69,9 @@ class Wires:
         self.hooks = Hooks(Links(listed, files), settings.webhooks.secrets)
         self._all = (self.fresh, self.pooled, *files.values())
 
-    def allow(self, settings: Settings) -> None:
+    def allow(self, entries: Iterable[ProviderSettings]) -> None:
         """Have links to these providers' own origins followed."""
-        self.links.policy = _policy(settings)
+        self.links.policy = msgspec.structs.replace(self.links.policy, origins=_origins(entries))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -80,8 +80,12 @@ class Wires:
 
 
 def _policy(settings: Settings) -> AddressPolicy:
-    origins = frozenset(origin(entry.base_url) for entry in settings.providers.values())
+    origins = _origins(settings.providers.values())
     return AddressPolicy(settings.egress.networks, origins, settings.egress.hosts)
+
+
+def _origins(entries: Iterable[ProviderSettings]) -> frozenset[Origin]:
+    return frozenset(origin(entry.base_url) for entry in entries)
 
 
 def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet: Fleet) -> list[Provider]:

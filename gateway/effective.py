@@ -6,6 +6,7 @@ list is printed (`gateway.__main__`).
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -25,12 +26,16 @@ HIDDEN: Final = "***"
 RELOADED: Final = ("default_model", "log", "routing", "providers", "teams")  # all else is read at the start
 _TABLES: Final = ("providers", "teams")  # of tables with names of their own
 _FILLED_IN: Final = ("base_url", "offerings")  # by a provider's adapter, where the file has none
+_AWS: Final = {  # what a bucket's library looks for where the file has none
+    "endpoint": "AWS_ENDPOINT_URL", "region": "AWS_REGION", "access_key_id": "AWS_ACCESS_KEY_ID",
+    "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+}  # fmt: skip
 _VALUES: Final = (AdapterInfo, Offering, Price, Address, FilesUrl, StoreUrl)  # of one value each
 _KEY: Final = r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'"""
 _KEYS: Final = rf"(?:{_KEY})(?:\s*\.\s*(?:{_KEY}))*"
-_HEADER: Final = re.compile(rf"\s*\[\s*({_KEYS})\s*\]\s*(?:#.*)?")
+_HEADER: Final = re.compile(rf"\s*\[{{1,2}}\s*({_KEYS})\s*\]{{1,2}}\s*(?:#.*)?")
 _SETTING: Final = re.compile(rf"\s*({_KEYS})\s*=")
-_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_UNITS: Final = (("d", Decimal(86_400)), ("h", Decimal(3_600)), ("m", Decimal(60)), ("s", Decimal(1)))
 _Place: TypeAlias = tuple[str, ...]
 
 
@@ -71,11 +76,17 @@ def changes(old: Settings, new: Settings) -> Changes:
         place for place in dict.fromkeys((*before, *after))
         if place[:2] not in (*added, *removed) and before.get(place) != after.get(place)
     ]
+    if _order(old, new) != _order(new, old):
+        differing.append(("providers",))  # their order is their priority
     return Changes(
         [_path(place) for place in differing if place[0] in RELOADED],
         [_path(place) for place in added], [_path(place) for place in removed],
         [_path(place) for place in differing if place[0] not in RELOADED],
     )
+
+
+def _order(one: Settings, other: Settings) -> list[str]:
+    return [name for name in one.providers if name in other.providers]
 
 
 def in_force(old: Settings, new: Settings) -> Settings:
@@ -123,20 +134,20 @@ def _price(price: Price) -> str:
 
 def _files(url: FilesUrl) -> str:
     places = {"off": "off", "file": f"file:{url.path}", "s3": f"s3://{url.bucket}/{url.prefix}"}
-    return f'"{places[url.kind]}"'
+    return _quoted(places[url.kind])
 
 
 _SPELLINGS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (  # the first that fits; else in quotes
     (NoneType, lambda value: "none"),
     (bool, lambda value: str(value).lower()),
     (int, str),
-    (float, lambda value: f"{value:g}"),
+    (float, lambda value: repr(value).removesuffix(".0")),
     (date, str),
     (Secret, lambda value: HIDDEN),
     (Decimal, lambda value: f'"{value:f}"'),
     (AdapterInfo, lambda value: f'"{value.name}"'),
     (Offering, lambda value: f'"{value.slug}"'),
-    (StoreUrl, lambda value: f'"{value.shown if value.dsn else "sqlite:" + value.shown}"'),
+    (StoreUrl, lambda value: _quoted(value.shown if value.dsn else f"sqlite:{value.shown}")),
     (FilesUrl, _files),
     (Price, _price),
     (tuple, lambda value: f"[{', '.join(map(spelled, value))}]"),
@@ -147,13 +158,19 @@ def spelled(value: object, kind: object = None) -> str:
     """A value as TOML spells it; absent ones as `none`, secrets hidden."""
     if isinstance(value, float) and any(isinstance(one, duration) for one in _metadata(kind)):
         return f'"{_duration(value)}"'
-    return next((spell(value) for known, spell in _SPELLINGS if isinstance(value, known)), f'"{value}"')
+    return next((spell(value) for known, spell in _SPELLINGS if isinstance(value, known)), _quoted(value))
 
 
 def _duration(seconds: float) -> str:
-    whole = ((unit, size) for unit, size in _UNITS if seconds and seconds % size == 0)
-    unit, size = next(whole, ("ms", 0.001))
-    return f"{seconds / size:g}{unit}"
+    exact = Decimal(repr(seconds))
+    whole = ((unit, size) for unit, size in _UNITS if exact and exact % size == 0)
+    unit, size = next(whole, ("ms", Decimal("0.001")))
+    number = f"{exact / size:f}"
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number}{unit}"
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _metadata(kind: object) -> tuple[Any, ...]:
@@ -171,12 +188,19 @@ def _origin(
     raw: object = tree
     for key in place:
         if not isinstance(raw, Mapping) or key not in raw:
-            is_filled_in = place[0] == "providers" and place[-1] in _FILLED_IN
-            return f"adapter {settings.providers[place[1]].adapter.name}" if is_filled_in else "default", None
+            return _origin_of_absent(settings, place), None
         raw = raw[key]
     written = next((place[:size] for size in range(len(place), 0, -1) if place[:size] in lines), None)
     outside = ", ".join(_outside(raw))
     return outside or "file", None if written is None else lines[written]
+
+
+def _origin_of_absent(settings: Settings, place: _Place) -> str:
+    if place[0] == "providers" and place[-1] in _FILLED_IN:
+        return f"adapter {settings.providers[place[1]].adapter.name}"
+    if place[0] == "files" and place[-1] in _AWS and settings.files.url.kind == "s3":
+        return f"environment variable {_AWS[place[-1]]}, if set"
+    return "default"
 
 
 def _outside(raw: object) -> Iterator[str]:
@@ -192,7 +216,7 @@ def _lines(text: str) -> dict[_Place, int]:
     """Where each table and key begins. What only looks like one, within a long text, is no key of ours."""
     found: dict[_Place, int] = {}
     table: _Place = ()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := _HEADER.fullmatch(line):
             table = _parts(header[1])
             found.setdefault(table, number)

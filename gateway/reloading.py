@@ -143,8 +143,8 @@ def _swap(parts: Parts, new: Settings) -> list[str]:
         providers = make_providers(settings, parts.wires, parts.telemetry, fleet)
     except Exception as error:  # noqa: BLE001 - an adapter may be anybody's, and the old one goes on
         return [f"providers: an adapter cannot be built: {type(error).__name__}"]
-    parts.wires.allow(settings)
     fleet.use(settings, providers)
+    parts.wires.allow(one.settings for one in fleet.providers.values())  # of removed ones, too
     configure_logging(settings.log.level, settings.log.format)
     parts.telemetry.follow_configuration()
     engine.recount()

@@ -24,17 +24,18 @@ def plainly() -> Iterator[None]:
     from gateway.errors import CannotListen, Problem  # noqa: PLC0415
     from gateway.settings import SettingsError  # noqa: PLC0415
     from gateway.storage.db import StorageError  # noqa: PLC0415
+    from gateway.values import ReadError  # noqa: PLC0415
     from providers import RegisterError  # noqa: PLC0415
 
     try:
         yield
-    except (CannotListen, SettingsError, StorageError, RegisterError, Problem) as error:
+    except (CannotListen, SettingsError, StorageError, RegisterError, Problem, ReadError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def config_option(verb: Verb) -> Verb:
     """Give a verb --config, the path of the configuration."""
-    path = click.Path(path_type=Path)
+    path = click.Path(path_type=Path, readable=False)  # who reads it says better why it cannot
     text = "The configuration file."
     return click.option("--config", type=path, default="reelgate.toml", show_default=True, help=text)(verb)
 

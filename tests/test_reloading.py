@@ -214,7 +214,7 @@ async def test_links_of_a_provider_are_followed_to_its_own_place_also_after_it_w
     with_it = WHOLE.replace("[providers.two]", f'base_url = "{vendor}"\n[providers.two]')
     async with following(config) as one:
         assert one.parts.wires.links.refuses(link) is not None, "it is nobody's"
-        for text in (with_it, TWO):
+        for text in (with_it, WHOLE.replace("[providers.one]", "[providers.three]")):
             one.write(text)
             assert await one.looks() == ["reloaded"]
             assert one.parts.wires.links.refuses(link) is None

@@ -26,7 +26,7 @@ from gateway.client.output import (
     state,
     table,
 )  # fmt: skip
-from gateway.client.words import Choice, Group
+from gateway.client.words import Choice, Group, Number
 
 _FILE = click.Path(path_type=Path)
 
@@ -60,10 +60,18 @@ def _shots(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
     return tuple({"prompt": prompt, "duration": int(seconds)} for seconds, _, prompt in parts)
 
 
+def _header(_ctx: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    """What can travel in a header: anything else would break on its way, and look as if it had been sent."""
+    if given is not None and not (given.isascii() and given.isprintable() and given == given.strip() != ""):
+        raise click.BadParameter("is not printable ASCII without blanks around it")
+    return given
+
+
 _METADATA = click.option("--metadata", multiple=True, callback=_pairs, metavar="KEY=VALUE",
                          help="Repeatable.")  # fmt: skip
 _IDEMPOTENCY_KEY = click.option(
-    "--idempotency-key", help="Two orders with one key are one video. [default: a fresh one]"
+    "--idempotency-key", callback=_header,
+    help="Two orders with one key are one video. [default: a fresh one]",
 )
 _WATCH = click.option("--watch", is_flag=True, help="Follow it to its end.")
 _CREATE_OPTIONS = (
@@ -79,7 +87,7 @@ _CREATE_OPTIONS = (
     click.option("--duration", type=int, metavar="SECONDS", help="3 to 15, as the offering takes."),
     click.option("--audio/--no-audio", default=None),
     click.option("--voice-id", "voice_ids", multiple=True, help="Repeatable; needs --audio."),
-    click.option("--cfg-scale", type=float, help="0 to 1."),
+    click.option("--cfg-scale", type=Number(), help="0 to 1."),
     click.option("--provider", multiple=True, help="Only these, in this order. Repeatable."),
     click.option("--priority", type=int, help="-10 to 10; more goes first."),
     _METADATA,
@@ -145,7 +153,7 @@ def videos_get(client: Client, video_id: str, as_json: bool) -> None:
 
 @videos.command("watch")
 @click.argument("video_id", metavar="ID")
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Then stop, with exit code 3.")
+@click.option("--timeout", type=Number(0), metavar="SECONDS", help="Then stop, with exit code 3.")
 @service
 def videos_watch(client: Client, video_id: str, timeout: float | None, as_json: bool) -> None:
     """Follow a video to its end; the exit code says how that was.

@@ -5,6 +5,7 @@ Not held here: any verb, what a verb shows (`gateway.client.output`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -65,6 +66,15 @@ class Choice(click.Choice[str]):
         """Click's own, and the nearest."""
         said = super().get_invalid_choice_message(value, ctx)
         return did_you_mean(said, near(str(value), list(self.choices)))
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: click's own also takes `nan`, which is in every one, and `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """The number. Raises BadParameter."""
+        found = float(super().convert(value, param, ctx))
+        return found if math.isfinite(found) else self.fail(f"{value!r} is no finite number.", param, ctx)
 
 
 def near(word: str, known: Sequence[str]) -> list[str]:

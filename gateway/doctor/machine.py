@@ -33,9 +33,19 @@ class Room(NamedTuple):
     total: int
 
 
+def is_seen(path: Path) -> bool:
+    """Whether it is there, and this user can come so far."""
+    return os.access(path, os.F_OK, effective_ids=True)
+
+
+def may_write_in(folder: Path) -> bool:
+    """Whether this user can make files there."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+
+
 def nearest(path: Path) -> Path:
-    """`path`, or the folder nearest above it that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    """`path`, or the folder nearest above it that can be seen."""
+    return next(place for place in (path, *path.parents) if is_seen(place))
 
 
 def _room(path: Path) -> Room:
@@ -75,6 +85,6 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 def is_open_to_others(path: Path) -> bool:
     """Whether every user of this machine can read the file: by its own mode, and those of its folders."""
     place = path.resolve()
-    if not place.exists() or not place.stat().st_mode & _READ_BY_OTHERS:
+    if not is_seen(place) or not place.stat().st_mode & _READ_BY_OTHERS:
         return False
     return all(folder.stat().st_mode & _ENTER_BY_OTHERS for folder in place.parents)

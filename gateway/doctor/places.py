@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.assembly import open_files
+from gateway.doctor.aside import aside
 from gateway.doctor.case import Case
 from gateway.doctor.machine import SHARED_FILESYSTEMS, is_open_to_others
 from gateway.doctor.rules import Finding
@@ -99,7 +100,7 @@ async def ports(case: Case) -> list[Finding]:
     """Whether the gateway could listen, or does already."""
     server = case.settings.server
     places = (("server.listen", server.listen), ("server.management", server.management))
-    if _cannot_listen(server.listen) is not None and await asyncio.to_thread(_is_reelgate, case):
+    if _cannot_listen(server.listen) is not None and await _is_ours(case):
         case.told("A gateway runs there already.")
         return []
     return [
@@ -118,8 +119,17 @@ def _cannot_listen(address: Address) -> int | None:
     return None
 
 
-def _is_reelgate(case: Case) -> bool:
+async def _is_ours(case: Case) -> bool:
     """Whether what listens is a gateway: then the port is in the right hands."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await aside(_is_reelgate, case)
+    except TimeoutError:
+        return False
+
+
+def _is_reelgate(case: Case) -> bool:
+    """What it says to that. Blocks, as long as an answer drips."""
     server = case.settings.server
     address = Address(_ANYWHERE.get(server.listen.host, server.listen.host), server.listen.port)
     connection = HTTPConnection(address.host, address.port, timeout=_ANSWER_SECONDS)

@@ -6,11 +6,12 @@ Not held here: broken rows and rules (`reelgate db check`), the file that SQLite
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from gateway.assembly import open_database
 from gateway.doctor.case import Case
-from gateway.doctor.machine import SHARED_FILESYSTEMS
+from gateway.doctor.machine import SHARED_FILESYSTEMS, is_seen, may_write_in, nearest
 from gateway.doctor.rules import Finding
 from gateway.settings import Settings
 from gateway.storage.db import (
@@ -46,8 +47,10 @@ async def store(case: Case) -> list[Finding]:
     """All about the database."""
     settings = case.settings
     path = settings.store.url.path
-    if path is not None and not path.exists():
-        return [*_file_can_be_made(case), *_of_keys([], settings, case.machine.now())]
+    if path is not None and (trouble := _folder_trouble(path)) is not None:
+        return [Finding("store-unusable", "store.url", trouble)]
+    if path is not None and not is_seen(path):
+        return list(_of_keys([], settings, case.machine.now()))
     try:
         database = open_database(settings.store.url, settings, exclusive=False)
     except StorageError as error:
@@ -60,12 +63,12 @@ async def store(case: Case) -> list[Finding]:
         await database.close()
 
 
-def _file_can_be_made(case: Case) -> Iterator[Finding]:
-    """By looking at the folders: a file of ours would be there from then on."""
-    path = case.settings.store.url.path
-    above = next(place for place in path.parents if place.exists()) if path else None
-    if above is not None and not above.is_dir():
-        yield Finding("store-unusable", "store.url", f"{above} is no folder")
+def _folder_trouble(path: Path) -> str | None:
+    """Why no file can be made at `path` or beside it, by looking: one of ours would be there from then on."""
+    above = nearest(path.parent)
+    if not above.is_dir():
+        return f"{above} is no folder"
+    return None if may_write_in(above) else f"this user may not write in {above}"
 
 
 def _unopened(error: StorageError) -> Finding:

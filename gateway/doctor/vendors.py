@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gateway.assembly import Wires, elapsed
 from gateway.core.lease import Lease
+from gateway.doctor.aside import aside
 from gateway.doctor.case import Case
 from gateway.doctor.rules import Finding
 from gateway.engine.provider import NO_JOB
@@ -27,6 +28,7 @@ from providers.transport import tls_context
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
+WAY_SECONDS: Final = 15.0  # for all of the way, however slowly it is answered
 _SKEW_SECONDS: Final = 30.0
 # Of OpenSSL's verification (x509_vfy.h): too early is a clock that is behind, or a certificate of tomorrow.
 _CERTIFICATES: Final = {
@@ -64,7 +66,11 @@ async def _examined(case: Case, wires: Wires, entry: ProviderSettings) -> list[F
         return [Finding("base-url-has-api-path", where, f"ends with {twice}, which the adapter adds")]
     skew = None
     if case.settings.egress.proxy is None:
-        ways = await asyncio.to_thread(_way, case, entry)
+        try:
+            async with asyncio.timeout(WAY_SECONDS):
+                ways = await aside(_way, case, entry)
+        except TimeoutError:
+            ways = Finding("vendor-unreachable", where, f"no whole answer in {WAY_SECONDS:g} s")
         if isinstance(ways, Finding):
             return [ways]
         skew = ways

@@ -110,7 +110,7 @@ class Line:
             return None
         place, (_, _, row), caps = self._waiting[task_id]
         gates = self._fleet.gates()
-        names = dict.fromkeys(some.provider for some in row if some.provider in gates)
+        names = [name for name in self._names(row) if name in gates]
         times = [at for name in names if (at := gates[name].free_at(now)) is not None]
         may_start = None if self._full(caps, now) else min(times, default=None)
         return bisect_left(self._places, place) + 1, may_start
@@ -172,8 +172,12 @@ class Line:
         """Whether anybody waits for this provider, and not for one of its own."""
         return any(
             self._full(self._waiting[place[3]][2], now) is None for row, places in self._rows.items()
-            if provider in {some.provider for some in row} for place in places
+            if provider in self._names(row) for place in places
         )
+
+    def _names(self, row: _Row) -> set[str]:
+        """The providers that this row waits for; nobody waits for an offering whose last day is over."""
+        return {some.provider for some in row if some not in self._fleet.retired}
 
     def _going(self, row: _Row, now: float, full: list[tuple[_File, str]]) -> Iterator[_Place]:
         """The places of a row in order, for as long as one of its candidates is free.

@@ -111,18 +111,23 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
     gate.max_in_flight = settings.max_in_flight
     gate.rate.per_minute = settings.requests_per_minute
     gate.health.is_removed = False
-    if before is not None and before.settings.api_key != settings.api_key:
+    is_same = before is not None and _place_of(before.settings) == _place_of(settings)
+    if before is not None and not (is_same and before.settings.api_key == settings.api_key):
         gate.health.forgive()
     bounds = Bounds(settings.poll_min, settings.poll_max)
     known = {offering.slug: offering for offering in settings.adapter.offerings}
     polls = Turns(Pace(settings.polls_per_minute), gate.health) if before is None else before.polls
     polls.pace.per_minute = settings.polls_per_minute
-    is_same = before is not None and before.settings.adapter is settings.adapter
     return Provider(
         settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known,
         finder=adapter if isinstance(adapter, FindsSubmission) else None,
         last_ref=before.last_ref if before is not None and is_same else None,
     )
+
+
+def _place_of(settings: ProviderSettings) -> tuple[str, str]:
+    """The vendor that an account is at: elsewhere its jobs mean nothing, and its refusals neither."""
+    return settings.adapter.name, settings.base_url
 
 
 def _listing(settings: ProviderSettings, offering: Offering) -> Listing:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.states import Event, Task
 from gateway.core.webhooks import PUBLISHED, MessageState, Signer
@@ -85,8 +86,7 @@ VIDEO_FORGET: Final = (
 )
 
 _encode: Final = msgspec.json.Encoder().encode
-# Not strictly: a task that was read from a database without truth values has 0 or 1 for these.
-_read_task: Final = msgspec.json.Decoder(Task, strict=False).decode
+_read_fields: Final = msgspec.json.Decoder(dict[str, object]).decode
 read_signers: Final = msgspec.json.Decoder(tuple[Signer, ...], dec_hook=lambda _, text: Secret(text)).decode
 
 
@@ -151,8 +151,10 @@ def told(message: Message) -> Video | None:
     """
     if message.task is None:
         return None
-    asked = _read_asked(message.content)
-    return Video(_read_task(message.task), bytes(asked.request).decode(), asked.metadata)
+    asked, fields = _read_asked(message.content), _read_fields(message.task)
+    fields.pop("ref", None)  # programs write it differently, and nobody is told of it
+    # Not strictly: a task that was read from a database without truth values has 0 or 1 for these.
+    return Video(msgspec.convert(fields, Task, strict=False), bytes(asked.request).decode(), asked.metadata)
 
 
 def telling(task: Task, events: Sequence[Event]) -> list[Step]:
@@ -160,7 +162,7 @@ def telling(task: Task, events: Sequence[Event]) -> list[Step]:
     published = [event for event in events if event.type in PUBLISHED]
     if not published:
         return []
-    name, shown = task.id.removeprefix("video_"), _encode(task).decode()
+    name, shown = task.id.removeprefix("video_"), _encode(replace(task, ref=None)).decode()
     return [
         Step(TELL, (f"msg_{name}_{event.seq}", task.owner, task.id, PUBLISHED[event.type], event.at, shown))
         for event in published

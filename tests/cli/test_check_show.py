@@ -56,6 +56,7 @@ SHOWN = {  # value, origin, line
     "files.retention": ('"36h"', "file", 8),
     "files.records_retention": ('"90d"', "default", None),
     "files.redirect": ("false", "default", None),
+    "files.region": ("none", "environment variable AWS_REGION, if set", None),
     "files.secret_access_key": ("***", "environment variable S3", 7),
     "webhooks.secrets": ("[***]", "environment variable HOOK", 10),
     "egress.allow": ('["10.0.0.0/8", "sandbox.internal"]', "file", 12),
@@ -122,16 +123,16 @@ api_key = { env = "KEY" }
 weight = 123456.75
 canary = 0.123456789
 max_queue_age = "1234567s"
-poll_min = "12345.678s"
-poll_max = "13000.5s"
+poll_max = "1000.5s"
+unknown_timeout = "12345.678s"
 """
     found = shown(text, Path("/folder"))
     assert {key: found[f"providers.one.{key}"] for key in (
-        "weight", "canary", "max_queue_age", "poll_min", "poll_max",
+        "weight", "canary", "max_queue_age", "poll_max", "unknown_timeout",
     )} == {
         "weight": ("123456.75", "file", 10), "canary": ("0.123456789", "file", 11),
-        "max_queue_age": ('"1234567s"', "file", 12), "poll_min": ('"12345678ms"', "file", 13),
-        "poll_max": ('"13000500ms"', "file", 14),
+        "max_queue_age": ('"1234567s"', "file", 12), "poll_max": ('"1000500ms"', "file", 13),
+        "unknown_timeout": ('"12345678ms"', "file", 14),
     }  # fmt: skip
     assert found["store.url"][0] == r'"sqlite:/folder/a \"b\"\\c.db"'
     assert found['providers.one.prices."kling-v3.0-std-t2v"'][2] == 5

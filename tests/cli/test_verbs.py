@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from gateway import __version__
 from gateway.__main__ import cli
 from tests.cli.stub import say, stubbed, video
+from tests.doctor.patient import somebody_else
 
 GOOD = """
 [server]
@@ -97,6 +99,46 @@ def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
     assert {problem["path"] for problem in told["problems"]} >= {"server.lisen", "providers.highway.adapter"}
 
 
+NO_TEXT = "a\udcff"  # as Python has a byte that is not UTF-8
+HERE = ["--url", "http://127.0.0.1:1", "--key", "k"]
+
+
+@pytest.mark.parametrize("typed", [
+    ["keys", "create", NO_TEXT], ["videos", "create", NO_TEXT, *HERE], ["videos", "get", NO_TEXT, *HERE],
+    ["videos", "create", "x", "--idempotency-key", NO_TEXT, *HERE],
+    ["videos", "create", "x", "--idempotency-key", "\u00e9", *HERE],
+    ["videos", "create", "x", "--idempotency-key", "two\nlines", *HERE],
+    ["videos", "create", "x", "--idempotency-key", " x", *HERE],
+    ["videos", "create", "x", "--cfg-scale", "nan", *HERE],
+    ["videos", "list", "--metadata", f"{NO_TEXT}=1", *HERE],
+    ["videos", "watch", "x", "--timeout", "inf", *HERE],
+    ["videos", "watch", "x", "--timeout", "nan", *HERE], ["sandbox", "--render-seconds", "nan"],
+], ids=repr)  # fmt: skip
+def test_what_cannot_be_sent_is_a_usage_error(good: Path, typed: list[str]) -> None:
+    result = reelgate(*typed, *(["--config", str(good)] if typed[0] == "keys" else []))
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+
+
+def test_a_target_that_is_no_url_is_told_plainly(good: Path) -> None:
+    result = reelgate("db", "copy", "--to", "sqlite:", "--config", str(good))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize("verb", ["check", "doctor --config", "keys list --config"])
+def test_a_file_that_may_not_be_read_is_as_one_that_is_not_there(
+    good: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """With the same code, and as a finding; not as a wrong usage."""
+    monkeypatch.setattr(os, "access", lambda *_rest, **_more: False)  # answers for the real user, root or not
+    missing = reelgate(*verb.split(), str(good.with_name("none.toml")))
+    with somebody_else(good.parent):
+        refused = reelgate(*verb.split(), str(good))
+    assert (missing.exit_code, refused.exit_code) == (1, 1)
+    assert "cannot be read: Permission denied" in refused.output
+
+
 @pytest.mark.parametrize("verb", [["serve"], ["keys", "create", "x"]])
 def test_without_a_usable_file_the_other_verbs_exit_with_1(tmp_path: Path, verb: list[str]) -> None:
     result = reelgate(*verb, "--config", str(tmp_path / "none.toml"))
@@ -156,3 +198,20 @@ def test_interrupted_exits_with_130() -> None:
             _, told = process.communicate(timeout=20)
     assert process.returncode == 130
     assert told == "Interrupted.\n"
+
+
+@pytest.mark.parametrize(("raised", "code", "told"), [
+    (KeyboardInterrupt, 130, "Interrupted.\n"), (EOFError, 1, "Aborted!\n"),
+])  # fmt: skip
+def test_interrupted_at_a_question_exits_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: type[BaseException],
+    code: int, told: str,
+) -> None:
+    def asked(_prompt: str) -> str:
+        raise raised
+
+    monkeypatch.setattr(click.termui, "visible_prompt_func", asked)
+    with pytest.raises(SystemExit) as ended:
+        cli(["videos", "resolve", "video_1", "--resubmit", *HERE])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.endswith(told)

@@ -23,6 +23,7 @@ from gateway.api.application import MANAGEMENT
 from gateway.app import DRAIN_SECONDS
 from gateway.metrics import METRICS
 from gateway.settings import Settings, load
+from gateway.telemetry import PROVIDER_STATES
 from providers import adapters
 from tests.dashboards.prometheus import needs_prometheus
 from tests.deploy.manifests import DEPLOY, KUBERNETES, OVERLAYS, Json, one, rendered
@@ -250,13 +251,21 @@ def test_what_the_autoscaler_goes_by_are_metrics_that_there_are() -> None:
     (rule,) = autoscaling()["groups"][0]["rules"]
     names = set(re.findall(r"reelgate_\w+", rule["expr"]))
     assert names <= {metric.name for metric in METRICS}
-    assert len(names) == 3
+    assert len(names) == 4
 
 
 @needs_prometheus
-@pytest.mark.parametrize(("in_flight", "waiting"), [((20, 10), 50), ((20, 25), 0)])
-def test_only_who_waits_for_us_is_counted(tmp_path: Path, in_flight: tuple[int, int], waiting: int) -> None:
-    """Two replicas, two providers of 20 and 25: the 50 that wait count where one has room, else not."""
+@pytest.mark.parametrize(("in_flight", "state", "waiting"), [
+    ((20, 10), "healthy", 50), ((20, 10), "degraded", 50), ((20, 25), "healthy", 0), ((20, 0), "open", 0),
+    ((20, 0), "paused", 0),
+])  # fmt: skip
+def test_only_who_waits_for_us_is_counted(
+    tmp_path: Path, in_flight: tuple[int, int], state: str, waiting: int
+) -> None:
+    """Two replicas, two providers of 20 and 25: the 50 that wait count where one has room and takes jobs.
+
+    `state` is of the second one.
+    """
     spec = autoscaling()
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(spec), "utf-8")
     series = []
@@ -269,6 +278,10 @@ def test_only_who_waits_for_us_is_counted(tmp_path: Path, in_flight: tuple[int, 
             series.append({"series": f"reelgate_provider_in_flight{{{names}}}", "values": str(mine)})
             limits = f"reelgate_provider_in_flight_limit{{{names}}}"
             series.append({"series": limits, "values": str(limit)})
+            for known in PROVIDER_STATES:
+                found = f'reelgate_provider_state{{{names}, state="{known}"}}'
+                is_so = known == (state if provider == "y" else "healthy")
+                series.append({"series": found, "values": str(int(is_so))})
     record = spec["groups"][0]["rules"][0]["record"]
     sample = {"labels": f'{record}{{namespace="reelgate"}}', "value": waiting}
     expected = {"expr": record, "eval_time": "0m", "exp_samples": [sample]}

@@ -7,11 +7,12 @@ illness, any expectation.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -101,6 +102,20 @@ def copied(database: Path, folder: Path) -> None:
     """Give a patient the store that was made once for all."""
     shutil.copy(database, folder / "reelgate.db")
     (folder / "reelgate.db").chmod(0o600)
+
+
+@contextmanager
+def somebody_else(folder: Path) -> Iterator[None]:
+    """Be a user to whom `folder` is closed."""
+    was = os.geteuid()
+    folder.chmod(0o700 if was == 0 else 0o000)
+    try:
+        if was == 0:
+            os.seteuid(65_534)
+        yield
+    finally:
+        os.seteuid(was)
+        folder.chmod(0o700)
 
 
 Answer = Callable[[str], bytes]  # what is written for a request's first line

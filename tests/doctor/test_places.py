@@ -19,10 +19,11 @@ import trustme
 from moto.server import ThreadedMotoServer
 
 from gateway.doctor import places
+from gateway.doctor.examination import examine
 from gateway.doctor.machine import Machine, Room, is_open_to_others
 from gateway.errors import CannotListen
 from gateway.values import Address
-from tests.doctor.patient import Patient, http, odd_vendor
+from tests.doctor.patient import Patient, http, odd_vendor, somebody_else
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +79,20 @@ def mounted_key_file(patient: Patient) -> None:
 async def test_who_else_can_read_it(exposed: Patient, rules: set[str], harm: Harm) -> None:
     harm(exposed)
     assert {finding.rule for finding in await exposed.examined(is_offline=True)} == rules
+
+
+@pytest.mark.parametrize("path", ["closed/reelgate.db", "closed/deeper/reelgate.db", "closed/there.db"])
+async def test_a_store_in_a_folder_of_somebody_else(exposed: Patient, path: str) -> None:
+    closed = exposed.folder / "closed"
+    closed.mkdir()
+    (closed / "there.db").write_bytes((exposed.folder / "reelgate.db").read_bytes())
+    exposed.set({"store.url": f'"sqlite:{path}"', "files.url": '"off"'})
+    before = {finding.rule for finding in await exposed.examined(is_offline=True)}
+    with somebody_else(closed):
+        found = await examine(exposed.file, exposed.machine, is_offline=True, told=exposed.said.append)
+    assert "store-unusable" not in before
+    assert [finding.rule for finding in found] == ["store-unusable"], found
+    assert str(closed) in found[0].found
 
 
 def in_the_way(patient: Patient) -> None:

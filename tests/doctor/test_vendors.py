@@ -5,17 +5,21 @@ Not held here: what adapters make of answers (`tests/providers`).
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from typing import Final
 
 import pytest
 import trustme
 
-from gateway.doctor import examination
+from gateway.doctor import examination, vendors
+from gateway.doctor.aside import aside
 from gateway.doctor.examination import Look
 from gateway.doctor.rules import Finding
 from tests.doctor.patient import KEY, Patient, http, odd_vendor
@@ -50,6 +54,49 @@ async def test_what_a_vendor_answers(patient: Patient, answer: bytes, rule: str 
         found = await patient.examined()
     assert [finding.rule for finding in found] == ([] if rule is None else [rule]), found
     assert KEY not in str(found)
+
+
+async def test_a_vendor_that_drips_holds_up_nobody(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes in time, and the answer never ends."""
+    monkeypatch.setattr(vendors, "WAY_SECONDS", 0.1)
+
+    async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 404 X\r\nX: ")
+        await reader.read()  # until it is left
+        writer.close()
+
+    async with await asyncio.start_server(dripping, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        patient.set({"providers.highway.base_url": f'"http://127.0.0.1:{port}"'})
+        found = await patient.examined()
+    assert [(finding.rule, finding.where) for finding in found] == [
+        ("vendor-unreachable", "providers.highway.base_url")
+    ]
+
+
+def test_what_never_ends_is_left_behind() -> None:
+    """Not only the wait for it: the loop ends as well, which waits for threads of its own."""
+    never = threading.Event()
+
+    async def asked() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await aside(never.wait)
+
+    whole = threading.Thread(target=lambda: asyncio.run(asked()), daemon=True)
+    whole.start()
+    whole.join(20)
+    is_over = not whole.is_alive()
+    never.set()
+    assert is_over
+
+
+async def test_what_is_asked_aside_answers_or_fails() -> None:
+    assert await aside(int, "7") == 7
+    with pytest.raises(ValueError, match="seven"):
+        await aside(int, "seven")
 
 
 async def test_no_question_is_a_create(patient: Patient) -> None:

@@ -20,7 +20,7 @@ from gateway.engine.collect import LinkRefused, Links, LinkUnreachable, open_lin
 from gateway.engine.provider import NO_JOB, Fleet, make_provider
 from gateway.engine.request import load_request, split_request
 from gateway.engine.turns import ASKING_MAX
-from gateway.settings import Settings
+from gateway.settings import Secret, Settings
 from providers.egress import AddressPolicy
 from providers.spec import Progress, Ref, VendorError, VideoRequest
 from tests.engine.life import (

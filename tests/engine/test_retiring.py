@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from msgspec.structs import replace
+
+from gateway.core.facts import Candidate
 from providers.spec import Adapter
 from tests.engine.life import START, SwitchedVendor, life
 from tests.virtual import run_virtual
@@ -54,5 +57,25 @@ def test_of_an_offering_only_that_one_takes_nothing_more() -> None:
             await one.create("later", BOTH)
             assert (await one.end("later")).provider == "two"
             assert one.state() == "healthy", "its others are taken to"
+
+    run_virtual(main())
+
+
+def test_who_waits_for_a_retired_offering_alone_holds_up_nobody_and_is_told_no_time() -> None:
+    async def main() -> None:
+        leaving = SwitchedVendor(renders=60)
+        extra = f"offerings = ['*']\nmax_in_flight = 1\nretire_offerings_on = {{ {PRO} = {DAY} }}"
+        async with life({"one": leaving}, one=extra) as one:
+            await asyncio.sleep(MIDNIGHT - one.now() - 30)
+            for name in ("first", "stuck"):
+                await one.create(name, ("one",))
+            await asyncio.sleep(MIDNIGHT - one.now())
+            one.fleet.retire()
+            assert (await one.end("first")).state == "completed"
+            stuck = one.engine.tasks["stuck"]
+            assert one.engine.queue_place(stuck) == (1, None)
+            other = Candidate("one", "kling-v3.0-std-t2v")
+            new = replace(stuck, id="new", candidates=(other,))
+            assert one.engine.line.straight(new, one.now()) == other
 
     run_virtual(main())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
+import sys
 from pathlib import Path
 
 import httpx
@@ -34,6 +37,20 @@ async def test_health_and_metrics_move_to_the_management_port(tmp_path: Path) ->
                 assert (await management.get("/v1/videos")).status_code == httpx.codes.NOT_FOUND
             assert (await stage.client.get("/v1/version")).json()["name"] == "reelgate"
             assert "/livez" not in (await stage.client.get("/openapi.json")).json()["paths"]
+
+
+async def test_to_be_told_to_reload_while_it_starts_ends_nothing(tmp_path: Path) -> None:
+    """A sidecar does not ask whether the gateway is there yet. The file is a pipe, which it waits at."""
+    config = tmp_path / "reelgate.toml"
+    os.mkfifo(config)
+    starting = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "serve", "--config", str(config), stderr=asyncio.subprocess.PIPE,
+    )
+    with await asyncio.to_thread(config.open, "w", encoding="utf-8") as pipe:  # it is read by now
+        starting.send_signal(signal.SIGHUP)
+        pipe.write("[nonsense]\n")
+    _, told = await starting.communicate()
+    assert (starting.returncode, b"nonsense" in told) == (1, True), told
 
 
 async def test_a_reload_that_removes_a_provider_loses_nothing_of_it(tmp_path: Path) -> None:

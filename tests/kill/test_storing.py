@@ -17,7 +17,7 @@ from tests.kill.lane import Story, still_lane
 from tests.kill.points import BIRTH, LIFE, WIRE, commits
 from tests.kill.test_points import lives
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 SHARDS = 2
 BEYOND = 10_000  # no life has so many points
 
@@ -43,9 +43,7 @@ def check_files(folder: Path, story: Story) -> None:
     assert story.content == data
 
 
-@pytest.mark.parametrize("shard", [
-    pytest.param(shard, marks=[pytest.mark.long] if shard else []) for shard in range(SHARDS)
-])
+@pytest.mark.parametrize("shard", range(SHARDS))
 async def test_killed_at_every_point_of_storing(shard: int, tmp_path: Path) -> None:
     async with still_lane() as lane:
         lane.files = "file:videos"

@@ -23,7 +23,7 @@ from tests.simulation.shared_plan import ONE_IN, SHARED_FAMILIES, shared_plan
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
 CHUNKS = 7  # so that workers share them; every sixth seed has replicas
-SHORT = 2  # of them are enough for every day
+SHORT = 1  # of them is enough for every day
 
 # Seeds that once failed, by what was wrong: of scenarios with one process at a time, and with replicas.
 REGRESSIONS = {
