@@ -171,6 +171,8 @@ async def _serve(settings: Settings, followed: Callable[[Parts], Reloads], role:
                 raise error
         looked.cancel()
         reloading.cancel()
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by itself, one that comes late would end it
         await _drain(gateway, servers, serving)
     return 0
 

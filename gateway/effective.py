@@ -35,6 +35,7 @@ _KEY: Final = r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'"""
 _KEYS: Final = rf"(?:{_KEY})(?:\s*\.\s*(?:{_KEY}))*"
 _HEADER: Final = re.compile(rf"\s*\[{{1,2}}\s*({_KEYS})\s*\]{{1,2}}\s*(?:#.*)?")
 _SETTING: Final = re.compile(rf"\s*({_KEYS})\s*=")
+_LONG: Final = ('"""', "'''")
 _UNITS: Final = (("d", Decimal(86_400)), ("h", Decimal(3_600)), ("m", Decimal(60)), ("s", Decimal(1)))
 _Place: TypeAlias = tuple[str, ...]
 
@@ -216,7 +217,12 @@ def _lines(text: str) -> dict[_Place, int]:
     """Where each table and key begins. What only looks like one, within a long text, is no key of ours."""
     found: dict[_Place, int] = {}
     table: _Place = ()
+    until = ""  # the quotes at which a text of several lines ends
     for number, line in enumerate(text.split("\n"), 1):
+        if until:
+            until = "" if until in line else until
+            continue
+        until = next((quotes for quotes in _LONG if line.count(quotes) == 1), "")
         if header := _HEADER.fullmatch(line):
             table = _parts(header[1])
             found.setdefault(table, number)

@@ -32,7 +32,7 @@ def health_url(configuration: Path, path: str) -> str:
     address = server.get("management") or server.get("listen") or DEFAULT_LISTEN
     host, _, port = address.rpartition(":")
     host = _HERE.get(host.strip("[]"), host.strip("[]"))
-    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+    return f"http://[{host}]:{int(port)}{path}" if ":" in host else f"http://{host}:{int(port)}{path}"
 
 
 def trouble(url: str) -> str | None:

@@ -12,8 +12,8 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -24,6 +24,7 @@ Current: TypeAlias = Callable[[], Mapping[str, str] | None]
 
 PLAIN: Final = "text/plain; version=0.0.4"
 _OPEN: Final = "application/openmetrics-text"
+_OPEN_VERSION: Final = "1.0.0"
 
 _RENDER_SECONDS: Final = (5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1800)
 _QUEUE_SECONDS: Final = (0.1, 1, 5, 10, 30, 60, 120, 300, 1800)
@@ -210,10 +211,16 @@ class Metrics(Collector):
 
     def negotiated(self, accept: str) -> tuple[str, bytes]:
         """Content type and text: where there are exemplars, OpenMetrics for whoever accepts that."""
-        encode, content_type = choose_encoder(accept)
-        if self._has_exemplars and content_type.startswith(_OPEN):
-            return content_type, encode(self)
+        if self._has_exemplars and any(_takes_open(some) for some in accept.lower().split(",")):
+            text = openmetrics.generate_latest(self)  # type: ignore[no-untyped-call]  # it has no types
+            return openmetrics.CONTENT_TYPE_LATEST, text
         return PLAIN, self.exposition()
+
+
+def _takes_open(media_range: str) -> bool:
+    kind, *parameters = (part.strip() for part in media_range.split(";"))
+    said = dict(parameter.partition("=")[::2] for parameter in parameters)
+    return kind == _OPEN and said.get("version", _OPEN_VERSION) == _OPEN_VERSION and said.get("q") != "0"
 
 
 def _exemplified(current: Current) -> type[Histogram]:

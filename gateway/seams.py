@@ -6,6 +6,7 @@ Not held here: spans (`gateway.tracing`), who puts the parts together (`gateway.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
@@ -25,6 +26,8 @@ from providers.spec import VendorDoor
 T = TypeVar("T")
 Post: TypeAlias = Callable[[Letter, float], Awaitable[Answer]]
 Application: TypeAlias = Callable[..., Awaitable[None]]
+# OpenTelemetry's own switch: what it leaves are spans of no trace, and videos would keep these.
+_OFF: Final = "OTEL_SDK_DISABLED"
 
 
 def _as_it_is(thing: T) -> T:
@@ -56,7 +59,7 @@ UNTRACED: Final = Seams()
 
 def seams_of(tracing: Tracing | None) -> Seams:
     """The seams of a process that is to be traced so; None: not at all. To be called in its loop."""
-    if tracing is None:
+    if tracing is None or os.environ.get(_OFF, "").strip().lower() == "true":
         return UNTRACED
     from gateway.tracing.around import Around  # noqa: PLC0415 - half a second, for who needs it
 

@@ -44,7 +44,8 @@ def traced(app: ASGIApp, open_span: OpenSpan) -> ASGIApp:
     """`app` with a span around each request, but for those of whoever watches the process."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP or scope["path"] in NEVER_REFUSED:
+        # By its last part alone: a base path may be before it.
+        if scope["type"] != ScopeType.HTTP or f"/{scope['path'].rpartition('/')[2]}" in NEVER_REFUSED:
             await app(scope, receive, send)
         else:
             await _answer(app, open_span, scope, receive, send)

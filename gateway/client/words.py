@@ -71,7 +71,9 @@ class Choice(click.Choice[str]):
 class Number(click.FloatRange):
     """A finite number in a range: click's own also takes `nan`, which is in every one, and `inf`."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None  # noqa: ANN401
+    ) -> float:
         """The number. Raises BadParameter."""
         found = float(super().convert(value, param, ctx))
         return found if math.isfinite(found) else self.fail(f"{value!r} is no finite number.", param, ctx)

@@ -101,7 +101,7 @@ async def _try(engine: Engine, task: Task) -> None:
         elif await _stands_by(engine, task, str(error)):
             _again(engine, task, error)
     except FileStoreError as error:
-        _again(engine, task, error, engine.copies.refused(task.id))
+        _again(engine, task, error)
     except (LinkUnreachable, NotAVideo, TimeoutError) as error:
         watch.bad_links += 1
         if engine.now() >= expires_at + LAST_CHANCE_SECONDS and watch.bad_links >= LAST_TRIES:
@@ -176,11 +176,12 @@ async def _lose(engine: Engine, task: Task, reason: str) -> None:
         engine.telemetry.file_lost()
 
 
-def _again(engine: Engine, task: Task, error: Exception, most_seconds: float = math.inf) -> None:
-    """Try later, and ever more seldom."""
+def _again(engine: Engine, task: Task, error: Exception) -> None:
+    """Try later, and ever more seldom; a file that is followed here no longer is somebody else's to try."""
     watch = engine.watches.get(task.id)
     if watch is not None:
         watch.failures += 1
+        most_seconds = engine.copies.refused(task.id) if isinstance(error, FileStoreError) else math.inf
         pause = min(most_seconds, pause_seconds(watch.failures, None, engine.chance))
         watch.not_before = engine.now() + pause
         engine.telemetry.file_store_failed(task.id, error)

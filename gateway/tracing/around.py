@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Concatenate, Final, ParamSpec, TypeAlias
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 from opentelemetry.trace import SpanKind
@@ -35,6 +34,7 @@ from gateway.telemetry import Telemetry
 from gateway.tracing.parts import TracedStore, TracedTelemetry, about
 from gateway.tracing.spans import Active, Spans, Work, active, failed, place_of
 from gateway.tracing_settings import Tracing
+from providers.egress import origin
 from providers.spec import Reply, VendorDoor
 
 P = ParamSpec("P")
@@ -42,7 +42,6 @@ Application: TypeAlias = Callable[..., Awaitable[None]]
 Post: TypeAlias = Callable[[Letter, float], Awaitable[Answer]]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_PORTS: Final = {"http": 80, "https": 443}
 # What a step is called that is done because its time has come, by the state of its task.
 _DUE: Final = {
     "waiting": "expire", "submitting": "expire", "rendering": "poll", "submission_unknown": "settle",
@@ -196,5 +195,9 @@ class TracedDoor:
 
 
 def _server_of(url: str) -> dict[str, str | int]:
-    parts = urlsplit(url)
-    return {"server.address": parts.hostname or "", "server.port": parts.port or _PORTS.get(parts.scheme, 0)}
+    """Of a URL that is none nothing is told: whoever is to call it says so."""
+    try:
+        _, host, port = origin(url)
+    except ValueError:
+        return {}
+    return {"server.address": host, "server.port": port}

@@ -9,6 +9,7 @@ its neighbours).
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,7 +155,10 @@ class Spans:
     def close(self) -> None:
         """Send what waits, within EXPORT_SECONDS + CLOSE_SECONDS. Blocks."""
         self._out.ends_at = time.monotonic() + CLOSE_SECONDS
-        self._provider.shutdown()
+        # Whoever answers a byte at a time would otherwise hold the end of the process up.
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(EXPORT_SECONDS + CLOSE_SECONDS)
 
     def begin(
         self, name: str, kind: SpanKind, parent: Active | None, attributes: Attributes,

@@ -138,6 +138,27 @@ unknown_timeout = "12345.678s"
     assert found['providers.one.prices."kling-v3.0-std-t2v"'][2] == 5
 
 
+def test_what_only_looks_like_a_key_within_a_long_text_is_none(tmp_path: Path) -> None:
+    text = '''\
+[store]
+url = """sqlite:a.db
+[providers.one]
+weight = 2.0
+"""
+statement_cache_size = 100
+[server]
+public_url = """https://video.internal""" # of one line
+[providers.one]
+adapter = "highwayapi"
+api_key = { env = "KEY" }
+weight = 3.0
+'''
+    found = shown(text, tmp_path)
+    assert found["providers.one.weight"] == ("3", "file", 12)
+    places = "store.url", "store.statement_cache_size", "server.public_url"
+    assert [found[path][2] for path in places] == [2, 6, 8]
+
+
 def test_what_is_shown_makes_the_same_configuration() -> None:
     """Each value is as a file spells it: all of them, put into a file, are the same settings."""
     environ = {"HIGHWAYAPI_KEY": "a", "MYROUTER_KEY": "b", "UNIFIED_KEY": "c"}

@@ -15,6 +15,9 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
+from gateway.api.gateway import BODIES_MAX_BYTES, DECODING_MAX_BYTES
+from gateway.engine.loop import IMAGES_MAX_BYTES
+
 Json: TypeAlias = dict[str, Any]  # as it was written
 
 ROOT: Final = Path(__file__).parents[2]
@@ -22,6 +25,9 @@ DEPLOY: Final = ROOT / "deploy"
 KUBERNETES: Final = DEPLOY / "kubernetes"
 OVERLAYS: Final = ("sqlite", "postgres")
 UNIT: Final = DEPLOY / "systemd/reelgate.service"
+# What the program lets itself use: with 100,000 videos in flight (tests/bench/RESULTS.md), and as many images
+# on their way as its bounds let in, twice while they are sent.
+MEMORY_BYTES: Final = (145 << 20) + BODIES_MAX_BYTES + DECODING_MAX_BYTES + 2 * IMAGES_MAX_BYTES
 
 
 def tool(name: str) -> str:
@@ -65,3 +71,9 @@ def seconds(text: str) -> float:
     """A time as compose and systemd write it: `30s`, `5min`, `2m`."""
     number, unit_name = re.fullmatch(r"(\d+)(s|min|m)", text).groups()  # type: ignore[union-attr]
     return float(number) * {"s": 1, "m": 60, "min": 60}[unit_name]
+
+
+def size(text: str) -> int:
+    """Bytes as Kubernetes and systemd write them: `192Mi`, `1G`."""
+    number, unit_name = re.fullmatch(r"(\d+)([MG])i?", text).groups()  # type: ignore[union-attr]
+    return int(number) << {"M": 20, "G": 30}[unit_name]

@@ -6,6 +6,7 @@ Not held here: that it lives (`test_image`), the boards and the rules (`tests/da
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -37,6 +38,18 @@ def secrets_made(folder: Path) -> Path:
     shutil.copy2(DEPLOY / "make-secrets.sh", folder)
     subprocess.run(["sh", str(folder / "make-secrets.sh")], check=True, stdout=subprocess.DEVNULL)
     return folder / "secrets"
+
+
+def test_secrets_are_made_beside_their_script(tmp_path: Path) -> None:
+    """As it is called from the checkout, also by a shell that looks for folders elsewhere first."""
+    for place in ("deploy", "elsewhere/deploy"):
+        (tmp_path / place).mkdir(parents=True)
+    shutil.copy2(DEPLOY / "make-secrets.sh", tmp_path / "deploy")
+    environ = os.environ | {"CDPATH": str(tmp_path / "elsewhere")}
+    script = "umask 777; sh deploy/make-secrets.sh"
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, env=environ, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "deploy/secrets/store_url").stat().st_size > 0
+    assert not (tmp_path / "elsewhere/deploy/secrets").exists()
 
 
 def test_it_keeps_to_the_schema_of_compose() -> None:

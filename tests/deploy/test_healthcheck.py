@@ -77,7 +77,10 @@ def test_it_waits_no_longer_than_the_process_that_it_waits_for() -> None:
     assert asked("--url", url, "--wait", 1_000, "--pid", pid) == (1, f"process {pid} has ended\n")
 
 
-@pytest.mark.parametrize("text", ["server = 3", "[server", "[server]\nlisten = 80"])
+@pytest.mark.parametrize("text", [
+    "server = 3", "[server", "[server]\nlisten = 80", '[server]\nlisten = "localhost"',
+    '[server]\nlisten = "127.0.0.1:http"',
+])
 def test_a_file_that_does_not_say_is_named(tmp_path: Path, text: str) -> None:
     file = written(tmp_path, text)
     code, said = asked("--config", file)

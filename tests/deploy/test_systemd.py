@@ -17,7 +17,7 @@ import pytest
 from gateway.app import DRAIN_SECONDS
 from gateway.settings import load
 from providers import adapters
-from tests.deploy.manifests import DEPLOY, UNIT, seconds, unit
+from tests.deploy.manifests import DEPLOY, MEMORY_BYTES, UNIT, seconds, size, unit
 
 EXPOSED_AT_MOST = 13  # tenths, of `systemd-analyze security`; a unit that says nothing has 96
 CONFIGURATION = DEPLOY / "systemd/reelgate.toml"
@@ -67,6 +67,12 @@ def test_it_drains_and_reloads() -> None:
     assert words[1:3] == ["-m", "gateway.healthcheck"]
     assert float(words[words.index("--wait") + 1]) < seconds(told["TimeoutStartSec"][0])
     assert "$MAINPID" in words
+
+
+def test_it_may_use_the_memory_that_it_lets_itself_use() -> None:
+    """Killed for it, it would leave what it was sending as unknown."""
+    (most,) = unit()["MemoryMax"]
+    assert size(most) > MEMORY_BYTES
 
 
 def test_its_files_are_where_it_may_write() -> None:

@@ -61,16 +61,21 @@ async def test_a_vendor_that_drips_holds_up_nobody(
 ) -> None:
     """Each byte comes in time, and the answer never ends."""
     monkeypatch.setattr(vendors, "WAY_SECONDS", 0.1)
+    is_over, is_closed = asyncio.Event(), asyncio.Event()
 
-    async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def dripping(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 404 X\r\nX: ")
-        await reader.read()  # until it is left
+        await is_over.wait()
         writer.close()
+        await writer.wait_closed()
+        is_closed.set()
 
     async with await asyncio.start_server(dripping, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         patient.set({"providers.highway.base_url": f'"http://127.0.0.1:{port}"'})
         found = await patient.examined()
+        is_over.set()
+        await is_closed.wait()
     assert [(finding.rule, finding.where) for finding in found] == [
         ("vendor-unreachable", "providers.highway.base_url")
     ]

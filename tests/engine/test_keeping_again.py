@@ -57,6 +57,25 @@ def test_one_file_that_cannot_be_put_is_not_taken_for_a_store_that_is_away() -> 
     play(story)
 
 
+def test_a_file_that_is_followed_elsewhere_by_now_puts_no_other_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
+        sick, host.seconds = away(HOUR / 2), 1.0
+        shelf.fault = lambda key, count: sick(key, count) if count is None else None
+        await one.create("video_9")
+        await one.end("video_9")
+        await asyncio.sleep(0.5)
+        assert shelf.under_way == 1
+        one.engine.forget("video_9")  # another replica took it over
+        for number in range(2):
+            await one.create(f"video_{number}")
+        assert max(await stored_after(one, HOUR / 2, 2)) <= AWAY_SECONDS + 5
+
+    play(story)
+    assert "step_failed" not in capsys.readouterr().out
+
+
 def test_polls_that_failed_before_a_video_was_done_do_not_put_its_file_off() -> None:
     async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
         vendor.denies = AWAY

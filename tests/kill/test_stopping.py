@@ -68,6 +68,17 @@ async def test_who_waits_for_a_video_does_not_hold_up_the_end(tmp_path: Path) ->
         assert (await waiting).json()["status"] == "in_progress"
 
 
+async def test_to_be_told_to_reload_while_it_ends_changes_no_end(tmp_path: Path) -> None:
+    async with lane(SETTINGS) as stage, serving(stage.configure(tmp_path / "store")) as gateway:
+        stage.gateway = gateway
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.log.wait("draining")
+        while not gateway.code.done():
+            gateway.signal(signal.SIGHUP)
+            await asyncio.sleep(0)
+        assert await gateway.ended() == 0
+
+
 async def test_asked_twice_it_stops_at_once_and_nobody_claims_to_know(tmp_path: Path) -> None:
     async with lane(SETTINGS) as stage:
         config = stage.configure(tmp_path / "store")

@@ -91,6 +91,11 @@ def test_off_it_is_the_same_callables() -> None:
     assert (seams.steps, seams.store) == (STEPS, Store)
 
 
+def test_it_is_off_where_opentelemetry_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    assert seams_of(settings("[tracing]").tracing) is UNTRACED
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("is_on", [False, True])
 async def test_nothing_of_a_caller_reaches_a_vendors_head(tmp_path: Path, is_on: bool) -> None:

@@ -53,8 +53,13 @@ def test_histograms_point_at_traces(served: Served) -> None:
         assert TRACE in found[f"reelgate_{name}_duration_seconds"], found
 
 
-def test_who_does_not_ask_for_them_gets_none(served: Served) -> None:
-    answer = served.client.get("/metrics")
+@pytest.mark.parametrize("accept", [
+    "*/*", "text/plain", "application/openmetrics-text;version=0.0.1", "application/openmetrics-text;q=0",
+    "application/openmetrics-text; version=abc", "text/plain; version=, ;=,,", "text/plain;version=1.x",
+])
+def test_who_does_not_ask_for_them_gets_none(served: Served, accept: str) -> None:
+    answer = served.client.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert TRACE not in answer.text
 
