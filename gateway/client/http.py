@@ -87,7 +87,7 @@ class Client:
             parts = httpx.URL()
         if parts.scheme not in {"http", "https"} or not parts.host:
             raise click.UsageError(f"--url or REELGATE_URL must be http://HOST or https://HOST, not {url!r}.")
-        if key is not None and not (key.isascii() and key.isprintable()):
+        if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise ClientError("REELGATE_KEY or --key holds what no key has.", Exit.AUTHENTICATION)
         self._url = url.rstrip("/")
         loopback = parts.host in {"127.0.0.1", "::1", "localhost"}

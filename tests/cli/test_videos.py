@@ -61,6 +61,14 @@ def test_every_task_error_has_an_exit_code_and_the_table_names_no_other() -> Non
     assert all(outcome(failed(code)) in {Exit.FAILED, Exit.STOPPED, Exit.UNKNOWN} for code in TASK_ERRORS)
 
 
+@pytest.mark.parametrize("key", ["k-1 ", " k-1", "k 1", "k-\n1", "kl\u00fc"])
+def test_key_that_no_header_holds_orders_nothing_and_says_so(stub: Stub, key: str) -> None:
+    result = videos(stub, "create", "a fox", key=key)
+    assert (result.exit_code, stub.script) == (4, [])
+    assert "holds what no key has" in result.stderr
+    assert "may have arrived" not in result.stderr
+
+
 BY_HTTP_STATUS = {400: 1, 401: 4, 403: 4, 404: 1, 409: 1, 410: 1, 422: 1, 429: 1, 500: 1, 503: 1}
 
 
