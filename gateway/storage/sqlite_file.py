@@ -5,6 +5,7 @@ Not held here: reading and writing (`sqlite`).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -62,10 +63,12 @@ def code(error: Exception) -> int | None:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection in WAL mode whose commits are on disk when they return. Raises sqlite3.Error, OSError.
 
-    A new file, and with it its log, is its owner's alone: it holds what all callers wrote.
+    A new file, and with it its log, is its owner's alone: it holds what all callers wrote. One that is there
+    is not opened beside SQLite: closing it would drop the locks of this process, and with them its log.
     """
     if str(path) != ":memory:":
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
     _use_wal(connection)

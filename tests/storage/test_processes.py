@@ -55,6 +55,10 @@ MIGRATE = BEGIN + """
     await database.close()
 asyncio.run(main())
 """
+COUNT = """
+import sqlite3, sys
+print(*sqlite3.connect(sys.argv[1]).execute("select count(*) from notes").fetchone())
+"""
 
 
 class Process:
@@ -164,3 +168,22 @@ async def test_processes_that_migrate_at_once_run_each_migration_once(start: Sta
     database = SqliteDatabase(path)
     assert await database.migrate() == 0
     await database.close()
+
+
+async def test_whoever_reads_beside_and_leaves_takes_nothing_along(tmp_path: Path) -> None:
+    """The last to leave a file takes its log along: while it is served, that is nobody from outside."""
+    path = tmp_path / "reelgate.db"
+
+    def seen_from_outside() -> int:
+        command = [sys.executable, "-c", COUNT, str(path)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    database = SqliteDatabase(path, exclusive=True)
+    await database.write((Step("create table notes (name text primary key)", ()),))
+    for number in range(3):
+        async with database.snapshot() as read:
+            assert await read("select count(*) from notes", ()) == [(number,)]
+        await database.write((Step("insert into notes values ($1)", (f"note {number}",)),))
+        assert seen_from_outside() == number + 1
+    await database.close()
+    assert seen_from_outside() == 3
