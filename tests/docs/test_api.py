@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gateway.errors import CODES, TASK_ERRORS
@@ -16,6 +17,7 @@ PAGE = "openapi/README.md"
 
 
 @needs("bash", "curl")
+@pytest.mark.long
 def test_the_api_answers_what_the_page_shows(tmp_path: Path) -> None:
     every = blocks(PAGE)
     ran = run([block for block in every if block.kind == "sh"], tmp_path, elsewhere())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.docs.places import needs
 from tests.docs.scenes import runnable
 from tests.docs.shell import elsewhere, run
 
 
 @needs("bash", "curl")
+@pytest.mark.long
 def test_the_readme_makes_videos_and_plans_one_at_a_real_vendor(tmp_path: Path) -> None:
     ran = run(runnable("README.md"), tmp_path, elsewhere())
     told = {one.block.text.splitlines()[-1]: one.out for one in ran}

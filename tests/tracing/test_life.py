@@ -29,7 +29,7 @@ from tests.tracing.stage import (
     tracing_to,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 PAGE: Final = ROOT / "deploy/tracing.md"
 
@@ -104,7 +104,6 @@ async def test_a_life_over_a_restart_is_one_trace(tmp_path: Path) -> None:
     assert hook.made[0][2]["traceparent"] == f"00-{TRACE}-{message.id}-01"
 
 
-@pytest.mark.long
 async def test_two_replicas_tell_one_trace(tmp_path: Path) -> None:
     with receiver() as got:
         async with (

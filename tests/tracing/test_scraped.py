@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.dashboards.prometheus import PATIENCE_SECONDS, Prometheus, needs_prometheus, prometheus
 from tests.serving import serving
 from tests.tracing.receiver import receiver
@@ -21,6 +23,7 @@ NAMES: Final = (
 
 
 @needs_prometheus
+@pytest.mark.long
 def test_prometheus_keeps_exemplars(tmp_path: Path) -> None:
     with receiver() as got, serving(tmp_path, more=tracing_to(got.url)) as served:
         began = time.time()
