@@ -176,7 +176,7 @@ def _end(stage: Stage, gateway: Gateway, count: int) -> Sample:
         return {
             READY: server.ready_seconds, FIRST_POLL: first,
             "ready to first poll s": first - server.ready_seconds, "all followed s": followed,
-            "CPU to first poll s": cpu,
+            "CPU to ready s": cpu,
         }
 
 
