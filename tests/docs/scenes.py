@@ -22,7 +22,7 @@ api_key = { env = "HIGHWAYAPI_KEY" }
 EOT
 export HIGHWAYAPI_KEY=sandbox-key
 reelgate serve > gateway.log 2>&1 &
-curl --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:8080/readyz
+curl --fail --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:8080/readyz
 export REELGATE_KEY=$(reelgate keys create me --role operator)
 """
 
