@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -36,6 +36,7 @@ from gateway.sandbox.server import running as sandbox_running
 from gateway.settings import Settings, parse
 from tests import blank
 from tests.answering import Answering, bound
+from tests.handling import handling
 from tests.logged import logging_to
 from tests.ready import NO_TLS, known_adapters, lent_application, lent_tls
 
@@ -325,16 +326,9 @@ def odd_vendor() -> Iterator[OddVendor]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    vendor = OddVendor(f"http://127.0.0.1:{server.server_port}")
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(server.serve_forever, 0.01)
+    with handling(Handler) as url:
+        vendor = OddVendor(url)
         yield vendor
-        server.shutdown()
-    server.server_close()
 
 
 @contextmanager

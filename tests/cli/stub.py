@@ -9,9 +9,11 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.handling import handling
 
 
 class Answer(NamedTuple):
@@ -100,17 +102,8 @@ def stubbed() -> Iterator[Stub]:
 
         do_GET = do_HEAD = do_POST = handle_any  # noqa: N815 - the names that http.server asks for
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own signature
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    stub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield stub
-    finally:
-        stub.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with handling(Handler) as stub.url:
+        try:
+            yield stub
+        finally:
+            stub.closing.set()

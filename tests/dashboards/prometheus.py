@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -22,6 +22,7 @@ import msgspec
 import pytest
 import yaml
 
+from tests.handling import handling
 from tests.serving import free_port
 
 Json: TypeAlias = dict[str, Any]  # as it came
@@ -109,18 +110,9 @@ def alertmanager() -> Iterator[Alertmanager]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: a test says what failed."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made = Alertmanager(f"127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield made
-        finally:
-            server.shutdown()
-            thread.join()
+    with handling(Handler) as url:
+        made = Alertmanager(url.removeprefix("http://"))
+        yield made
 
 
 def _milliseconds(number: str, unit: str) -> int:

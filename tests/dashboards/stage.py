@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import httpx
 
+from tests.handling import handling
 from tests.serving import free_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -181,15 +182,5 @@ def receiver() -> Iterator[tuple[str, ...]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: a test says what failed."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield (*(f"{url}/good",) * 9, f"{url}/bad")
-        finally:
-            server.shutdown()
-            thread.join()
+    with handling(Handler) as url:
+        yield (*(f"{url}/good",) * 9, f"{url}/bad")

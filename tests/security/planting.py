@@ -11,10 +11,9 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +22,7 @@ import msgspec
 
 from tests.api.bodies import png
 from tests.canaries import Canary
+from tests.handling import handling
 from tests.serving import PATIENCE_SECONDS, Json, free_port
 
 # What is done to a process at its end.
@@ -174,20 +174,10 @@ def outside() -> Iterator[Outside]:
 
         do_GET = do_POST  # noqa: N815 - the base class's name
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made = Outside()
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with handling(Handler) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Planted:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from tests.handling import handling
 from tests.serving import free_port
 from tests.supply import Dependency, Finding, Report, audit, judged, sbom
 from tests.test_project import pinned
@@ -46,16 +46,8 @@ def service() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/query"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with handling(Handler) as url:
+        yield f"{url}/v1/query"
 
 
 def test_a_known_vulnerability_fails_the_audit(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,6 +25,7 @@ from moto.server import ThreadedMotoServer
 from gateway.storage.files import FileMissing, FileStoreError
 from gateway.storage.files_s3 import PART_BYTES, Bucket, S3Files
 from gateway.values import Secret
+from tests.handling import handling
 
 KEY = "60/video_1-0.mp4"
 BIG = os.urandom(2 * PART_BYTES + 17)
@@ -252,14 +252,8 @@ def answering(answer: bytes, to_post: bytes | None = None) -> Iterator[str]:
                 self.wfile.write(to_post or b"" if is_post else answer)
             self.close_connection = True
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with handling(Handler) as url:
+        yield url
 
 
 @pytest.mark.anyio

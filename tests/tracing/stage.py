@@ -9,13 +9,14 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 
 import httpx
 
 from gateway.engine.replica import ReplicaRole
+from tests.handling import handling
 from tests.kill.points import Points
 from tests.kill.process import Gateway, Launcher
 from tests.serving import free_port
@@ -119,15 +120,6 @@ def called(answers: dict[str, bytes], *, refused: int = 0) -> Iterator[Calls]:
 
         do_GET = do_POST = _answer  # noqa: N815 - the base class's names
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: a test says what failed."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made = Calls(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield made
-        finally:
-            server.shutdown()
-            thread.join()
+    with handling(Handler) as url:
+        made = Calls(url)
+        yield made

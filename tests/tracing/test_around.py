@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from gateway.engine.webhooks import Answer, Letter
 from gateway.tracing import spans
 from gateway.tracing.around import Around
 from gateway.tracing_settings import Tracing
+from tests.handling import handling
 from tests.tracing.receiver import PATIENCE_SECONDS, receiver
 from tests.tracing.stage import TRACEPARENT
 
@@ -88,18 +89,11 @@ def trickling() -> Iterator[tuple[str, threading.Event]]:
             while not is_over.wait(0.01):
                 self.wfile.write(b"x")
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: a test says what failed."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with handling(Handler) as url:
         try:
-            yield f"http://127.0.0.1:{server.server_port}", is_asked
+            yield url, is_asked
         finally:
             is_over.set()
-            server.shutdown()
-            thread.join()
 
 
 async def test_who_takes_spans_without_an_end_does_not_hold_up_the_end(
