@@ -2,7 +2,7 @@
 
 Held here: the fields and their limits as the published document shows them (`CreateBody`), aliases, the rules
 between fields (`RULES`), the fingerprint for idempotency. Not held here: bytes and types (`reading`),
-images (`images`), what an offering takes (`providers.spec.refusals`), headers and routes.
+images (`images`), what an offering takes (`providers.refusals`), headers and routes.
 """
 
 from __future__ import annotations

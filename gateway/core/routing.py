@@ -1,6 +1,6 @@
 """Which enabled offerings take a request, in which order, and why each other one does not. Pure.
 
-Not held here: the rules themselves (data in the adapters' tables, read by `providers.spec.refusals`), and who
+Not held here: the rules themselves (data in the adapters' tables, read by `providers.refusals`), and who
 of the candidates is free right now (`admission`).
 """
 
@@ -17,7 +17,8 @@ import msgspec
 from gateway.core.facts import Candidate
 from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.pricing import Estimate
-from providers.spec import Offering, Refusal, VideoRequest, refusals
+from providers.refusals import Refusal, refusals
+from providers.spec import Offering, VideoRequest
 
 Strategy: TypeAlias = Literal["priority", "weighted", "cheapest", "fastest"]
 
@@ -177,8 +178,11 @@ def _reasons(
 
 def _unpriced(listing: Listing, known: Knowledge) -> list[Refusal]:
     """Of whom spends only so much, what a video costs has to be known."""
-    price = known.price(listing) if known.grant.currencies else None
-    unmet = known.grant.currencies - {price[1] if price is not None else ""}
+    currencies = known.grant.currencies
+    if not currencies:
+        return []
+    price = known.price(listing)
+    unmet = currencies - {price[1] if price is not None else ""}
     return [
         Refusal("price", f"is not known in {currency}, in which what this key may spend is limited")
         for currency in sorted(unmet)

@@ -18,14 +18,8 @@ import pytest
 
 from providers import adapters
 from providers.http import Account, VendorHTTP
-from providers.spec import (
-    Adapter,
-    AdapterInfo,
-    Shot,
-    VendorError,
-    VideoRequest,
-    refusals,
-)
+from providers.refusals import refusals
+from providers.spec import Adapter, AdapterInfo, Shot, VendorError, VideoRequest
 from providers.transport import Transport, tls_context
 from tests.contract.recorded import Limits, NoDoor, Subject, filled, load, validator
 from tests.providers.wire import Wire, answer, serve

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from gateway.core.facts import Candidate
 from gateway.core.grants import Grant, Limits
 from gateway.core.routing import STRATEGIES, Knowledge, Listing, Route, Strategy, choose
-from providers.spec import VideoRequest, refusals
+from providers.refusals import refusals
+from providers.spec import VideoRequest
 from tests.core.made import make_offering, make_request
 
 REQUEST = make_request()

@@ -13,7 +13,8 @@ import pytest
 
 import providers
 from providers import ADAPTERS, RegisterError, adapters, highwayapi, v3_async
-from providers.spec import AdapterInfo, Offering, VideoRequest, refusals
+from providers.refusals import refusals
+from providers.spec import AdapterInfo, Offering, VideoRequest
 from tests.contract.recorded import NoDoor
 
 ROWS = [(info, row) for info in ADAPTERS for row in info.offerings]
