@@ -12,11 +12,13 @@ import asyncio
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal, TextIO, TypeAlias
 
 import msgspec
@@ -90,7 +92,7 @@ def configure_logging(level: LogLevel, style: LogFormat) -> None:
     text = style == "text" or (style == "auto" and sys.stdout.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
     structlog.configure(
-        processors=[_placed, structlog.processors.ExceptionRenderer(_told), renderer],
+        processors=[_placed, _explained, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _lines,
         cache_logger_on_first_use=False,
@@ -125,8 +127,19 @@ def _placed(_: WrappedLogger, level: str, line: EventDict) -> EventDict:
     if request is not None:
         line.setdefault("request_id", request)
     line["level"] = level
-    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    second, micros = divmod(time.time_ns() // 1_000, 1_000_000)
+    line["timestamp"] = f"{_second(second)}.{micros:06}Z"
     return line
+
+
+@lru_cache(1)
+def _second(number: int) -> str:
+    return datetime.fromtimestamp(number, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _explained(logger: WrappedLogger, level: str, line: EventDict) -> EventDict:
+    """Why, of a line that has an error."""
+    return _with_error(logger, level, line) if "exc_info" in line else line
 
 
 def _told(exc_info: ExcInfo) -> str:
@@ -149,6 +162,9 @@ def _told_of(error: BaseException, known: set[int]) -> Iterator[str]:
     yield f"{name}: {error}" if has_words else name
     for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
         yield from _told_of(inner, known)
+
+
+_with_error: Final = structlog.processors.ExceptionRenderer(_told)
 
 
 def _as_json(_: WrappedLogger, __: str, line: EventDict) -> str:

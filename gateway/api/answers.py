@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from litestar import Request, Response
@@ -24,25 +25,16 @@ from gateway.storage.rows import Video
 T = TypeVar("T")
 Place: TypeAlias = tuple[int, float | None] | None
 
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 
-class Ready(Response[T]):
-    """A `T` as the bytes that are sent, JSON or nothing at all: the framework has nothing left to do."""
+class Ready(ASGIResponse):
+    """An answer as the bytes that are sent, JSON or nothing at all: nothing is left to be done for it."""
 
-    def __init__(self, body: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(cast("T", body), status_code=status_code, headers=headers)
-        self._body = body
-
-    def to_asgi_response(self, *_: object, **__: object) -> ASGIResponse:
-        """What the framework asks for."""
-        return _Ready(self._body, self.status_code or 200, self.headers)
-
-
-class _Ready(ASGIResponse):
     __slots__ = ("_headers",)
 
-    def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] = _NO_HEADERS) -> None:
         shown = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         if body:
             shown += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -54,9 +46,26 @@ class _Ready(ASGIResponse):
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
-def answer(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Ready[VideoObject]:
-    """The video as it is shown now, with its place in the line."""
+class Returned(Response[T]):
+    """One that shows a `T`, as what a route returns."""
+
+    def __init__(self, ready: Ready) -> None:
+        super().__init__(cast("T", ready.body), status_code=ready.status_code)
+        self._ready = ready
+
+    def to_asgi_response(self, *_: object, **__: object) -> ASGIResponse:
+        """What the framework asks for."""
+        return self._ready
+
+
+def shown(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Ready:
+    """The video as it is now, with its place in the line."""
     return Ready(encode(video_object(video, place)), status, headers)
+
+
+def answer(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Returned[VideoObject]:
+    """It as what a route returns."""
+    return Returned(shown(video, place, status, headers))
 
 
 async def place_in_line(gateway: Gateway, task: Task) -> Place:

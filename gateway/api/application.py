@@ -32,7 +32,7 @@ from gateway.api import (
     videos,
     webhooks,
 )
-from gateway.api.auth import Door, check_same_site, is_declared, require
+from gateway.api.auth import check_same_site, is_declared, require
 from gateway.api.edge import Edge, header_of
 from gateway.api.gateway import Gateway
 from gateway.api.hops import address_of
@@ -63,7 +63,7 @@ MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
 PUBLIC: Final = frozenset[str]().union(*(route.paths for route in ROUTES)) - MANAGEMENT
 
 
-async def authorize(scope: Scope, receive: Receive) -> Receive:
+async def authorize(gateway: Gateway, scope: Scope, receive: Receive) -> Receive:
     """Let a request through to a public route, or to one for whose role it brings a key; refuse any other.
 
     What it is to receive its body by from here on.
@@ -75,16 +75,15 @@ async def authorize(scope: Scope, receive: Receive) -> Receive:
     if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
         return receive  # the framework's own answer: the methods, and nothing else
     purpose = opt.get("signed")
-    if purpose is not None and await is_signed(scope["litestar_app"].state.gateway, scope, purpose):
+    if purpose is not None and await is_signed(gateway, scope, purpose):
         return receive  # there is no caller: the route asks for none where `opt` has such a purpose
-    door: Door = scope["litestar_app"].state.gateway.door
+    door = gateway.door
     if door.is_open:
         check_same_site(header_of(scope, b"host") or "", header_of(scope, b"origin"))
-    proxies = scope["litestar_app"].state.gateway.fleet.settings.server.trusted_proxies
-    address = address_of(scope, proxies)
+    address = address_of(scope, gateway.fleet.settings.server.trusted_proxies)
     authorization = header_of(scope, b"authorization") or ""
     caller = await door.caller(authorization, address)
-    count(scope["litestar_app"].state.gateway.rates, scope, caller)
+    count(gateway.rates, scope, caller)
     require(caller, opt)
     scope["state"]["caller"] = caller
     return receive if door.is_open else door.while_good(receive, authorization, address)
@@ -94,7 +93,9 @@ def guarded(app: ASGIApp) -> ASGIApp:
     """A route behind `authorize`. Not a guard of the framework's: for those it copies the route each time."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, await authorize(scope, receive), send)
+        gateway: Gateway = scope["litestar_app"].state.gateway
+        scope["state"]["gateway"] = gateway
+        await app(scope, await authorize(gateway, scope, receive), send)
 
     return guard
 

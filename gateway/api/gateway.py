@@ -58,8 +58,8 @@ class Gateway(msgspec.Struct, kw_only=True):
 
 
 def gateway_of(request: Request[Any, Any, Any]) -> Gateway:
-    """The gateway that serves this request."""
-    return cast("Gateway", request.app.state.gateway)
+    """The gateway that serves this request; the guard has put it there."""
+    return cast("Gateway", request.scope["state"]["gateway"])
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:

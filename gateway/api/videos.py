@@ -16,11 +16,13 @@ from litestar.types import ASGIApp, HTTPScope
 
 from gateway.api.answers import (
     Ready,
+    Returned,
     answer,
     hints,
     place_in_line,
     places_in_line,
     preferred_seconds,
+    shown,
     waited,
 )
 from gateway.api.auth import LOCAL, Caller, Door, check_same_site, require
@@ -31,6 +33,7 @@ from gateway.api.messages import with_tries
 from gateway.api.problems import responses
 from gateway.api.query import read_list_query
 from gateway.api.rates import count
+from gateway.api.reading import read_nothing
 from gateway.api.shapes import (
     Deleted,
     TimelineList,
@@ -71,7 +74,8 @@ async def look(gateway: Gateway, app: ASGIApp, scope: HTTPScope) -> ASGIApp | No
     count(gateway.rates, scope, caller)
     require(caller, get_video.opt)
     if_none_match, is_asked = header_of(scope, b"if-none-match"), bool(scope["query_string"])
-    show = partial(_answered, gateway, if_none_match, _applied(preferred_seconds(prefer), is_asked=is_asked))
+    applied = _applied(preferred_seconds(prefer), is_asked=is_asked)
+    show = partial(_shown, gateway, if_none_match=if_none_match, headers=applied)
     video = await gateway.store.video_get(video_id, caller.owner)
     if video is None:
         return None
@@ -89,12 +93,6 @@ def _seen(door: Door, scope: HTTPScope) -> Caller | None:
     return door.known(header_of(scope, b"authorization") or "")
 
 
-async def _answered(
-    gateway: Gateway, if_none_match: str | None, headers: dict[str, str], video: Video
-) -> ASGIApp:
-    return (await _shown(gateway, video, if_none_match, headers)).to_asgi_response()
-
-
 def _applied(preferred: int | None, *, is_asked: bool) -> dict[str, str]:
     """What is said of a preference to wait: nothing where the query asks for another."""
     return {} if preferred is None or is_asked else {"Preference-Applied": f"wait={preferred}"}
@@ -102,14 +100,14 @@ def _applied(preferred: int | None, *, is_asked: bool) -> dict[str, str]:
 
 async def _shown(
     gateway: Gateway, video: Video, if_none_match: str | None, headers: dict[str, str]
-) -> Ready[VideoObject]:
+) -> Ready:
     place = await place_in_line(gateway, video.task)
     headers = headers | hints(gateway, video, place)
     if if_none_match is not None:
         known_tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
         if headers["ETag"] in known_tags or "*" in known_tags:
             return Ready(b"", 304, headers)
-    return answer(video, place, 200, headers)
+    return shown(video, place, 200, headers)
 
 
 @get(
@@ -137,7 +135,7 @@ async def get_video(
         del video  # some kilobytes, which nobody needs while the caller waits
         video = await waited(request, video_id, seconds)
     applied = _applied(asked, is_asked=wait is not None)
-    return await _shown(gateway_of(request), video, if_none_match, applied)
+    return Returned(await _shown(gateway_of(request), video, if_none_match, applied))
 
 
 @get(
@@ -160,7 +158,7 @@ async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
     places = await places_in_line(gateway, [video.task for video in shown])
     data = [video_object(video, place) for video, place in zip(shown, places, strict=True)]
     listed = video_list(data, has_more=len(videos) > query.limit)
-    return Ready(encode(listed))
+    return Returned(Ready(encode(listed)))
 
 
 @get(
@@ -178,12 +176,13 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str])
 
 @post(
     "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller", "scope": "videos:write"},
-    responses=responses(404, 409), summary="Cancel a video", tags=["videos"],
+    responses=responses(400, 404, 409, 413), summary="Cancel a video", tags=["videos"],
 )
 async def cancel_video(
     request: Request[Any, Any, Any], video_id: FromPath[str], *, detach: FromQuery[bool] = False
 ) -> Response[VideoObject]:
     """A waiting video is cancelled free of charge; any other is only no longer followed (`detach=true`)."""
+    read_nothing(await request.body())
     gateway = gateway_of(request)
     while True:
         video = await video_of(request, video_id)

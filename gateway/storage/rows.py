@@ -156,10 +156,6 @@ def task_values(task: Task) -> tuple[Value, ...]:
 def task_of(row: Row) -> Task:
     """The task of a row that begins with TASK_COLUMNS."""
     values: list[object] = list(row[: len(_FIELDS)])
-    for index in _SHARED:
-        text = values[index]
-        if text.__class__ is str:
-            values[index] = intern(text)
     for name, index in _INDEX.items():
         text = values[index]
         if text is not None:
@@ -169,6 +165,16 @@ def task_of(row: Row) -> Task:
         values[_REF] = ref_text(_decode_ref(str(values[_REF])), None if job is None else str(job))
     # The database holds what this file wrote: checking every field of every read would double its cost.
     return Task(*values)  # type: ignore[arg-type]
+
+
+def followed_of(row: Row) -> Task:
+    """As `task_of`, of a task that stays in memory: texts that many tasks have are there once."""
+    values = list(row)
+    for index in _SHARED:
+        text = values[index]
+        if isinstance(text, str):
+            values[index] = intern(text)
+    return task_of(tuple(values))
 
 
 def asked_values(new: NewVideo) -> tuple[Value, ...]:

@@ -44,8 +44,8 @@ from gateway.storage.rows import (
     asked_values,
     events_of,
     events_values,
+    followed_of,
     hold_of,
-    task_of,
     task_values,
     video_of,
 )
@@ -281,7 +281,7 @@ class Store:
     async def task_get(self, video_id: str) -> Task | None:
         """The hot row, for the engine."""
         rows = await self._database.read(TASK_GET, (video_id,))
-        return task_of(rows[0]) if rows else None
+        return followed_of(rows[0]) if rows else None
 
     async def task_of_job(self, provider: str, vendor_task_id: str) -> tuple[str, str] | None:
         """The id of the video that has this job, and the replica that owns it."""
@@ -319,7 +319,7 @@ class Store:
         replica takes at this moment is left to that one.
         """
         rows = await self._database.write((Step(TASKS_CLAIM, (replica, owner, limit)),))
-        return sorted((task_of(row) for row in rows), key=lambda task: (task.created_at, task.id))
+        return sorted((followed_of(row) for row in rows), key=lambda task: (task.created_at, task.id))
 
     async def versions(self, replica: str, after: str, limit: int) -> list[tuple[str, int]]:
         """The ids and versions of what `replica` owns, by id, after `after`."""
