@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from litestar import Request
@@ -59,22 +59,24 @@ class Gateway(msgspec.Struct, kw_only=True):
 
 def gateway_of(request: Request[Any, Any, Any]) -> Gateway:
     """The gateway that serves this request; the guard has put it there."""
-    return cast("Gateway", request.scope["state"]["gateway"])
+    found: Gateway = request.scope["state"]["gateway"]
+    return found
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
     """Who asks; the guard has put it there."""
-    return cast("Caller", request.scope["state"]["caller"])
+    found: Caller = request.scope["state"]["caller"]
+    return found
 
 
 def at_rest(request: Request[Any, Any, Any]) -> None:
     """Nothing is left to be done for this request but to wait: its place among those at work is free."""
-    cast("Callable[[], None]", request.scope["state"]["at_rest"])()
+    request.scope["state"]["at_rest"]()
 
 
 def in_commit(request: Request[Any, Any, Any]) -> None:
     """Until its answer begins this request waits for storage: another may work meanwhile."""
-    cast("Callable[[], None]", request.scope["state"]["in_commit"])()
+    request.scope["state"]["in_commit"]()
 
 
 async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
@@ -97,4 +99,5 @@ def absent(video_id: str) -> Problem:
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
     """The request's id, as in its X-Request-Id."""
-    return cast("str", scope.get("state", {}).get("request_id", ""))
+    found: str = scope.get("state", {}).get("request_id", "")
+    return found

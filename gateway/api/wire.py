@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -123,8 +123,8 @@ def read_asked(raw: dict[str, object], known: Known) -> Asked:
     if len(errors) >= ERRORS_MAX:  # there may be more, so it is not known which fields are fine
         refuse(errors)
     broken = {error.pointer.split("/")[1] for error in errors}
-    fine = {name: raw[name] for name in CreateBody.__struct_fields__ if name in raw and name not in broken}
-    given = msgspec.convert(fine, CreateBody)
+    names = raw.keys() & set(CreateBody.__struct_fields__) - broken if broken else raw
+    given = msgspec.convert({name: raw[name] for name in names}, CreateBody)
     folded, found = _fold(given, broken)
     errors += found
     broken |= {native for alias, natives in ALIASES.items() if alias in broken for native in natives}
@@ -139,7 +139,7 @@ def read_asked(raw: dict[str, object], known: Known) -> Asked:
         errors += _frame_faults(given, images.get("image"))
     if errors:
         refuse(unknown + errors)
-    return replace(_asked(folded, known, images), unknown=tuple(unknown))
+    return _asked(folded, known, images, unknown)
 
 
 # --- aliases ------------------------------------------------------------------------------------------------
@@ -153,6 +153,8 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _fold(given: CreateBody, broken: set[str]) -> tuple[CreateBody, list[FieldError]]:
     """`given` in native fields only, and the aliases that contradict theirs."""
+    if given.seconds is None and given.size is None and given.input_reference is None:
+        return given, []
     values: dict[str, int | str | None] = {}
     if given.seconds is not None:
         values["duration"] = int(given.seconds)
@@ -302,7 +304,9 @@ def _frame_faults(given: CreateBody, image: Checked | None) -> Iterator[FieldErr
 # --- the request --------------------------------------------------------------------------------------------
 
 
-def _asked(body: CreateBody, known: Known, images: Mapping[str, Checked]) -> Asked:
+def _asked(
+    body: CreateBody, known: Known, images: Mapping[str, Checked], unknown: Sequence[FieldError]
+) -> Asked:
     shots = None if body.shots is None else tuple(Shot(shot.prompt, shot.duration) for shot in body.shots)
     duration = body.duration
     if duration is None:
@@ -318,7 +322,7 @@ def _asked(body: CreateBody, known: Known, images: Mapping[str, Checked]) -> Ask
     asked = Asked(
         request, pins, priority, metadata, body.deadline, "", webhook_url=body.webhook_url
     )
-    return replace(asked, fingerprint=_fingerprint(asked, body.model, images))
+    return replace(asked, fingerprint=_fingerprint(asked, body.model, images), unknown=tuple(unknown))
 
 
 def _fingerprint(asked: Asked, model: str | None, images: Mapping[str, Checked]) -> str:

@@ -386,7 +386,7 @@ def _settle(answers: Sequence[_Answer]) -> None:
 
 def _chars(steps: Sequence[Step]) -> int:
     """How much text a write stores."""
-    return sum([len(value) for step in steps for value in step.args if isinstance(value, str)])
+    return sum([len(value) for step in steps for value in step.args if type(value) is str])
 
 
 def _undone(connection: sqlite3.Connection, why: Exception) -> Exception:
