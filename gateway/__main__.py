@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import click
 
 from gateway import __version__
+from gateway.client.imports import lightly
 from gateway.client.output import json_option, print_json
 from gateway.client.words import Choice, Group, Number
 from gateway.store_verbs import config_option, keys, plainly, spending
@@ -50,7 +51,8 @@ class _Root(Group):
         """The verb of that name, imported if it has to be."""
         if cmd_name not in LATER:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(import_module(LATER[cmd_name][0]), cmd_name)
+        with lightly():
+            found: click.Command = getattr(import_module(LATER[cmd_name][0]), cmd_name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -108,9 +110,9 @@ def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
     reelgate serve --config /etc/reelgate.toml
     reelgate serve --role engine
     """
-    with plainly():
+    with lightly():
         from gateway import app  # noqa: PLC0415
-
+    with plainly():
         sys.exit(app.run(config, role))
 
 
@@ -179,11 +181,11 @@ def check(file: Path, show: bool, as_json: bool) -> None:
     reelgate check reelgate.toml
     reelgate check reelgate.toml --show
     """
-    with plainly():
+    with lightly():
         from gateway.checked import facts_of, lines_of, warnings_of  # noqa: PLC0415
         from gateway.settings import SettingsError, load  # noqa: PLC0415
         from providers import adapters  # noqa: PLC0415
-
+    with plainly():
         try:
             facts = facts_of(load(file, adapters(), os.environ), file, show=show)
         except SettingsError as error:
@@ -237,9 +239,9 @@ def db_migrate(config: Path, as_json: bool) -> None:
 
     reelgate db migrate
     """
-    with plainly():
+    with lightly():
         from gateway import upkeep  # noqa: PLC0415
-
+    with plainly():
         count = upkeep.migrate(config)
     _done({"migrations": count}, f"{count} migrations ran; the schema is up to date.", as_json=as_json)
 
@@ -255,9 +257,9 @@ def db_backup(file: Path, config: Path, as_json: bool) -> None:
 
     A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere.
     """
-    with plainly():
+    with lightly():
         from gateway import upkeep  # noqa: PLC0415
-
+    with plainly():
         upkeep.backup(config, file, _copied)
     _done({"file": str(file)}, f"The backup is {file}.", as_json=as_json)
 
@@ -270,9 +272,9 @@ def db_check(config: Path, as_json: bool) -> None:
 
     reelgate db check
     """
-    with plainly():
+    with lightly():
         from gateway import upkeep  # noqa: PLC0415
-
+    with plainly():
         problems = upkeep.check(config)
     if as_json:
         print_json({"ok": not problems, "problems": problems})
@@ -290,9 +292,9 @@ def db_copy(target: str, config: Path, as_json: bool) -> None:
 
     reelgate db copy --config reelgate.toml --to reelgate-postgres.toml
     """
-    with plainly():
+    with lightly():
         from gateway import upkeep  # noqa: PLC0415
-
+    with plainly():
         upkeep.move(config, target, _copied)
     text = "Everything is copied; start `serve` with the new store, and never again with the old one."
     _done({"copied": True}, text, as_json=as_json)

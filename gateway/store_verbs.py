@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from gateway.client.imports import lightly
 from gateway.client.output import Json, Verb, clock, json_option, print_json, table
 from gateway.client.words import Choice, Group
 
@@ -21,11 +22,12 @@ ROLES = ("caller", "viewer", "operator", "admin")
 @contextmanager
 def plainly() -> Iterator[None]:
     """What an operator can mend is told as a message; the rest is a fault of ours and keeps its traceback."""
-    from gateway.errors import CannotListen, Problem  # noqa: PLC0415
-    from gateway.settings import SettingsError  # noqa: PLC0415
-    from gateway.storage.db import StorageError  # noqa: PLC0415
-    from gateway.values import ReadError  # noqa: PLC0415
-    from providers import RegisterError  # noqa: PLC0415
+    with lightly():
+        from gateway.errors import CannotListen, Problem  # noqa: PLC0415
+        from gateway.settings import SettingsError  # noqa: PLC0415
+        from gateway.storage.db import StorageError  # noqa: PLC0415
+        from gateway.values import ReadError  # noqa: PLC0415
+        from providers import RegisterError  # noqa: PLC0415
 
     try:
         yield

@@ -14,11 +14,10 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar.types import Receive, ReceiveMessage
 
 from gateway.api.guests import Guests
 from gateway.core.admission import Rate
@@ -42,6 +41,9 @@ from gateway.storage.db import StorageError
 from gateway.storage.keys import GOOD_MAX
 from gateway.storage.rows import KeyRow
 from gateway.storage.store import Store
+
+if TYPE_CHECKING:
+    from litestar.types import Receive, ReceiveMessage  # whoever only makes a key need not import it
 
 # What a role may do, by the role that a route asks for.
 MAY: Final[dict[Role, frozenset[Role]]] = {

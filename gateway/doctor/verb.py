@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from msgspec.structs import asdict
 
+from gateway.client.imports import lightly
 from gateway.client.output import json_option, print_json, printable, table
 from gateway.client.words import Command
 from gateway.doctor.rules import RULES, Finding
@@ -38,10 +39,10 @@ def doctor(config: Path, is_offline: bool, is_list: bool, as_json: bool) -> None
     if is_list:
         _list(as_json=as_json)
         return
-    with plainly():
+    with lightly():
         from gateway.doctor.examination import examine  # noqa: PLC0415
         from gateway.doctor.machine import Machine  # noqa: PLC0415
-
+    with plainly():
         machine = Machine(environ=os.environ)
         findings = asyncio.run(examine(config, machine, is_offline=is_offline, told=_told))
     if as_json:

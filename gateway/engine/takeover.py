@@ -1,4 +1,4 @@
-"""What somebody left unfinished goes on here: claimed in batches, followed from where it was.
+"""What somebody left unfinished goes on here: claimed in batches that grow, followed from where it was.
 
 Not held here: who counts as dead (`replica`), the loop that runs the tasks afterwards (`loop`).
 """
@@ -15,19 +15,21 @@ from gateway.core.facts import Cause, SubmitUnknown
 from gateway.core.states import Task
 from gateway.engine.loop import Engine
 
-CLAIM_BATCH: Final = 250  # tasks at a time: others are served in between
+FIRST_BATCH: Final = 8  # tasks: their vendors are asked while the next are claimed
+GROWTH: Final = 4  # of each batch over the one before
+CLAIM_BATCH: Final = 250  # tasks at a time at most: others are served in between
 VERSIONS_BATCH: Final = 1_000
 
 
 async def take_over(engine: Engine, owner: str) -> int:
     """Own and follow all that `owner`, who is dead, left; how many tasks that were."""
-    count, is_doubtful = 0, False
+    count, size, is_doubtful = 0, FIRST_BATCH, False
 
     async def claim() -> list[Task]:
         nonlocal is_doubtful
         missed = await _missed(engine) if is_doubtful else []
         is_doubtful = True  # until the database has answered: it may claim, and report a failure
-        claimed = await engine.store.tasks_claim(engine.replica, owner, CLAIM_BATCH)
+        claimed = await engine.store.tasks_claim(engine.replica, owner, size)
         is_doubtful = False
         return [*missed, *claimed]
 
@@ -38,8 +40,9 @@ async def take_over(engine: Engine, owner: str) -> int:
         for task in batch:
             await adopt(engine, task)
         count += len(batch)
-        if len(batch) < CLAIM_BATCH:
+        if len(batch) < size:
             return count
+        size = min(CLAIM_BATCH, GROWTH * size)
         await asyncio.sleep(0)
 
 

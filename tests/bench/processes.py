@@ -129,7 +129,8 @@ def running(
         began = time.perf_counter()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT,
-            env=os.environ | (environ or {}),
+            # As installed: whatever is imported is not compiled anew at each start.
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""} | (environ or {}),
         )
     os.sched_setaffinity(0, {LOAD_CORE})
     server = Server(process, port, log, began)
