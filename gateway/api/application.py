@@ -71,9 +71,6 @@ async def authorize(gateway: Gateway, scope: Scope, receive: Receive) -> Receive
     opt = scope["route_handler"].opt
     if opt.get("public") is True:
         return receive
-    # Only HTTP is served.
-    if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
-        return receive  # the framework's own answer: the methods, and nothing else
     purpose = opt.get("signed")
     if purpose is not None and await is_signed(gateway, scope, purpose):
         return receive  # there is no caller: the route asks for none where `opt` has such a purpose
@@ -89,10 +86,22 @@ async def authorize(gateway: Gateway, scope: Scope, receive: Receive) -> Receive
     return receive if door.is_open else door.while_good(receive, authorization, address)
 
 
+async def _tell_methods(scope: Scope, send: Send) -> None:
+    """The answer to OPTIONS, for which nobody needs a key: the framework's own forgets later handlers."""
+    route = next(one for one in scope["litestar_app"].routes if one.path_format == scope["path_template"])
+    allow = ", ".join(sorted(map(str, route.methods))).encode()
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow)]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def guarded(app: ASGIApp) -> ASGIApp:
     """A route behind `authorize`. Not a guard of the framework's: for those it copies the route each time."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        # Only HTTP is served.
+        if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
+            await _tell_methods(scope, send)
+            return
         gateway: Gateway = scope["litestar_app"].state.gateway
         scope["state"]["gateway"] = gateway
         await app(scope, await authorize(gateway, scope, receive), send)

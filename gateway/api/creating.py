@@ -23,7 +23,7 @@ from gateway.api.gateway import absent, caller_of, gateway_of, in_commit, new_vi
 from gateway.api.planning import Plan, no_route, plan_of
 from gateway.api.problems import responses
 from gateway.api.quotas import allowance_of, check_spending, over
-from gateway.api.reading import read_struct, refuse
+from gateway.api.reading import read_nothing, refuse
 from gateway.api.shapes import VideoObject
 from gateway.api.traces import traceparent_of
 from gateway.api.uploads import UploadGone, resolve_uploads
@@ -53,10 +53,6 @@ _Key: TypeAlias = Annotated[
 _Prefer: TypeAlias = Annotated[
     str | None, HeaderParameter(name="Prefer", description="wait=N holds the answer up to N seconds")
 ]
-
-
-class Nothing(Struct, forbid_unknown_fields=True):
-    """An empty body. A field in it would be a wish that is not honoured, and is refused."""
 
 
 class _Order(Struct, frozen=True):
@@ -105,7 +101,7 @@ async def rerun_video(
     Providers, priority, metadata and length of the deadline are those of the original; the candidates are
     chosen anew. Takes no body.
     """
-    read_struct(await request.body() or b"{}", Nothing)
+    read_nothing(await request.body())
     fingerprint = hashlib.sha256(f"rerun of {video_id}".encode()).hexdigest()
     make = partial(_rerun, request, video_id)
     video, headers = await _accept(request, fingerprint, idempotency_key, make)

@@ -19,6 +19,7 @@ from gateway.api.audit import entry_of
 from gateway.api.auth import operator
 from gateway.api.gateway import Gateway, caller_of, gateway_of
 from gateway.api.problems import responses
+from gateway.api.reading import read_nothing
 from gateway.core.health import Breaker, HoldAction, ProviderState
 from gateway.engine.provider import Provider
 from gateway.errors import Problem
@@ -82,7 +83,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
 
 @post(
     "/v1/providers/{name:str}/pause", status_code=200,
-    opt={"role": "operator", "scope": "providers"}, responses=responses(404),
+    opt={"role": "operator", "scope": "providers"}, responses=responses(400, 404, 413),
     summary="Pause a provider", tags=["operations"],
 )
 async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -92,7 +93,7 @@ async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -
 
 @post(
     "/v1/providers/{name:str}/drain", status_code=200,
-    opt={"role": "operator", "scope": "providers"}, responses=responses(404),
+    opt={"role": "operator", "scope": "providers"}, responses=responses(400, 404, 413),
     summary="Drain a provider", tags=["operations"],
 )
 async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -102,7 +103,7 @@ async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -
 
 @post(
     "/v1/providers/{name:str}/resume", status_code=200,
-    opt={"role": "operator", "scope": "providers"}, responses=responses(404),
+    opt={"role": "operator", "scope": "providers"}, responses=responses(400, 404, 413),
     summary="Resume a provider", tags=["operations"],
 )
 async def resume_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -111,7 +112,8 @@ async def resume_provider(request: Request[Any, Any, Any], name: FromPath[str]) 
 
 
 async def _order(request: Request[Any, Any, Any], name: str, action: HoldAction | None) -> ProviderObject:
-    """Store the order, then obey it. Raises Problem not_found."""
+    """Store the order, then obey it. Raises Problem not_found, or for a body that says anything."""
+    read_nothing(await request.body())
     gateway, by = gateway_of(request), operator(caller_of(request))
     store, provider = gateway.store, gateway.fleet.providers.get(name)
     if provider is None:

@@ -75,6 +75,16 @@ def read_struct(body: bytes, struct: type[S]) -> S:
     return msgspec.convert(raw, struct)
 
 
+class _Nothing(Struct, forbid_unknown_fields=True):
+    """No field at all."""
+
+
+def read_nothing(body: bytes) -> None:
+    """Raises Problem where `body` says anything: a wish that would not be honoured is refused."""
+    if body:
+        read_struct(body, _Nothing)
+
+
 def faults(raw: dict[str, object], struct: type[Struct]) -> list[FieldError]:
     """Every way in which `raw` is no `struct`, at most ERRORS_MAX; none when `msgspec.convert` takes it."""
     try:

@@ -15,6 +15,7 @@ from gateway.api.audit import entry_of
 from gateway.api.auth import operator
 from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.problems import responses
+from gateway.api.reading import read_nothing
 from gateway.storage.audit import Facts, recording
 from gateway.storage.stop import Stopped
 
@@ -39,7 +40,7 @@ async def get_spending(request: Request[Any, Any, Any]) -> SpendingState:
 
 @post(
     "/v1/spending/stop", status_code=200, opt={"role": "operator", "scope": "spending"},
-    responses=responses(), summary="Stop all spending", tags=["operations"],
+    responses=responses(400, 413), summary="Stop all spending", tags=["operations"],
 )
 async def stop_spending(request: Request[Any, Any, Any]) -> SpendingState:
     """Take no new video and send none that waits, on every replica; what vendors have goes to its end."""
@@ -48,7 +49,7 @@ async def stop_spending(request: Request[Any, Any, Any]) -> SpendingState:
 
 @post(
     "/v1/spending/start", status_code=200, opt={"role": "operator", "scope": "spending"},
-    responses=responses(), summary="Let spending begin again", tags=["operations"],
+    responses=responses(400, 413), summary="Let spending begin again", tags=["operations"],
 )
 async def start_spending(request: Request[Any, Any, Any]) -> SpendingState:
     """Lift the stop: new videos are taken, and those that wait are sent."""
@@ -56,6 +57,7 @@ async def start_spending(request: Request[Any, Any, Any]) -> SpendingState:
 
 
 async def _order(request: Request[Any, Any, Any], *, is_stopped: bool) -> SpendingState:
+    read_nothing(await request.body())
     gateway, stop = gateway_of(request), gateway_of(request).store.stop
     before, by = await stop.get(), operator(caller_of(request))
     if (before is not None) != is_stopped:

@@ -14,11 +14,10 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Meta, Struct
 
 from gateway.api.audit import entry_of
-from gateway.api.creating import Nothing
 from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.messages import trial_body
 from gateway.api.problems import responses
-from gateway.api.reading import read_struct
+from gateway.api.reading import read_nothing, read_struct
 from gateway.core.webhooks import (
     OVERLAP_SECONDS,
     TEST_TYPE,
@@ -215,7 +214,7 @@ async def rotate_secret(request: Request[Any, Any, Any], endpoint_id: FromPath[s
 )
 async def try_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> DeliveryObject:
     """Send an event of the type `webhook.test`, once. An endpoint that was disabled is back if it arrives."""
-    read_struct(await request.body() or b"{}", Nothing)
+    read_nothing(await request.body())
     gateway, one = gateway_of(request), await _endpoint_of(request, endpoint_id)
     message_id, now = f"msg_{secrets.token_hex(16)}", gateway.now()
     body = trial_body(TEST_TYPE, now, one.id).decode()

@@ -342,3 +342,12 @@ def test_health_depends_on_the_gateway_alone(served: Served) -> None:
         assert refused.headers["retry-after"] == "1"
     finally:
         served.gateway.is_ready = True
+
+
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/video_1", "/v1/keys", "/v1/videos/v/content"])
+def test_what_a_route_takes_is_told_alike_by_options_and_by_a_refusal(served: Served, path: str) -> None:
+    asked, refused = served.client.options(path), served.client.patch(path)
+    assert (asked.status_code, asked.content, refused.status_code) == (204, b"", 405)
+    told = [set(answer.headers["allow"].split(", ")) for answer in (asked, refused)]
+    assert told[0] == told[1]
+    assert {"GET", "OPTIONS"} < told[0]
