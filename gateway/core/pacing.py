@@ -26,8 +26,8 @@ Why: TypeAlias = Literal[
 ]
 
 JITTER: Final = 0.1
-# Nothing known: what fails fails early, and a short render is short. Costs two polls of some twenty.
-EARLY_SECONDS: Final = 3.5
+# Nothing known: the first pause is shorter, for what fails fails early. Costs half a poll of some twenty.
+EARLY_SHARE: Final = 0.5
 # How long "no such task" is waited out before it is believed, and how long "done" without a link.
 GRACE_SECONDS: Final = 120.0
 OUTPUT_GRACE_SECONDS: Final = 60.0
@@ -70,8 +70,8 @@ def next_poll(
     elif pause >= high:
         pause, why = high, "poll_max"
     wished = pause / stretch
-    if why == "prior" and age < EARLY_SECONDS:
-        pause, why = low, "poll_min"  # which is no wish for the long run
+    if why == "prior" and age < low:
+        pause *= EARLY_SHARE  # which is no wish for the long run
     pause *= chance.uniform(1 - JITTER, 1 + JITTER)
     return PollPlan(now + min(max(pause, low), high), why, wished)
 

@@ -1,11 +1,13 @@
 """How long renders take, learned: a small histogram for each kind of render, and the polls that it is worth.
 
-An end that comes by chance is best looked for with the density n = sqrt(hazard / (2 * cost)), `cost`
-being what one look is worth in seconds of delay (R. Barlow, L. Hunter and F. Proschan, "Optimum checking
-procedures", 1963; J. Keller, "Optimum checking schedules for systems subject to random failure", 1974).
-The hazard is that of all renders seen and of a few supposed ones, which say what is believed before
-anything was seen: with none seen it is theirs alone, and beyond the longest seen as well. Pure. Not held
-here: bounds, budgets and jitter (`pacing`), where it is stored.
+The next look is due when waiting on would cost as much as a look does: when the delay to be expected since
+the last one has grown to `cost`, what one look is worth in seconds of delay. Where the hazard hardly changes,
+these are looks of the density sqrt(hazard / (2 * cost)), the best there is (R. Barlow, L. Hunter and
+F. Proschan, "Optimum checking procedures", 1963; J. Keller, "Optimum checking schedules for systems subject
+to random failure", 1974); where it jumps, the balance keeps within two percent of the exact optimum, and that
+density does not. The hazard is that of all renders seen and of a few supposed ones, which say what is
+believed before anything was seen: with none seen it is theirs alone, and beyond the longest seen as well.
+Pure. Not held here: bounds, budgets and jitter (`pacing`), where it is stored.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ COUNT_MAX: Final = 400.0  # renders from which on all counts are halved: the las
 STORED_MAX: Final = 2_000.0  # likewise in the store, where several replicas add to one histogram
 _FRESH_SHARE: Final = 1 / 16  # of all renders may be new before the schedule is made anew
 WIDE_SECONDS: Final = 60.0  # between two polls, above which an end between them is not known well enough
-_KERNEL: Final = (0.25, 0.5, 0.25)  # each render counts for its neighbours too
+# Each render counts for both neighbours of its bin, too: at most for so much each, and for ever less the more
+# are known, 1 / sqrt(total), since many show sharp ends as they are.
+_ASIDE_MAX: Final = 1 / 3
 
 _BINS: Final = math.ceil(math.log(_LONGEST_SECONDS, _RATIO)) + 1
 EDGES: Final = array("d", [0.0, *(_RATIO**number for number in range(_BINS))])  # the first bin is 0 to 1 s
@@ -61,13 +65,13 @@ _PRIOR: Final = array("d", [later / earlier for earlier, later in pairwise(_SURV
 class RenderTimes:
     """The render times of one kind of render. `total` counts them, the old ones for less."""
 
-    __slots__ = ("_built_for", "_counts", "_looks", "total", "unsaved")
+    __slots__ = ("_built_for", "_counts", "_hazards", "total", "unsaved")
 
     def __init__(self) -> None:
         self.total = 0.0
         self.unsaved: dict[int, int] = {}  # by bin: seen, and not known to be stored
         self._counts = array("f", bytes(4 * _BINS))
-        self._looks: array[float] | None = None
+        self._hazards: array[float] | None = None
         self._built_for = 0.0  # how many renders the schedule was made of
 
     def add(self, seconds: float) -> None:
@@ -80,7 +84,7 @@ class RenderTimes:
     def replace(self, stored: Mapping[int, float]) -> None:
         """What all replicas have stored, by bin, and what this one has not stored yet."""
         self._counts = array("f", bytes(4 * _BINS))
-        self.total, self._looks = 0.0, None
+        self.total, self._hazards = 0.0, None
         for seen in (stored, self.unsaved):
             for number, count in seen.items():
                 if 0 <= number < _BINS and count > 0:
@@ -100,21 +104,20 @@ class RenderTimes:
 
         Infinity when that is beyond all bins.
         """
-        looks = self._schedule()
-        here = bin_of(age_seconds)
-        share = (age_seconds - EDGES[here]) / (EDGES[here + 1] - EDGES[here])
-        wanted = looks[here] + share * (looks[here + 1] - looks[here]) + polls
-        there = bisect_right(looks, wanted) - 1
-        if there >= _BINS:
-            return math.inf
-        share = (wanted - looks[there]) / (looks[there + 1] - looks[there])
-        return EDGES[there] + share * (EDGES[there + 1] - EDGES[there]) - age_seconds
+        here, at = bisect_right(EDGES, age_seconds), age_seconds
+        ending, owed = 0.0, POLL_COST_SECONDS * polls**2  # k polls are k pauses, where the hazard is steady
+        for end, hazard in zip(EDGES[here:], self._schedule()[here - 1 :], strict=True):
+            width = end - at
+            more = hazard * width
+            delay = width * (ending + more / 2)
+            if delay >= owed:
+                return at - age_seconds + 2 * owed / (ending + math.sqrt(ending**2 + 2 * hazard * owed))
+            ending, owed, at = ending + more, owed - delay, end
+        return math.inf
 
     def hazard(self, age_seconds: float) -> float:
         """The share of renders of this age that end within a second, as it is believed."""
-        looks, here = self._schedule(), bin_of(age_seconds)
-        width = EDGES[here + 1] - EDGES[here]
-        return 2 * POLL_COST_SECONDS * ((looks[here + 1] - looks[here]) / width) ** 2
+        return self._schedule()[bin_of(age_seconds)]
 
     def median(self) -> float | None:
         """The render time that half of them stay below, in seconds; None where none was seen."""
@@ -140,38 +143,32 @@ class RenderTimes:
             self._built_for /= 2
 
     def _schedule(self) -> array[float]:
-        """The polls that are due up to each edge; made anew only when enough is new."""
+        """The hazard of each bin; made anew only when enough is new."""
         if not self.total:
             return _NO_HISTORY
-        if self._looks is None or self.total - self._built_for > self.total * _FRESH_SHARE:
-            self._looks = _looks(self._counts)
+        if self._hazards is None or self.total - self._built_for > self.total * _FRESH_SHARE:
+            self._hazards = _hazards(self._counts, self.total)
             self._built_for = self.total
-        return self._looks
+        return self._hazards
 
 
-def _looks(counts: array[float]) -> array[float]:
-    """The integral of the density of looks from 0 to each edge."""
-    reach = len(_KERNEL) // 2
+def _hazards(counts: array[float], total: float) -> array[float]:
+    """The share of those that reach a bin and end in it, a second of the bin's width."""
+    aside = min(_ASIDE_MAX, 1 / math.sqrt(total)) if total else 0.0
     smooth = [0.0] * _BINS
     for number, count in enumerate(counts):
         if count:
-            for offset, share in enumerate(_KERNEL, -reach):
-                smooth[min(_BINS - 1, max(0, number + offset))] += share * count
-    steps, later = [0.0] * _BINS, 0.0
+            for near, share in ((-1, aside), (0, 1 - 2 * aside), (1, aside)):
+                smooth[min(_BINS - 1, max(0, number + near))] += share * count
+    hazards, later = array("f", bytes(4 * _BINS)), 0.0
     for number in range(_BINS - 1, -1, -1):
         after = later + SUPPOSED * _PRIOR[number]  # that still render at the end of the bin
         later += smooth[number]
-        hazard_of_bin = math.log((later + SUPPOSED) / after)
-        width = EDGES[number + 1] - EDGES[number]
-        steps[number] = math.sqrt(hazard_of_bin * width / (2 * POLL_COST_SECONDS))
-    looks, total = array("f", [0.0]), 0.0
-    for step in steps:
-        total += step
-        looks.append(total)
-    return looks
+        hazards[number] = math.log((later + SUPPOSED) / after) / (EDGES[number + 1] - EDGES[number])
+    return hazards
 
 
-_NO_HISTORY: Final = _looks(array("f", bytes(4 * _BINS)))
+_NO_HISTORY: Final = _hazards(array("f", bytes(4 * _BINS)), 0.0)
 NOTHING_LEARNED: Final = RenderTimes()
 
 

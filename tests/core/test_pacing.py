@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.pacing import (
-    EARLY_SECONDS,
+    EARLY_SHARE,
     JITTER,
     Bounds,
     PollPlan,
@@ -41,22 +41,24 @@ def delay(age: float, eta_seconds: float | None = None, bounds: Bounds = BOUNDS)
     return round(plan.at - NOW - age, 2), plan.why
 
 
-@pytest.mark.parametrize("age", [EARLY_SECONDS, 5, 20, 100, 0.9 * PRIOR_STEADY_SECONDS])
+@pytest.mark.parametrize("age", [BOUNDS.min_seconds, 5, 20, 100, 0.9 * PRIOR_STEADY_SECONDS])
 def test_where_nothing_is_known_the_pause_is_steady(age: float) -> None:
     assert delay(age) == STEADY
 
 
-@pytest.mark.parametrize("age", [0, 1, EARLY_SECONDS - 0.1])
-def test_where_nothing_is_known_a_young_render_is_asked_for_as_often_as_allowed(age: float) -> None:
-    assert delay(age) == (BOUNDS.min_seconds, "poll_min")
+@pytest.mark.parametrize("age", [0, 1, BOUNDS.min_seconds - 0.1])
+def test_where_nothing_is_known_the_first_pause_is_shorter(age: float) -> None:
+    assert delay(age) == (EARLY_SHARE * PRIOR_SECONDS, "prior")
+    assert delay(age, None, Bounds(4, 30)) == (4, "prior"), "but never below poll_min"
     assert delay(age, None, Bounds(7, 30)) == (7, "poll_min")
 
 
 def test_the_first_polls_of_a_render_of_which_nothing_is_known() -> None:
     asked = [0.0]
     for _ in range(4):
-        asked.append(asked[-1] + delay(asked[-1])[0])
-    assert asked == [0, 2, 4, 4 + PRIOR_SECONDS, 4 + 2 * PRIOR_SECONDS]
+        asked.append(round(asked[-1] + delay(asked[-1])[0], 2))
+    first = EARLY_SHARE * PRIOR_SECONDS
+    assert asked == [0, *(first + number * PRIOR_SECONDS for number in range(4))]
 
 
 def test_where_something_is_known_nobody_looks_early() -> None:

@@ -39,12 +39,12 @@ def test_what_polls_show_decides_when_the_next_ones_are() -> None:
             assert one.fleet.learned.times(Candidate("one", PRO), UNKNOWN).total == 25
             median = one.fleet.learned.seconds(Candidate("one", PRO), UNKNOWN)
             assert median == pytest.approx(100, rel=0.08)
-            assert 100 / PRIOR_SECONDS <= asked[0] <= 100 / PRIOR_SECONDS + 3, "steadily, and two early ones"
+            assert 100 / PRIOR_SECONDS <= asked[0] <= 100 / PRIOR_SECONDS + 2, "steadily, and one early"
             assert asked[-1] < asked[0]
             assert vendor.asked_at[-1] - vendor.asked_at[-2] < 5, "and close together around the end"
             whys = [event.detail["why"] for number in (0, 24) for event in await one.events(f"video_{number}")
                     if event.type == "next_poll"]
-            assert (whys[0], whys[-1]) == ("poll_min", "learned")
+            assert (whys[0], whys[-1]) == ("prior", "learned")
 
     run_virtual(main())
 
