@@ -36,6 +36,7 @@ TRIAL_SECONDS: Final = 300.0  # after that an error in the vendor's own words sh
 REFUSED_POLLS: Final = 2  # tasks whose polls are refused, from which on it is about us
 REFUSED_SECONDS: Final = (30.0, 900.0)  # how long a refused key or an empty account is left alone
 RETRY_SHARE: Final = 0.1  # of all polls may be early repetitions of failed ones
+RETRIES_PER_SECOND: Final = 0.5  # beside that share: of so few polls it would hardly be any, nor do harm
 RETRIES_SPARE: Final = 10.0  # of them may be saved up
 
 
@@ -88,16 +89,25 @@ class Breaker(msgspec.Struct):
 
 
 class Budget(msgspec.Struct):
-    """What may be repeated early: a share of all calls, so that repetitions cannot multiply an outage."""
+    """What may be repeated early: a share of all calls, so that repetitions cannot multiply an outage.
+
+    And a few a second, however little is called. `taken_at`: when one was last asked for (Unix seconds).
+    """
 
     saved: float = RETRIES_SPARE
+    taken_at: float = 0.0
 
     def earn(self) -> None:
         """A regular call was made."""
-        self.saved = min(RETRIES_SPARE, self.saved + RETRY_SHARE)
+        self._save(RETRY_SHARE)
 
-    def take(self) -> bool:
+    def _save(self, more: float) -> None:
+        self.saved = min(RETRIES_SPARE, self.saved + more)
+
+    def take(self, now: float) -> bool:
         """Take one repetition, if there is one."""
+        self._save(RETRIES_PER_SECOND * max(0.0, now - self.taken_at))
+        self.taken_at = now
         if self.saved < 1.0:
             return False
         self.saved -= 1.0

@@ -86,7 +86,7 @@ async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: 
         await engine.save(task, Forgotten(Cause(error.kind, error.message, error.status, error.reason)))
         return
     plan = poll_again(now, watch.failures, error.retry_after_seconds, provider.bounds, engine.chance)
-    if not provider.health.retries.take():
+    if not provider.health.retries.take(now):
         plan = no_sooner(plan, now, provider.bounds, engine.chance)
     watch.poll_at = plan.at
     is_as_known = engine.tasks.get(task.id) is task  # else the line is of before what was saved meanwhile

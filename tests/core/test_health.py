@@ -18,6 +18,7 @@ from gateway.core.health import (
     OPEN_AFTER,
     PROBE_SECONDS,
     REFUSES_US,
+    RETRIES_PER_SECOND,
     RETRIES_SPARE,
     RETRY_SHARE,
     TRIAL_SECONDS,
@@ -350,29 +351,34 @@ def test_no_kind_both_refuses_us_and_is_down() -> None:
 
 # --- the budget of repetitions ------------------------------------------------------------------------
 
-@given(st.lists(st.booleans(), max_size=400))
-def test_repetitions_are_a_tenth_of_the_calls_beyond_what_was_saved_up(takes: list[bool]) -> None:
-    budget, calls, taken = Budget(), 0, 0
-    for is_take in takes:
-        if is_take:
-            taken += budget.take()
-        else:
+@given(st.lists(st.one_of(st.none(), st.floats(-5, 30)), max_size=400))
+def test_repetitions_are_a_tenth_of_the_calls_and_one_in_two_seconds_beyond_what_was_saved_up(
+    takes: list[float | None],
+) -> None:
+    """None is a call; a number is a wish to repeat one, so many seconds after the wish before it."""
+    budget, calls, taken, now, seconds = Budget(), 0, 0, NOW, 0.0
+    for pause in takes:
+        if pause is None:
             budget.earn()
             calls += 1
-        assert taken <= RETRIES_SPARE + RETRY_SHARE * calls + 1e-9
+        else:
+            now, seconds = now + pause, seconds + max(0.0, pause)
+            taken += budget.take(now)
+        assert taken <= RETRIES_SPARE + RETRY_SHARE * calls + RETRIES_PER_SECOND * seconds + 1e-6
         assert 0 <= budget.saved <= RETRIES_SPARE
 
 
-def test_in_a_long_outage_every_eleventh_poll_is_a_repetition_at_most() -> None:
+def test_in_a_long_outage_hardly_more_than_every_eleventh_poll_is_a_repetition() -> None:
     budget, repeated = Budget(), 0
-    for _ in range(10_000):
+    for number in range(10_000):  # fifty a second
         budget.earn()
-        repeated += budget.take()
-    assert repeated == pytest.approx(1_000 + RETRIES_SPARE, abs=1)
+        repeated += budget.take(NOW + number / 50)
+    assert repeated == pytest.approx(1_000 + RETRIES_PER_SECOND * 200 + RETRIES_SPARE, abs=1)
 
 
 def test_a_quiet_time_saves_up_no_more_than_ten() -> None:
     budget = Budget()
     for _ in range(1_000):
         budget.earn()
-    assert [budget.take() for _ in range(11)] == [*[True] * 10, False]
+    assert [budget.take(NOW) for _ in range(11)] == [*[True] * 10, False]
+    assert [budget.take(NOW + 3_600) for _ in range(11)] == [*[True] * 10, False]

@@ -77,3 +77,18 @@ def test_a_vendor_that_fails_every_other_poll_fills_no_memory() -> None:
             assert len(one.engine.watches["video_1"].noted) <= NOTED_MAX
 
     run_virtual(main())
+
+
+def test_where_little_is_under_way_a_failed_poll_is_soon_repeated_every_time() -> None:
+    """The budget of repetitions keeps an outage from growing; one job after another makes none."""
+    async def main() -> None:
+        submits = [accepted(f"v-{number}") for number in range(40)]
+        polls = [answer for _ in range(40) for answer in (AWAY, done())]
+        async with life({"one": ScriptedVendor(submits, polls)}) as one:
+            for number in range(40):
+                await one.order(name := f"video_{number}")
+                ended = await one.end(name)
+                assert ended.completed_at is not None
+                assert ended.completed_at - ended.created_at < 15, number
+
+    run_virtual(main())
