@@ -22,9 +22,9 @@ from gateway.effective import changes, in_force
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from gateway.logs import configure_logging
-from gateway.settings import Settings, SettingsError, load
+from gateway.settings import Problem, Settings, SettingsError, load
 from gateway.values import Mark, Marks, mark_of
-from providers import adapters
+from providers import RegisterError, adapters
 
 LOOK_SECONDS: Final = 5.0
 STILL_SECONDS: Final = 1.0  # a file that has changed is read once it has stood still for so long
@@ -77,12 +77,14 @@ class Reloads:
 
     async def reload(self) -> bool:
         """Use the file as it is now, or nothing of it when it is bad; whether it is in force."""
-        self._marks, self._seen = {}, None
+        before, self._marks, self._seen = list(self._marks), {}, None
         try:
-            settings = await asyncio.to_thread(load, self._path, adapters(), os.environ, self._marks)
+            settings = await asyncio.to_thread(_read, self._path, self._marks)
             why = _swap(self._parts, settings)
         except SettingsError as error:
             why = [str(problem) for problem in error.problems]
+        if not self._marks:  # it was not even opened
+            self._marks = await asyncio.to_thread(_marks_of, before)
         if why:
             self._parts.telemetry.reload_refused(why)
             return False
@@ -105,6 +107,14 @@ class Reloads:
                     self._warned[provider, day] = stage
                     log.warning("retires", provider=provider, offerings=slugs, on=str(day), days=left)
         self._retired = fleet.retired
+
+
+def _read(path: Path, marks: Marks) -> Settings:
+    """The file as it is now. Raises SettingsError, also where an adapter that was installed cannot join."""
+    try:
+        return load(path, adapters(), os.environ, marks)
+    except RegisterError as error:
+        raise SettingsError([Problem("providers", f"an adapter cannot join: {error}")]) from error
 
 
 def days_left(listing: Listing, now: float) -> int:

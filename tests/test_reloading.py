@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, redirect_stdout
 from datetime import UTC, datetime, timedelta
@@ -204,6 +205,31 @@ async def test_where_an_adapter_cannot_be_built_nothing_has_changed(
         assert one.lines()[-1]["problems"] == ["providers: an adapter cannot be built: LookupError"]
         assert one.parts.fleet.settings is before
         assert (two.gate.max_in_flight, one.provider().gate.rate.per_minute) == (None, None)
+
+
+@pytest.mark.parametrize(("code", "why"), [
+    ("INFO = 1", "an adapter cannot join: entry point acme = reelgate_acme:INFO"),
+    ("raise LookupError('a canary of an adapter')", "an adapter cannot join: LookupError"),
+])
+async def test_an_adapter_that_was_installed_meanwhile_and_cannot_join_ends_nothing(
+    config: Path, monkeypatch: pytest.MonkeyPatch, code: str, why: str
+) -> None:
+    async with following(config) as one:
+        described = config.parent / "reelgate_acme-1.0.dist-info" / "entry_points.txt"
+        described.parent.mkdir()
+        described.write_text("[reelgate.providers]\nacme = reelgate_acme:INFO\n", "utf-8")
+        (config.parent / "reelgate_acme.py").write_text(code, "utf-8")
+        monkeypatch.syspath_prepend(config.parent)
+        monkeypatch.delitem(sys.modules, "reelgate_acme", raising=False)
+        one.write(WHOLE.replace("max_in_flight = 3", "max_in_flight = 4"))
+        assert await one.looks(5) == ["reload_refused"]
+        (problem,) = one.lines()[-1]["problems"]
+        assert problem.startswith(f"providers: {why}")
+        assert "canary" not in problem
+        described.unlink()
+        one.write(WHOLE.replace("max_in_flight = 3", "max_in_flight = 50"))
+        assert await one.looks() == ["reloaded"]
+        assert one.provider().gate.max_in_flight == 50
 
 
 async def test_links_of_a_provider_are_followed_to_its_own_place_also_after_it_was_removed(

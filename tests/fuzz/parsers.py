@@ -25,13 +25,12 @@ from gateway import signing, values
 from gateway.api import hops, images, ranges
 from gateway.api.answers import preferred_seconds
 from gateway.api.auth import check_same_site
-from gateway.api.creating import Nothing
 from gateway.api.forms import Arrival, read_body
 from gateway.api.held import asked_seconds
 from gateway.api.key_shapes import KeyBody, TurnBody
 from gateway.api.keys import KeyQuery
 from gateway.api.query import read_audit_query, read_list_query, read_query
-from gateway.api.reading import read_struct, read_value
+from gateway.api.reading import read_nothing, read_struct, read_value
 from gateway.api.resolving import ResolveBody
 from gateway.api.usage import UsageQuery
 from gateway.api.webhooks import EndpointBody, ReplayBody, RotateBody
@@ -317,7 +316,7 @@ PARSERS: Final[tuple[Parser, ...]] = (
     Parser("new key", corpus.NEW_KEYS, _body(KeyBody), (Problem,)),
     Parser("turned key", corpus.ROTATIONS, _body(TurnBody), (Problem,)),
     Parser("replay", corpus.REPLAYS, _body(ReplayBody), (Problem,)),
-    Parser("empty body", corpus.OBJECTS, _body(Nothing), (Problem,)),
+    Parser("empty body", corpus.OBJECTS, read_nothing, (Problem,)),
     Parser("any JSON", (*corpus.OBJECTS, *corpus.CREATES), lambda data: checked(read_value(data)),
            (Problem,)),
     Parser("form", corpus.FORMS, _form, (Problem,)),

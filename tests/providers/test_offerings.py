@@ -142,3 +142,12 @@ def test_an_adapter_that_cannot_join_is_named(
         adapters()
     assert reason in str(caught.value)
     assert f"acme = {value} of reelgate-acme" in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["INFO = (", "1 / 0", "raise ImportError('no such vendor')"])
+def test_an_adapter_whose_code_fails_is_named(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "reelgate_acme:INFO", code)
+    with pytest.raises(RegisterError, match=r"acme = reelgate_acme:INFO of reelgate-acme.*cannot be loaded"):
+        adapters()
