@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.effective import effective
-from gateway.settings import Settings
+from gateway.settings import Settings, written
 from gateway.upkeep import files_trouble
 
 
@@ -37,7 +37,7 @@ def facts_of(settings: Settings, file: Path, *, show: bool) -> dict[str, Any]:
         "retiring": [{"path": path, "on": on} for path, on in _last_days(settings)],
     }  # fmt: skip
     if show:
-        facts["values"] = msgspec.to_builtins(effective(settings, file.read_text("utf-8-sig")))
+        facts["values"] = msgspec.to_builtins(effective(settings, written(file)))
     return facts
 
 

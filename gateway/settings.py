@@ -52,7 +52,7 @@ from providers.spec import AdapterInfo
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
     "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Team", "Tracing",
-    "load", "parse",
+    "load", "parse", "written",
 ]
 
 STATEMENT_CACHE_SIZE: Final = 100
@@ -206,6 +206,13 @@ def load(
         raise SettingsError([Problem("", why)], path) from None
     except SettingsError as error:
         raise SettingsError(error.problems, path) from None
+
+
+def written(path: Path) -> str:
+    """What `load` has read there, for who tells how it is written. Raises SettingsError of a pipe."""
+    if not path.is_file():
+        raise SettingsError([Problem("", "cannot be read twice, as is needed: it is no regular file")], path)
+    return path.read_text("utf-8-sig")
 
 
 def parse(

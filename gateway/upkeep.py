@@ -161,7 +161,7 @@ def spending(settings_path: Path, is_stopped: bool | None) -> Stopped | None:
         await (stop.put(Stopped(COMMAND_LINE, now), also) if is_stopped else stop.delete(also))
         return await stop.get()
 
-    return _with_store(settings_path, order)
+    return _with_store(settings_path, order, is_there=True)
 
 
 def files_trouble(settings: Settings) -> str | None:
@@ -185,17 +185,20 @@ def check(settings_path: Path) -> list[str]:
     async def find(database: Database) -> list[str]:
         return [*await database.flaws(), *await checking.check(database)]
 
-    return _with_store(settings_path, find)
+    return _with_store(settings_path, find, is_there=True)
 
 
 def backup(settings_path: Path, path: Path, copied: Copied) -> None:
     """Copy everything into a new SQLite file, also beside a running `serve`: all of it as of one moment."""
-    if path.exists():
-        raise StorageError(f"{path} exists already: a backup never overwrites")
+    partial_path = path.with_name(f"{path.name}.partial")
+    try:
+        if path.exists():
+            raise StorageError(f"{path} exists already: a backup never overwrites")
+        partial_path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
     async def copy_it(database: Database) -> None:
-        partial_path = path.with_name(f"{path.name}.partial")
-        partial_path.unlink(missing_ok=True)
         target = SqliteDatabase(partial_path)
         try:
             await _copy(database, target, copied)
@@ -205,7 +208,7 @@ def backup(settings_path: Path, path: Path, copied: Copied) -> None:
             path.with_name(f"{partial_path.name}{name}").unlink(missing_ok=True)
         partial_path.rename(path)
 
-    _with_store(settings_path, copy_it)
+    _with_store(settings_path, copy_it, is_there=True)
 
 
 def move(settings_path: Path, target: str, copied: Copied) -> None:
@@ -214,7 +217,8 @@ def move(settings_path: Path, target: str, copied: Copied) -> None:
     `target` is a store's URL, or another configuration file, in which a password is better kept.
     """
     settings = load(settings_path, adapters(), os.environ)
-    if target.startswith(("sqlite:", "postgresql://")):
+    _must_be_there(settings.store.url)
+    if target.startswith("sqlite:") or "://" in target:
         url = store_url(Source(Path.cwd(), os.environ), target)
     else:
         url = load(Path(target), adapters(), os.environ).store.url
@@ -238,14 +242,28 @@ async def _copy(source: Database, target: Database, copied: Copied) -> None:
         await copy(read, target, copied)
 
 
-def _with_store(settings_path: Path, work: Callable[[Database], Awaitable[T]]) -> T:
+def _with_store(
+    settings_path: Path, work: Callable[[Database], Awaitable[T]], *, is_there: bool = False
+) -> T:
     settings = load(settings_path, adapters(), os.environ)
+    if is_there:
+        _must_be_there(settings.store.url)
 
     async def do_it() -> T:
         async with _opened(settings.store.url, settings, exclusive=False) as database:
             return await work(database)
 
     return asyncio.run(do_it())
+
+
+def _must_be_there(url: StoreUrl) -> None:
+    """Raises StorageError where SQLite's file is not: whoever opens it makes it, and would find it empty."""
+    try:
+        if url.path is not None:
+            url.path.stat()
+    except OSError as error:
+        hint = "mind [store] url, and that its disk is mounted"
+        raise StorageError(f"cannot open {url.path}: {error.strerror}; {hint}") from error
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -85,8 +85,9 @@ class Client:
             parts = httpx.URL(url)
         except httpx.InvalidURL:
             parts = httpx.URL()
-        if parts.scheme not in {"http", "https"} or not parts.host:
-            raise click.UsageError(f"--url or REELGATE_URL must be http://HOST or https://HOST, not {url!r}.")
+        has_more = parts.userinfo or parts.query or parts.fragment  # a user would take the place of the key
+        if parts.scheme not in {"http", "https"} or not parts.host or has_more:
+            raise click.UsageError("--url or REELGATE_URL is http://HOST or https://HOST, or a path there.")
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise ClientError("REELGATE_KEY or --key holds what no key has.", Exit.AUTHENTICATION)
         self._url = url.rstrip("/")
@@ -164,6 +165,7 @@ class Client:
         began = answered = time.monotonic()
         end = None if timeout_seconds is None else began + timeout_seconds
         seen: Json | None = None
+        is_away = False
         while True:
             asked = time.monotonic()
             left = _LOOK_SECONDS if end is None else min(_LOOK_SECONDS, max(0, ceil(end - asked)))
@@ -172,10 +174,12 @@ class Client:
             except Unavailable as error:
                 if seen is None or asked - answered > _LOST_SECONDS:
                     raise
-                click.echo(f"{error.message} Trying again.", err=True)
+                if not is_away:
+                    click.echo(f"{error.message} Trying again.", err=True)
+                is_away = True
                 time.sleep(_GAP_SECONDS)
             else:
-                answered = time.monotonic()
+                answered, is_away = time.monotonic(), False
                 yield seen
                 if seen["status"] in TERMINAL:
                     return
@@ -191,6 +195,8 @@ class Client:
         """
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
+            if target.exists() and not target.is_file():
+                raise ClientError(f"{target} is no file, and would be replaced by one.")
             with self._opened(path_of(video_id, "/content")) as answer, part.open("xb") as file:
                 size = _copy(answer, file, told)
                 file.flush()
@@ -199,7 +205,8 @@ class Client:
         except OSError as error:
             raise ClientError(f"Cannot write {target}: {error.strerror}") from error
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # it is in place, or could not even be made
+                part.unlink()
         return size
 
     @contextmanager
@@ -254,7 +261,12 @@ def _image(given: str) -> str:
 
 
 def path_of(video_id: str, rest: str = "") -> str:
-    """The path of a video, or of something under it."""
+    """The path of a video, or of something under it. Raises UsageError where no video can be meant.
+
+    An escaped slash would name something else all the same: the gateway sees paths decoded.
+    """
+    if not video_id or "/" in video_id:
+        raise click.UsageError(f"{video_id!r} is no id of a video.")
     return f"/v1/videos/{quote(video_id, safe='')}{rest}"
 
 
@@ -287,7 +299,8 @@ def _refused(answer: httpx.Response) -> ClientError:
         lines.append("  REELGATE_KEY or --key gives it from here")
     request_id = problem.get("request_id") or answer.headers.get("x-request-id")
     message = "\n".join(map(printable, [*lines, f"  request id: {request_id or 'none given'}"]))
-    may_be_done = answer.status_code >= 500 and problem.get("charged") == "unknown"
+    # Who stands in between, and answers with an error of its own, knows nothing of what it passed on.
+    may_be_done = answer.status_code >= 500 and (not ours or problem.get("charged") == "unknown")
     if answer.status_code in _TEMPORARY or may_be_done:
         return Unavailable(message, sent=may_be_done)
     return ClientError(message, EXITS.get(("http", answer.status_code), Exit.ERROR))

@@ -48,7 +48,10 @@ def _pairs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
     wrong = [text for text in given if "=" not in text]
     if wrong:
         raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE")
-    return {key: value for key, _, value in (text.partition("=") for text in given)}
+    pairs = [(key, value) for key, _, value in (text.partition("=") for text in given)]
+    if len(dict(pairs)) < len(pairs):
+        raise click.BadParameter("names a key twice; each has one value")
+    return dict(pairs)
 
 
 def _shots(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[Json, ...]:

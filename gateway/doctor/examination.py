@@ -15,7 +15,7 @@ from gateway.doctor import places, refusals, settings, stores, vendors
 from gateway.doctor.case import Case
 from gateway.doctor.machine import Machine
 from gateway.doctor.rules import RULES, Finding
-from gateway.settings import SettingsError, load
+from gateway.settings import SettingsError, load, written
 from providers import adapters
 
 Part: TypeAlias = Callable[[Case], Awaitable[list[Finding]]]
@@ -60,16 +60,13 @@ async def examine(
     """
     try:
         loaded = load(path, adapters(), machine.environ)
+        tree = tomllib.loads(written(path))
     except SettingsError as error:
         return _sorted([refusals.told(problem) for problem in error.problems])
-    case = Case(path=path, tree=_written(path), settings=loaded, machine=machine, told=told)
+    case = Case(path=path, tree=tree, settings=loaded, machine=machine, told=told)
     looks = [look for look in PARTS if not (is_offline and look.goes_out)]
     found = await asyncio.gather(*(_looked(look, case) for look in looks))
     return _sorted(list(dict.fromkeys(finding for findings in found for finding in findings)))
-
-
-def _written(path: Path) -> dict[str, object]:
-    return tomllib.loads(path.read_text("utf-8-sig"))
 
 
 async def _looked(look: Look, case: Case) -> list[Finding]:

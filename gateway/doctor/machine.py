@@ -43,6 +43,11 @@ def may_write_in(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
+def may_write(file: Path) -> bool:
+    """Whether this user can read and write it."""
+    return os.access(file, os.R_OK | os.W_OK, effective_ids=True)
+
+
 def nearest(path: Path) -> Path:
     """`path`, or the folder nearest above it that can be seen."""
     return next(place for place in (path, *path.parents) if is_seen(place))

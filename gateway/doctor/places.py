@@ -20,6 +20,7 @@ from gateway.doctor.machine import SHARED_FILESYSTEMS, is_open_to_others
 from gateway.doctor.rules import Finding
 from gateway.errors import CannotListen
 from gateway.listening import free
+from gateway.settings import Server
 from gateway.values import Address
 
 _FORGETS: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs"})
@@ -29,6 +30,8 @@ _OPEN_FILES: Final = 4_096
 _ANSWER_SECONDS: Final = 2.0
 _ANSWER_BYTES: Final = 65_536
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+# What nobody else says there; a replica that answers no callers has the second only.
+_OURS: Final = (("/v1/version", b'"reelgate"'), ("/metrics", b"reelgate_"))
 _LISTENING: Final = {
     errno.EADDRINUSE: "port-taken", errno.EADDRNOTAVAIL: "address-not-here", errno.EACCES: "port-forbidden",
 }
@@ -130,13 +133,16 @@ async def _is_ours(case: Case) -> bool:
 
 def _is_reelgate(case: Case) -> bool:
     """What it says to that. Blocks, as long as an answer drips."""
-    server = case.settings.server
+    return any(_says(case.settings.server, path, word) for path, word in _OURS)
+
+
+def _says(server: Server, path: str, word: bytes) -> bool:
     address = Address(_ANYWHERE.get(server.listen.host, server.listen.host), server.listen.port)
     connection = HTTPConnection(address.host, address.port, timeout=_ANSWER_SECONDS)
     try:
-        connection.request("GET", f"{server.base_path}/v1/version")
+        connection.request("GET", f"{server.base_path}{path}")
         answer = connection.getresponse()
-        return answer.status == 200 and b'"reelgate"' in answer.read(_ANSWER_BYTES)
+        return answer.status == 200 and word in answer.read(_ANSWER_BYTES)
     except (OSError, HTTPException):
         return False
     finally:

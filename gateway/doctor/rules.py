@@ -273,7 +273,7 @@ _STORES: Final[Mapping[str, Rule]] = {
         "A commit may be lost with the power, and with it the only record of a paid video.",
         "Set fsync = on and synchronous_commit = on for this database."),
     "database-few-connections": _error(
-        "One replica opens up to eleven connections; short of them it stalls under load.",
+        "One replica opens up to ten connections, and a backup one more; short of them it stalls under load.",
         "Raise max_connections, or the limit of the role or database."),
     "database-statement-timeout": _warning(
         "Statements are cut short by the server; sums over a long time and backups fail first.",

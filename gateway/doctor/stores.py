@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.assembly import open_database
 from gateway.doctor.case import Case
-from gateway.doctor.machine import SHARED_FILESYSTEMS, is_seen, may_write_in, nearest
+from gateway.doctor.machine import SHARED_FILESYSTEMS, is_seen, may_write, may_write_in, nearest
 from gateway.doctor.rules import Finding
 from gateway.settings import Settings
 from gateway.storage.db import (
@@ -27,7 +27,7 @@ from gateway.storage.postgres_health import FACTS, Facts, facts_of
 from gateway.storage.rows import KeyRow, Page
 from gateway.storage.store import Store
 
-CONNECTIONS: Final = 11  # of one replica: eight that read, one that writes, one that listens, one to spare
+CONNECTIONS: Final = 11  # of one replica: eight that read, one that writes, one that listens; one of a backup
 _SKEW_SECONDS: Final = 30.0
 _SOON_SECONDS: Final = 7 * 86_400.0
 _KEYS_AT_ONCE: Final = 500
@@ -64,11 +64,14 @@ async def store(case: Case) -> list[Finding]:
 
 
 def _folder_trouble(path: Path) -> str | None:
-    """Why no file can be made at `path` or beside it, by looking: one of ours would be there from then on."""
+    """Why no file can be made at `path` or beside it, or locked, by looking: one of ours would stay there."""
     above = nearest(path.parent)
     if not above.is_dir():
         return f"{above} is no folder"
-    return None if may_write_in(above) else f"this user may not write in {above}"
+    if not may_write_in(above):
+        return f"this user may not write in {above}"
+    lock = Path(f"{path}-lock")  # which `serve` takes, and nothing else
+    return f"this user may not write {lock}" if is_seen(lock) and not may_write(lock) else None
 
 
 def _unopened(error: StorageError) -> Finding:

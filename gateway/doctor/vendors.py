@@ -41,6 +41,7 @@ _ANSWERS: Final[dict[ErrorKind, str]] = {
     "insufficient_credit": "vendor-account-refused", "not_sent": "vendor-unreachable",
     "timeout": "vendor-unreachable", "broken": "vendor-unreachable", "junk": "vendor-not-an-api",
     "not_found": "vendor-not-an-api", "unavailable": "vendor-fails",
+    "unsupported": "vendor-not-an-api",  # the question names no model, so it is the path that is not known
 }
 # Those in which the vendor's own words, whatever they are, show that it is the vendor and knows the key.
 _FINE_IN_ITS_WORDS: Final[frozenset[ErrorKind]] = frozenset({"not_found", "unavailable", "junk"})
@@ -59,6 +60,13 @@ async def vendors(case: Case) -> list[Finding]:
 
 
 async def _examined(case: Case, wires: Wires, entry: ProviderSettings) -> list[Finding]:
+    try:
+        return await _found(case, wires, entry)
+    except Exception as error:  # noqa: BLE001 - an adapter may be anybody's; the other providers are told of
+        return [Finding("check-failed", f"providers.{entry.name}", type(error).__name__)]
+
+
+async def _found(case: Case, wires: Wires, entry: ProviderSettings) -> list[Finding]:
     where = f"providers.{entry.name}.base_url"
     adapter = entry.adapter.build(_door(wires, entry))
     twice = _path_twice(entry, adapter)

@@ -6,6 +6,7 @@ Not held here: whether finished videos could be stored (`test_check_files`).
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,17 @@ def test_last_days_are_warned_of(config: Path) -> None:
     offering = "kling-v3.0-std-t2v of providers.one"
     assert f"Warning: {offering} takes nothing new from 2027-01-31 on." in told.stderr
     assert json.loads(show(config, "--json").stdout)["retiring"] == [{"path": offering, "on": "2027-01-31"}]
+
+
+@pytest.mark.parametrize("verb", [["check", "--show"], ["doctor", "--offline", "--config"]])
+def test_what_can_be_read_only_once_is_not_taken_for_an_empty_file(verb: list[str]) -> None:
+    """As `/dev/stdin` behind `envsubst`: all that it says would be shown as a default."""
+    reading, writing = os.pipe()
+    os.write(writing, b'[providers.one]\nadapter = "highwayapi"\napi_key = { env = "KEY" }\n')
+    os.close(writing)
+    try:
+        result = CliRunner().invoke(cli, [*verb, f"/dev/fd/{reading}"], env=SECRETS)
+    finally:
+        os.close(reading)
+    assert result.exit_code == 1
+    assert "is no regular file" in result.output

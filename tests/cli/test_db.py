@@ -73,6 +73,30 @@ def test_a_backup_is_a_store_and_never_overwrites(configured: Path, tmp_path: Pa
     assert (again.exit_code, "never overwrites" in again.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("verb", [["check"], ["backup", "copy.db"], ["copy", "--to", "sqlite:copy.db"]])
+def test_a_store_that_is_not_there_is_neither_made_nor_taken_for_an_empty_one(
+    configured: Path, tmp_path: Path, verb: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a disk that was not mounted: the backups of an empty store would push out the good ones."""
+    monkeypatch.chdir(tmp_path)
+    result = reelgate("db", *verb, "--config", str(configured))
+    assert (result.exit_code, f"cannot open {tmp_path / 'old.db'}" in result.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.toml"]
+
+
+def test_a_backup_into_nowhere_is_told(configured: Path, tmp_path: Path) -> None:
+    fill(tmp_path)
+    result = reelgate("db", "backup", str(configured / "backup.db"), "--config", str(configured))
+    assert (result.exit_code, "Not a directory" in result.stderr) == (1, True)
+
+
+def test_a_url_of_another_kind_is_no_file_and_not_repeated(configured: Path, tmp_path: Path) -> None:
+    fill(tmp_path)
+    result = reelgate("db", "copy", "--config", str(configured), "--to", "postgres://u:canary@h/d")
+    assert (result.exit_code, "expected sqlite:PATH or postgresql://" in result.stderr) == (1, True)
+    assert "canary" not in result.stderr
+
+
 def test_check_finds_what_is_broken(configured: Path, tmp_path: Path) -> None:
     fill(tmp_path)
     good = reelgate("db", "check", "--config", str(configured))

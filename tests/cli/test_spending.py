@@ -45,12 +45,24 @@ def test_spending_is_stopped_and_started_in_the_store(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         return result.stdout
 
+    reelgate("db", "migrate", "--config", str(file))
     assert spending("status") == "Spending is not stopped.\n"
     assert spending("stop").startswith("Spending is stopped by command line since 20")
     stopped = json.loads(spending("status", "--json"))
     assert (stopped["stopped"], stopped["stopped_by"]) == (True, "command line")
     assert json.loads(spending("stop", "--json")) == stopped
     assert spending("start") == "Spending is not stopped.\n"
+
+
+@pytest.mark.parametrize("verb", ["stop", "start", "status"])
+def test_a_stop_where_nothing_is_stored_stops_nobody_and_does_not_say_so(tmp_path: Path, verb: str) -> None:
+    """As with the configuration of another gateway: the one that is meant would go on."""
+    file = tmp_path / "reelgate.toml"
+    file.write_text(f'[store]\nurl = "sqlite:reelgate.db"\n{GOOD}', "utf-8")
+    result = reelgate("spending", verb, "--config", str(file))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot open" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["reelgate.toml"]
 
 
 def test_usage_is_a_table_of_sums(stub: Stub) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_key_that_no_header_holds_orders_nothing_and_says_so(stub: Stub, key: st
     assert "may have arrived" not in result.stderr
 
 
+@pytest.mark.parametrize("video_id", ["", "video_1/timeline", "../keys"])
+@pytest.mark.parametrize("verb", ["get", "watch", "timeline", "download", "cancel", "rerun"])
+def test_what_no_id_can_be_asks_for_nothing(stub: Stub, verb: str, video_id: str) -> None:
+    """Of an unset variable a script makes `videos get ""`, which would be the list of all videos."""
+    stub.script = [say({"object": "list", "data": []})]
+    result = videos(stub, verb, video_id)
+    assert (result.exit_code, stub.asked) == (2, [])
+    assert f"{video_id!r} is no id of a video" in result.stderr
+
+
 BY_HTTP_STATUS = {400: 1, 401: 4, 403: 4, 404: 1, 409: 1, 410: 1, 422: 1, 429: 1, 500: 1, 503: 1}
 
 
@@ -116,15 +127,20 @@ def test_nobody_there_names_the_url_and_how_to_change_it() -> None:
         ["create", "x", "--resolution", "8k"],
         ["create", "--shot", "a fox"],
         ["create", "x", "--metadata", "novalue"],
+        ["create", "x", "--metadata", "team=a", "--metadata", "team=b"],
         ["create", "x", "--url", "video.internal"],
         ["create", "x", "--url", "http://host:port"],
+        ["create", "x", "--url", "http://olga:canary@127.0.0.1:1"],
+        ["create", "x", "--url", "http://127.0.0.1:1/?page=1"],
         ["get"],
         ["got", "video_1"],
         ["watch", "video_1", "--timeout", "-1"],
     ],
 )
 def test_wrong_usage_exits_with_2_and_asks_nothing(stub: Stub, arguments: list[str]) -> None:
-    assert videos(stub, *arguments).exit_code == 2
+    result = videos(stub, *arguments)
+    assert result.exit_code == 2
+    assert "canary" not in result.stderr
     assert not stub.asked
 
 
@@ -181,6 +197,24 @@ def test_create_that_may_have_arrived_is_unknown_and_tells_the_key(stub: Stub) -
     assert len(stub.asked) == 2
 
 
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 524])
+def test_an_order_that_somebody_in_between_answers_with_an_error_may_have_arrived(
+    stub: Stub, status: int
+) -> None:
+    """A proxy that waited too long, or lost the gateway while it answered, knows nothing of the order."""
+    stub.script = [Answer(status, b"<html>", "text/html")]
+    result = videos(stub, "create", "x", "--idempotency-key", "order-7")
+    assert result.exit_code == 6
+    assert "--idempotency-key order-7" in result.stderr
+    assert [asked.headers["idempotency-key"] for asked in stub.asked] == ["order-7", "order-7"]
+
+
+def test_an_order_that_the_gateway_refuses_for_now_has_not_arrived(stub: Stub) -> None:
+    stub.script = [problem(503, detail="busy", charged="no")]
+    assert videos(stub, "create", "x").exit_code == 1
+    assert len(stub.asked) == 1
+
+
 def test_plan_spends_nothing(stub: Stub) -> None:
     stub.script = [say({"candidates": []})]
     result = videos(stub, "create", "x", "--plan")
@@ -203,6 +237,7 @@ def test_watch_goes_on_while_the_outcome_is_unknown_and_the_gateway_away(stub: S
     result = videos(stub, "watch", "video_1")
     assert result.exit_code == 0
     assert "in_progress submission_unknown" in result.stderr
+    assert result.stderr.count("Trying again.") == 1, "it is away once"
     assert "Trying again" in result.stderr
 
 
@@ -224,8 +259,8 @@ def test_get_shows_facts_and_no_control_characters(stub: Stub) -> None:
 
 def test_an_id_cannot_leave_its_place_in_the_path(stub: Stub) -> None:
     stub.script = [problem(404, detail="nothing here")]
-    videos(stub, "get", "../keys?x=1")
-    assert stub.asked[0].path == "/v1/videos/..%2Fkeys%3Fx%3D1"
+    videos(stub, "get", "keys?x=1#y")
+    assert stub.asked[0].path == "/v1/videos/keys%3Fx%3D1%23y"
 
 
 def test_list_filters_and_tells_how_to_go_on(stub: Stub) -> None:
@@ -291,3 +326,23 @@ def test_download_into_nowhere_is_told(stub: Stub, tmp_path: Path) -> None:
     result = videos(stub, "download", "video_1", "-o", str(tmp_path / "no" / "fox.mp4"))
     assert result.exit_code == 1
     assert "No such file or directory" in result.stderr
+
+
+def test_download_beside_a_file_is_told(stub: Stub, tmp_path: Path) -> None:
+    """What could not be made cannot be removed either, and that is no news."""
+    (tmp_path / "fox").write_bytes(b"")
+    stub.script = [Answer(200, b"v", "video/mp4")]
+    result = videos(stub, "download", "video_1", "-o", str(tmp_path / "fox" / "fox.mp4"))
+    assert result.exit_code == 1
+    assert "Not a directory" in result.stderr
+
+
+def test_download_takes_no_place_of_what_is_no_file(stub: Stub, tmp_path: Path) -> None:
+    """Run by root, `-o /dev/null` would else leave every program of the machine with a file there."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    stub.script = [Answer(200, b"v", "video/mp4")]
+    result = videos(stub, "download", "video_1", "-o", str(pipe))
+    assert (result.exit_code, stub.asked) == (1, [])
+    assert "is no file" in result.stderr
+    assert pipe.is_fifo()

@@ -27,7 +27,7 @@ OVERLAYS: Final = ("sqlite", "postgres")
 UNIT: Final = DEPLOY / "systemd/reelgate.service"
 # What the program lets itself use: with 100,000 videos in flight (tests/bench/RESULTS.md), and as many images
 # on their way as its bounds let in, twice while they are sent.
-MEMORY_BYTES: Final = (145 << 20) + BODIES_MAX_BYTES + DECODING_MAX_BYTES + 2 * IMAGES_MAX_BYTES
+MEMORY_BYTES: Final = (160 << 20) + BODIES_MAX_BYTES + DECODING_MAX_BYTES + 2 * IMAGES_MAX_BYTES
 
 
 def tool(name: str) -> str:

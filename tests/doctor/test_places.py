@@ -95,6 +95,20 @@ async def test_a_store_in_a_folder_of_somebody_else(exposed: Patient, path: str)
     assert str(closed) in found[0].found
 
 
+async def test_a_lock_of_somebody_else(exposed: Patient) -> None:
+    """Only `serve` takes it, so that all else works: as after a copy by root and a `chown` of one file."""
+    lock = exposed.folder / "reelgate.db-lock"
+    lock.touch()
+    exposed.folder.chmod(0o777)
+    (exposed.folder / "reelgate.db").chmod(0o666)
+    before = {finding.rule for finding in await exposed.examined(is_offline=True)}
+    with somebody_else(lock):
+        found = await examine(exposed.file, exposed.machine, is_offline=True, told=exposed.said.append)
+    assert before == {"store-file-open"}
+    assert [finding.rule for finding in found] == ["store-unusable", "store-file-open"], found
+    assert str(lock) in found[0].found
+
+
 def in_the_way(patient: Patient) -> None:
     (patient.folder / "videos").write_bytes(b"a file in the way")
 
@@ -133,9 +147,12 @@ async def test_a_port_that_another_program_has(patient: Patient, key: str) -> No
     assert [(finding.rule, finding.where) for finding in found] == [("port-taken", key)]
 
 
-async def test_a_gateway_that_runs_already_is_no_illness(patient: Patient) -> None:
-    version = http(200, '{"name": "reelgate", "version": "0.1.0"}', "Content-Type: application/json")
-    async with odd_vendor(lambda _line: version) as port:
+@pytest.mark.parametrize(("path", "body"), [
+    ("/v1/version", '{"name": "reelgate", "version": "0.1.0"}'),
+    ("/metrics", "# HELP reelgate_videos Videos that have not ended."),  # of `serve --role engine`
+])
+async def test_a_gateway_that_runs_already_is_no_illness(patient: Patient, path: str, body: str) -> None:
+    async with odd_vendor(lambda line: http(200 if line.split()[1] == path else 404, body)) as port:
         patient.set({"server.listen": f'"127.0.0.1:{port}"'})
         assert await patient.examined(is_offline=True) == []
     assert "A gateway runs there already." in patient.said

@@ -22,6 +22,7 @@ from gateway.doctor import examination, vendors
 from gateway.doctor.aside import aside
 from gateway.doctor.examination import Look
 from gateway.doctor.rules import Finding
+from providers.v3_async import V3Async
 from tests.doctor.patient import KEY, Patient, http, odd_vendor
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +45,7 @@ _ANSWERS: Final = [
     (http(404, "<html>nothing here</html>"), "vendor-not-an-api"),
     (http(200, "<html>please log in</html>"), "vendor-not-an-api"),
     (http(502, "<html>bad gateway</html>"), "vendor-fails"),
+    (http(404, '{"code": 404, "reason": "API_NOT_FOUND", "message": "x"}', _JSON), "vendor-not-an-api"),
 ]
 
 
@@ -124,6 +126,25 @@ async def test_the_key_is_wrong_at_a_simulated_vendor(patient: Patient) -> None:
     assert [(finding.rule, finding.where) for finding in found] == [
         ("vendor-key-refused", "providers.highway.api_key")
     ]
+
+
+async def test_an_adapter_that_fails_itself_hides_no_other_provider(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_adapter: V3Async, _id: str) -> None:
+        raise LookupError(KEY)
+
+    monkeypatch.setattr(V3Async, "ref_of", broken)
+    patient.environ["OTHER"] = "another-key-than-that"
+    patient.set({
+        "providers.other.adapter": '"unified"', "providers.other.api_key": '{ env = "OTHER" }',
+        "providers.other.base_url": f'"{patient.vendors}/unified"',
+    })
+    found = await patient.examined()
+    assert [(finding.rule, finding.where) for finding in found] == [
+        ("vendor-key-refused", "providers.other.api_key"), ("check-failed", "providers.highway"),
+    ]  # fmt: skip
+    assert KEY not in str(found)
 
 
 async def test_the_clocks_differ(patient: Patient) -> None:
