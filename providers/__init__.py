@@ -41,8 +41,10 @@ def adapters() -> dict[str, AdapterInfo]:
 def _load(point: EntryPoint) -> AdapterInfo:
     try:
         info = point.load()
-    except Exception as exc:  # the package is somebody's own: its code may end in anything
-        raise RegisterError(f"{_where(point)}: cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    except (ImportError, AttributeError, SyntaxError) as exc:
+        raise RegisterError(f"{_where(point)}: cannot be loaded: {exc}") from exc
+    except Exception as exc:  # whatever its code ends in, whose words may quote what it met
+        raise RegisterError(f"{_where(point)}: cannot be loaded: {type(exc).__name__}") from exc
     if not isinstance(info, AdapterInfo):
         raise RegisterError(f"{_where(point)}: is a {type(info).__name__}, not a providers.spec.AdapterInfo")
     return info

@@ -207,12 +207,9 @@ async def test_where_an_adapter_cannot_be_built_nothing_has_changed(
         assert (two.gate.max_in_flight, one.provider().gate.rate.per_minute) == (None, None)
 
 
-@pytest.mark.parametrize(("code", "why"), [
-    ("INFO = 1", "an adapter cannot join: entry point acme = reelgate_acme:INFO"),
-    ("raise LookupError('a canary of an adapter')", "an adapter cannot join: LookupError"),
-])
+@pytest.mark.parametrize("code", ["INFO = 1", "raise LookupError('a canary of an adapter')"])
 async def test_an_adapter_that_was_installed_meanwhile_and_cannot_join_ends_nothing(
-    config: Path, monkeypatch: pytest.MonkeyPatch, code: str, why: str
+    config: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     async with following(config) as one:
         described = config.parent / "reelgate_acme-1.0.dist-info" / "entry_points.txt"
@@ -224,7 +221,7 @@ async def test_an_adapter_that_was_installed_meanwhile_and_cannot_join_ends_noth
         one.write(WHOLE.replace("max_in_flight = 3", "max_in_flight = 4"))
         assert await one.looks(5) == ["reload_refused"]
         (problem,) = one.lines()[-1]["problems"]
-        assert problem.startswith(f"providers: {why}")
+        assert problem.startswith("providers: an adapter cannot join: entry point acme = reelgate_acme:INFO")
         assert "canary" not in problem
         described.unlink()
         one.write(WHOLE.replace("max_in_flight = 3", "max_in_flight = 50"))

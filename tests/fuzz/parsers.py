@@ -121,10 +121,9 @@ async def _form(data: bytes) -> None:
     """The Content-Type, a line break, and a body in pieces, through the whole reading of a create."""
     kind, _, body = data.partition(b"\n")
     gateway = SimpleNamespace(bodies=ByteBudget(MiB), decoding=ByteBudget(MiB))
-    app = SimpleNamespace(state=SimpleNamespace(gateway=gateway))
     scope: Any = {
         "type": "http", "method": "POST", "path": "/v1/videos", "headers": [(b"content-type", kind)],
-        "litestar_app": app, "app": app, "state": {"at_rest": lambda: None}, "query_string": b"",
+        "state": {"at_rest": lambda: None, "gateway": gateway}, "query_string": b"",
         "route_handler": SimpleNamespace(resolve_request_max_body_size=lambda: None),
     }
     async with aclosing(_chunks(body)) as chunks:

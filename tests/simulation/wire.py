@@ -124,7 +124,7 @@ class Wire(httpx.AsyncBaseTransport):
 
     async def _poll(self, vendor: Vendor, request: httpx.Request) -> Reply:
         """A poll changes nothing, so it is one pause. What it was told counts if the process is there."""
-        params = request.url.params
+        params = httpx.QueryParams(request.extensions.get("query"))
         task_id = params.get("task_id") or request.url.path.rsplit("/", 1)[1]
         kind, reply = vendor.poll(task_id)
         if kind != "fine":
