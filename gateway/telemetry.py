@@ -103,6 +103,26 @@ def _fields(task: Followed, event: Happening) -> dict[str, str | int | float]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _holder(task: Followed | None) -> str | None:
+    """The provider that has, or may have, a job of the task."""
+    return None if task is None or not task.is_in_flight else task.provider
+
+
+def _doubter(task: Followed | None) -> str | None:
+    """The provider that may have a job of the task, which nobody knows."""
+    return None if task is None or task.state != "submission_unknown" else task.provider
+
+
+def _move(gauge: Callable[..., Gauge], before: str | None, after: str | None) -> None:
+    """One task less is counted at `before`, one more at `after`."""
+    if before == after:
+        return
+    if before is not None:
+        gauge(before).dec()
+    if after is not None:
+        gauge(after).inc()
+
+
 class Telemetry:
     """The metrics of one process in a registry of their own, and its log. All series exist from the start."""
 
@@ -259,29 +279,20 @@ class Telemetry:
                 continue
             write = self.log.warning if event.type in _WARNINGS else self.log.info
             write(event.type, **_fields(after, event))
-        is_new = any(event.type == "accepted" for event in events)
-        self.accepted.inc(is_new)
-        if before is not None or is_new:
-            self._count_status(before, after)
-        for task, step in ((before, -1), (after, 1)):
-            if task is None or task.provider is None:
-                continue
-            if task.is_in_flight:
-                self.provider_in_flight(task.provider).inc(step)
-            if task.state == "submission_unknown":
-                self.submission_unknown(task.provider).inc(step)
-        if after.cost_amount is not None and any(event.type in _BOUGHT for event in events):
+        kinds = {event.type for event in events}
+        if "accepted" in kinds:
+            self.accepted.inc()
+        if before is not None or "accepted" in kinds:
+            _move(self.videos, None if before is None else before.status, after.status)
+        _move(self.provider_in_flight, _holder(before), _holder(after))
+        _move(self.submission_unknown, _doubter(before), _doubter(after))
+        if after.cost_amount is not None and not kinds.isdisjoint(_BOUGHT):
             amount = float(after.cost_amount) - float(after.cost_before or 0)
             self.cost(after.provider, after.cost_currency or "USD").inc(amount)
-        if after.submitted_at is not None and any(event.type == "submitting" for event in events):
+        if after.submitted_at is not None and "submitting" in kinds:
             self.queue_wait(after.provider).observe(max(0.0, after.submitted_at - after.created_at))
         if before is not None and not before.is_terminal:
             self._count(before, after)
-
-    def _count_status(self, before: Followed | None, after: Followed) -> None:
-        if before is not None:
-            self.videos(before.status).dec()
-        self.videos(after.status).inc()
 
     def _count(self, before: Followed, after: Followed) -> None:
         provider = before.provider or after.provider or NOWHERE

@@ -54,12 +54,12 @@ _FAILURES: Final[tuple[tuple[type[Exception], _Failure], ...]] = (
 )
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:%-]+)+")
-_HEADERS: Final = {
+_HEADERS: Final = httpx.Headers({
     "User-Agent": "Mozilla/5.0 (compatible; reelgate)",  # a vendor's front door is known to refuse odd ones
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # nothing is ever unpacked, so the size limit holds for what is read
-}
-_POSTING: Final = {**_HEADERS, "Content-Type": "application/json"}
+})
+_POSTING: Final = httpx.Headers({**_HEADERS, "Content-Type": "application/json"})
 _CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
 )
@@ -68,6 +68,7 @@ _QUERY: Final = re.compile(r"(://[^\s?#\"'<>]*)[?#][^\s\"'<>]*|\?[^\s\"'<>?]*=[^
 _ODD_SEGMENT: Final = re.compile(r"\.{1,2}|.*[/\\\x00-\x1f\x7f].*", re.DOTALL)
 URLS_MAX: Final = 256  # paths kept parsed; a vendor has a few, unless its task ids are in them
 
+_NOTHING: Final = httpx.ByteStream(b"")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -126,10 +127,9 @@ class Account:
         self._spellings = {api_key, quote(api_key, safe=""), api_key.replace("/", "\\/")}
         self._authorization = f"{auth_scheme} {api_key}"
 
-    def url(self, path: str, query: Mapping[str, str] | None = None) -> httpx.URL:
+    def url(self, path: str) -> httpx.URL:
         """The vendor's URL of `path`. Raises ValueError unless that is /segment[/...], encoded, no dots."""
-        url = self._known(path)
-        return url if not query else httpx.URL(f"{url}?{urlencode(query)}")
+        return self._known(path)
 
     def _parsed(self, path: str) -> httpx.URL:
         if not _PATH.fullmatch(path) or any(map(_ODD_SEGMENT.fullmatch, map(unquote, path.split("/")))):
@@ -152,7 +152,8 @@ class Account:
 class VendorHTTP:
     """The `VendorDoor` of one account: submits over `fresh`, polls over `pooled`; never follows redirects.
 
-    `observe` is called once a call, also a cancelled one. Cancellation passes through.
+    Both transports add Host and Content-Length by themselves, and a query by the extension of that name, as
+    ours does. `observe` is called once a call, also a cancelled one. Cancellation passes through.
     """
 
     def __init__(
@@ -171,18 +172,28 @@ class VendorHTTP:
         self._limits = limits
         self._observe = observe
         self._clocks = clocks
+        connect = limits.connect_seconds
+        self._asking = {"timeout": {"connect": connect, "pool": connect, "read": None}}
+        self._posting = {**self._asking, "may_send": limits.may_send}
 
     async def submit(self, path: str, body: Mapping[str, object]) -> Reply:
         """POST `body` as JSON on its own connection, once. Raises VendorError when no whole answer came."""
-        url, content = self._account.url(path), msgspec.json.encode(body)
-        request = httpx.Request("POST", url, headers=_POSTING, content=content)
-        request.extensions["may_send"] = self._limits.may_send
+        request = httpx.Request(
+            "POST", self._account.url(path), headers=_POSTING, extensions=self._posting,
+            stream=httpx.ByteStream(msgspec.json.encode(body)),  # `content` has headers made, at some cost
+        )
+        request.read()
         return await self._call("submit", request)
 
     async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Reply:
         """GET through the pool. Raises VendorError when no whole answer came; its outcome proves nothing."""
-        url = self._account.url(path, query)
-        return await self._call("poll", httpx.Request("GET", url, headers=_HEADERS))
+        # Apart from the URL, which httpx would take anew for each question, at the price of all the rest.
+        extensions = {**self._asking, "query": urlencode(query)} if query else self._asking
+        request = httpx.Request(
+            "GET", self._account.url(path), headers=_HEADERS, stream=_NOTHING, extensions=extensions
+        )
+        request.read()
+        return await self._call("poll", request)
 
     def redact(self, text: str) -> str:
         """`text` without the key, URLs' queries and user info, control characters; at most 500 characters."""
@@ -210,36 +221,38 @@ class VendorHTTP:
 
     async def _exchange(self, operation: Operation, request: httpx.Request) -> Reply:
         limits = self._limits
-        connect = limits.connect_seconds
-        request.extensions["timeout"] = {"connect": connect, "pool": connect, "read": None}
         transport = self._fresh if operation == "submit" else self._pooled
         async with asyncio.timeout(limits.submit_seconds if operation == "submit" else limits.ask_seconds):
             response = await transport.handle_async_request(request)
+            stream = cast("httpx.AsyncByteStream", response.stream)  # nothing is decoded: it is read as it is
             try:
-                return await self._read(response)
+                return await self._read(response, stream)
             finally:
-                await response.aclose()
+                await stream.aclose()
 
-    async def _read(self, response: httpx.Response) -> Reply:
+    async def _read(self, response: httpx.Response, stream: httpx.AsyncByteStream) -> Reply:
+        headers, most = response.headers, self._limits.max_body_bytes
         if response.status_code // 100 not in _CLASSES:
             raise _Junk(f"status {response.status_code}")
-        encodings = response.headers.get("Content-Encoding")
-        if encodings is not None and set(encodings.lower().replace(" ", "").split(",")) - {"", "identity"}:
+        if "Content-Encoding" in headers and not _is_plain(headers["Content-Encoding"]):
             raise _Junk("the answer is encoded, though only identity was accepted")
-        most = self._limits.max_body_bytes
         body = bytearray()
-        stream = cast("httpx.AsyncByteStream", response.stream)  # nothing is decoded, so it is read as it is
         async for chunk in stream:
             body += chunk
             if len(body) > most:
                 raise _Junk(f"the answer is larger than {most} bytes")
-        later = response.headers.get("Retry-After")
-        hint = None if later is None else retry_after_seconds(later, self._clocks.wall())
+        hint = None
+        if "Retry-After" in headers:
+            hint = retry_after_seconds(headers["Retry-After"], self._clocks.wall())
         return Reply(response.status_code, bytes(body), hint)
 
 
 class _Junk(Exception):
     """The answer cannot be used."""
+
+
+def _is_plain(encodings: str) -> bool:
+    return not set(encodings.lower().replace(" ", "").split(",")) - {"", "identity"}
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -283,6 +296,8 @@ def hint(raw: msgspec.Raw, shape: type[T], *, strict: bool = True) -> T | None:
 
     Not `strict`: a number may also be written as text.
     """
+    if not raw:
+        return None
     try:
         return msgspec.json.decode(raw, type=shape, strict=strict)
     except (msgspec.MsgspecError, ValueError, RecursionError):

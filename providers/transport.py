@@ -88,9 +88,9 @@ class Transport(httpx.AsyncBaseTransport):
     finds the addresses of names; absent, the machine's own. A request's `timeout` extension is read as httpx
     means it, in seconds, but `pool` spans all of connecting: slot, name, TCP, TLS, tunnel. Its `may_send`
     extension is asked when the connection is made and the first byte is about to be written: False is
-    `Withheld`. aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its
-    connection broke. Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and for a
-    `tls` without checks.
+    `Withheld`. Its `query` extension is encoded text that goes behind the URL, which then has none itself.
+    aiohttp limits an answer's headers to 128 of 8190 bytes, and repeats a GET once when its connection broke.
+    Raises ValueError for a proxy that is no http(s) URL or comes with a guard, and a `tls` without checks.
 
     aiohttp takes an answer that nobody asked for, on an idle pooled connection, for that to the next request
     (ran with 3.14.5): who polls through the pool compares the id in the answer with the one asked for.
@@ -130,6 +130,7 @@ class Transport(httpx.AsyncBaseTransport):
         session = self._session or self._open(request)
         limits = request.extensions.get("timeout", {})
         timeout = _timeout(limits.get("pool"), limits.get("connect"), limits.get("read"))
+        url, query = str(request.url), request.extensions.get("query")
         body = await request.aread()
         may_send: Callable[[], bool] | None = request.extensions.get("may_send")
         data = _Checked(body, may_send) if may_send else body or None
@@ -137,8 +138,8 @@ class Transport(httpx.AsyncBaseTransport):
                    if name.lower() not in {b"content-length", b"transfer-encoding"}]
         try:
             answer = await session.request(
-                request.method, URL(str(request.url), encoded=True), headers=headers, data=data,
-                allow_redirects=False, timeout=timeout, proxy=self._proxy,
+                request.method, URL(f"{url}?{query}" if query else url, encoded=True), headers=headers,
+                data=data, allow_redirects=False, timeout=timeout, proxy=self._proxy,
             )
         except Exception as exc:
             failure = _translated(exc, request)
@@ -228,7 +229,9 @@ class _Checked(aiohttp.BytesPayload):
 
 @lru_cache(64)
 def _timeout(pool: float | None, connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=pool, sock_connect=connect, sock_read=read)
+    # The one spans the other: a timer less where both are the same.
+    connecting = None if connect == pool else connect
+    return aiohttp.ClientTimeout(total=None, connect=pool, sock_connect=connecting, sock_read=read)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -150,9 +150,10 @@ class V3Async:
         if not 200 <= reply.status < 300:
             raise refusal(reply, self._door, ERRORS)
         created = read(reply.body, _Created)
-        nested = hint(created.data, _Created) or _Created()
-        first, second = (spec.usable_task_id(hint(raw, str)) for raw in (created.task_id, nested.task_id))
-        task_id = first or second
+        task_id = spec.usable_task_id(hint(created.task_id, str))
+        if task_id is None:
+            nested = hint(created.data, _Created) or _Created()
+            task_id = spec.usable_task_id(hint(nested.task_id, str))
         if task_id is None:
             raise spec.VendorError("junk", "unknown", "success without a usable task id", status=reply.status)
         return spec.Submitted(vendor_task_id=task_id, ref=self.ref_of(task_id))

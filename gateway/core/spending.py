@@ -21,14 +21,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from gateway.core.states import Task
+from gateway.core.states import IN_FLIGHT, TERMINAL, State, Task
 from providers.spec import Charged
 
 _DAY_SECONDS: Final = 86_400
+_KNOWN_MAX: Final = 4_096  # saves whose worth is remembered: most are alike
 DIGITS: Final = 9  # decimals of a currency that a ledger can tell apart: no price has more
 
 _Line: TypeAlias = tuple[str, str]  # provider, currency
@@ -70,11 +71,40 @@ class Entry(msgspec.Struct, frozen=True):
     amounts: Amounts
 
 
+class _Stand(NamedTuple):
+    """All of a task that its position depends on; `place`: who has it, or the first that it may go to."""
+
+    state: State
+    provider: str | None
+    charged_now: Charged
+    is_late: bool
+    permissions: int
+    place: str
+    reserved_amount: str | None
+    reserved_currency: str | None
+    sent_amount: str | None
+    sent_currency: str | None
+
+
 def entries(before: Task | None, after: Task) -> tuple[Entry, ...]:
     """What the save of `after` over `before` (None: a new video) changes. Nothing of a task without a key."""
     if not after.key_id:  # it was accepted before there was a ledger, and stays outside
         return ()
-    if before is not None and _is_as_before(before, after):
+    return _worth(None if before is None else _stand(before), _stand(after))
+
+
+def _stand(task: Task) -> _Stand:
+    first = task.candidates[0].provider if task.candidates else ""
+    return _Stand(
+        task.state, task.provider, task.charged_now, task.late_until is not None, task.permissions,
+        task.provider or first, task.reserved_amount, task.reserved_currency, task.sent_amount,
+        task.sent_currency,
+    )
+
+
+@lru_cache(_KNOWN_MAX)
+def _worth(before: _Stand | None, after: _Stand) -> tuple[Entry, ...]:
+    if before is not None and before[:5] == after[:5]:  # most saves are so
         return ()
     found: dict[_Line, Amounts] = {}
 
@@ -90,47 +120,34 @@ def entries(before: Task | None, after: Task) -> tuple[Entry, ...]:
     return tuple(Entry(*line, amounts) for line, amounts in sorted(found.items()) if not amounts.is_nothing)
 
 
-def _is_as_before(before: Task, after: Task) -> bool:
-    """Whether nothing has changed that a position depends on: most saves are so."""
-    return (
-        (before.state, before.provider, before.charged_now, before.late_until is None, before.permissions)
-        == (after.state, after.provider, after.charged_now, after.late_until is None, after.permissions)
-    )
-
-
-def _position(task: Task) -> Iterator[tuple[_Line, Amounts]]:
+def _position(task: _Stand) -> Iterator[tuple[_Line, Amounts]]:
     """What is told of a task at each line: that it is there, and the money of its present sending."""
     counts = {"accepted": 1} | ({task.state: 1} if task.state in _OUTCOMES else {})
-    aside = _place(task), task.reserved_currency or ""
+    aside = task.place, task.reserved_currency or ""
     yield aside, Amounts(**counts)
     if task.state == "waiting":
         yield aside, Amounts(reserved=nanos(task.reserved_amount))
         return
     if task.state == "submitting":
         yield aside, Amounts(reserved=_rest(task))
-    if task.is_in_flight or task.late_until is not None:
-        yield from _sending(task, "no" if task.is_terminal and task.charged_now == "no" else "unknown")
+    if task.state in IN_FLIGHT or task.is_late:
+        is_unspent = task.state in TERMINAL and task.charged_now == "no"
+        yield from _sending(task, "no" if is_unspent else "unknown")
     elif task.provider is not None:
         yield from _sending(task, task.charged_now)
 
 
-def _place(task: Task) -> str:
-    """The provider that has the task, or the first that it may go to: mostly it goes there."""
-    first = task.candidates[0].provider if task.candidates else ""
-    return task.provider or first
-
-
-def _rest(task: Task) -> int:
+def _rest(task: _Stand) -> int:
     """What was put aside beyond the price of the latest sending, in nanos of that currency."""
     aside = nanos(task.reserved_amount)
     return aside if task.sent_currency != task.reserved_currency else max(0, aside - nanos(task.sent_amount))
 
 
-def _sending(task: Task, charged: Charged) -> Iterator[tuple[_Line, Amounts]]:
+def _sending(task: _Stand, charged: Charged) -> Iterator[tuple[_Line, Amounts]]:
     """The money of a task's latest sending, of which this is known."""
     price = nanos(task.sent_amount)
     amounts = {"yes": Amounts(settled=price), "unknown": Amounts(reserved=price), "no": Amounts()}
-    yield (_place(task), task.sent_currency or ""), amounts[charged]
+    yield (task.place, task.sent_currency or ""), amounts[charged]
 
 
 def day_of(at: float) -> str:

@@ -46,6 +46,10 @@ class Line:
         self._mine: Counter[_Caller] = Counter()
         self.gates_at = float("inf")
 
+    def __len__(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
+
     def add(self, task: Task) -> None:
         """Let a task wait: after its caller's other turns, or next of all if it was sent already."""
         row = task.open_candidates

@@ -62,7 +62,7 @@ class Engine:
         self.timers = Timers(self.watches)
         self.accounts = Accounts(store.keys, fleet, self.now)
         self.line, self.copies, self.keeping = Line(fleet, self.accounts), Copies(), outside.keeping
-        self._wake = asyncio.Event()
+        self._wake, self._wakes_at = asyncio.Event(), float("inf")
         self._is_stopping = False
         self.entering: set[str] = set()  # admitted tasks, with a place at a gate, not known to be started
         self.sending: set[str] = set()  # tasks whose submit is under way, ended ones among them
@@ -95,14 +95,15 @@ class Engine:
             probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
-            next_at = now + _IDLE_SECONDS
+            next_at = min(now + _IDLE_SECONDS, self.line.gates_at, probes_at)
             if has_room:
                 next_at = min(next_at, self.timers.next_at(), self.fleet.turns_at(now))
+            self._wakes_at = next_at
+            alarm = asyncio.get_running_loop().call_later(max(0.0, next_at - now), self._wake.set)
             try:
-                async with asyncio.timeout(max(0.0, min(next_at, self.line.gates_at, probes_at) - now)):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
 
     def recount(self) -> None:
         """The providers were changed: count what each has in flight anew, and look again who may go."""
@@ -218,7 +219,8 @@ class Engine:
         if watch is not None:
             watch.due = at
             self.timers.put(task_id, at)
-            self._wake.set()
+            if at < self._wakes_at:
+                self._wake.set()
 
     def _next_due(self) -> Task | None:
         """The next task whose time has come. A busy one is planned anew when its step ends."""
@@ -352,7 +354,8 @@ class Engine:
         if ticket is not None:
             self._begin(self._submits, task.id, partial(self._steps.send, self, task, ticket))
         self.schedule(task)
-        self._wake.set()
+        if self.line:  # one of those that wait may have a place now
+            self._wake.set()
 
     def forget(self, task_id: str) -> None:
         """A task is not followed here any more."""

@@ -59,6 +59,7 @@ def _without_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is being sent holds its own price only, and may come back to a line where it needs more."""
+    monkeypatch.setattr(spending, "_worth", spending._worth.__wrapped__)  # noqa: SLF001 - it remembers
     monkeypatch.setattr(spending, "_rest", lambda _: 0)
 
 

@@ -219,26 +219,30 @@ def _due() -> dict[str, Callable[[Engine, Task], Awaitable[None]]]:
     return table
 
 
+# What a save is worth is remembered: in the two below it is worked out each time.
+_worth_anew: Final = spending._worth.__wrapped__  # noqa: SLF001 - what is to be broken
+
+
 def _doubt_is_released() -> Patch:
     """What may have been bought is given back from the ledger as if it had not been."""
     real = spending._sending  # noqa: SLF001 - what is to be broken
 
-    def wrong(task: Task, charged: Charged) -> Iterator[tuple[tuple[str, str], spending.Amounts]]:
+    def wrong(task: spending._Stand, charged: Charged) -> Iterator[tuple[tuple[str, str], spending.Amounts]]:
         is_doubted = task.state == "submission_unknown"
         return real(task, "no" if is_doubted else charged)
 
-    return patch.object(spending, "_sending", wrong)
+    return patch.multiple(spending, _sending=wrong, _worth=_worth_anew)
 
 
 def _bought_is_released_at_the_end() -> Patch:
     """At its end a video's reservation is given back, whatever it has cost."""
     real = spending._position  # noqa: SLF001 - what is to be broken
 
-    def wrong(task: Task) -> Iterator[tuple[tuple[str, str], spending.Amounts]]:
+    def wrong(task: spending._Stand) -> Iterator[tuple[tuple[str, str], spending.Amounts]]:
         for line, amounts in real(task):
             yield line, msgspec.structs.replace(amounts, settled=0)
 
-    return patch.object(spending, "_position", wrong)
+    return patch.multiple(spending, _position=wrong, _worth=_worth_anew)
 
 
 PLANTED: Final[Mapping[str, Callable[[], Patch]]] = {
