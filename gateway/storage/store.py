@@ -385,7 +385,8 @@ class Store:
     async def _write(self, steps: Sequence[Step], task: Task, events: tuple[Event, ...]) -> None:
         """Save what makes `task` as it is, and tell the listeners. No answer but an error proves nothing."""
         try:
-            await self._database.write(steps, lambda: self.tell(task, events), news.of_video(task))
+            heard = news.of_video(task) if self.is_shared else None
+            await self._database.write(steps, lambda: self.tell(task, events), heard)
         except (GuardFailed, Duplicate, StorageBusy):
             raise
         except StorageError:
