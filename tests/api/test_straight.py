@@ -6,7 +6,7 @@ at once (`tests/engine/test_entering.py`), the idempotency keys themselves (`tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +16,6 @@ import pytest
 from gateway.storage.db import Duplicate, GuardFailed, Row, Step, StorageBusy, StorageError
 from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.store import VIDEO_ADD
-from gateway.telemetry import Telemetry
-from providers.http import VendorHTTP
-from providers.spec import Reply
 from tests.serving import Json, Served, read, serving, together
 
 NARROW: Final[Json] = {"prompt": "a fox", "provider": "narrow", "resolution": "1080p"}
@@ -70,27 +67,6 @@ def test_a_video_that_need_not_wait_is_answered_as_being_sent(served: Served) ->
     timeline = read(served.client.get(f"/v1/videos/{video['id']}/timeline"))["data"]
     assert "submitting" in [event["type"] for event in timeline]
     assert served.finish(video["id"])["status"] == "completed"
-
-
-def test_the_caller_is_answered_before_the_call_to_the_vendor_begins(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answered, submit, order = Telemetry.request_answered, VendorHTTP.submit, list[str]()
-
-    def told(
-        telemetry: Telemetry, route: str, method: str, status: int, seconds: float, request_id: str
-    ) -> None:
-        order.append(method)
-        answered(telemetry, route, method, status, seconds, request_id)
-
-    async def sent(door: VendorHTTP, path: str, body: Mapping[str, object]) -> Reply:
-        order.append("sent")
-        return await submit(door, path, body)
-
-    monkeypatch.setattr(Telemetry, "request_answered", told)
-    monkeypatch.setattr(VendorHTTP, "submit", sent)
-    assert served.finish(read(create(served))["id"])["status"] == "completed"
-    assert order[:2] == ["POST", "sent"]
 
 
 @pytest.mark.parametrize("kind", [Duplicate, GuardFailed, StorageBusy, StorageError])

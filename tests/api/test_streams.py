@@ -27,7 +27,7 @@ from gateway.storage.stream import ForeignPosition, Shown
 from tests.serving import PATIENCE_SECONDS, Json, Served, problem, read, serving
 from tests.sse import Caller, Told
 
-CUTS: Final = 1_000
+CUTS: Final = (200, pytest.param(1_000, marks=pytest.mark.long))
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +248,9 @@ def test_a_stream_has_to_come_again_after_a_while(
     assert followed(client, Caller("/v1/events")) == []
 
 
-def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(
-    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cuts", CUTS)
+def test_cuts_lose_nothing_and_repeat_nothing(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, cuts: int
 ) -> None:
     """Of all of a caller's videos, each connection cut at some byte, while videos come and end."""
     monkeypatch.setattr(topics, "KEPT_MAX", 2)
@@ -258,7 +259,7 @@ def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(
     _read_some(client, caller, 1, 10_000)  # from here on everything is told
     made, living = list[str](), Future[Json]()
     with ThreadPoolExecutor(1) as pool:
-        for number in range(CUTS):
+        for number in range(cuts):
             if number % 20 == 0:
                 made.append(pool.submit(lambda: str(served.create(client)["id"])).result(PATIENCE_SECONDS))
                 living = pool.submit(served.finish, made[-1], client)

@@ -21,6 +21,7 @@ SCRIPT = Path(__file__).with_name("litellm_life.py")
 PYTHON = Path(__file__).parents[2] / ".venv/litellm/bin/python"
 
 
+@pytest.mark.long
 def test_a_whole_life(place: Place) -> None:
     if not PYTHON.exists():
         pytest.skip("LiteLLM is not installed; to run this: make clients")

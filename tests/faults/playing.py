@@ -21,8 +21,9 @@ import trustme
 from gateway.sandbox.admin import ArmRequest
 from gateway.sandbox.catalogue import FAULTS, Phase
 from gateway.sandbox.ports import PortState
+from tests.faults.calling import Got, Json
 from tests.faults.declared import Cell
-from tests.faults.world import NAME, STRANGE_NAME, VENDOR_KEY, Got, Json, World, authority, world
+from tests.faults.world import NAME, STRANGE_NAME, VENDOR_KEY, World, authority, world
 
 DOWN_SECONDS: Final = 45.0  # of virtual time: how long what lies below HTTP stays broken
 AGE_SECONDS: Final = 10.0  # of a finished video when its file is fetched

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from tests.faults import playing
+from tests.faults.calling import Got
 from tests.faults.declared import CELLS, DOWNLOADS, POLLS, SUBMITS, Cell, Phase, SubmitEnd
 from tests.faults.playing import Played
-from tests.faults.world import VENDOR_KEY, Got, run
+from tests.faults.world import VENDOR_KEY, run
 
 SENT_BYTES_MAX = 32 * 1024 * 1024  # the cap of 4 MiB, and what the kernel holds between two sockets
 WINDOW_POLLS_MAX = 6 * 3600 / 30

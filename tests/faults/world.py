@@ -15,10 +15,10 @@ import selectors
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from unittest import mock
 
 import msgspec
@@ -37,9 +37,9 @@ from gateway.settings import parse
 from providers import adapters
 from providers.transport import tls_context
 from tests.blank import blank
+from tests.faults.calling import Exchange, Got, Json, scope
 
 T = TypeVar("T")
-Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
 
 VENDOR_KEY: Final = "vendor-key-canary"
 RENDER_SECONDS: Final = 20.0
@@ -48,6 +48,12 @@ STRANGE_NAME: Final = "files.test"
 KERNEL_SECONDS: Final = 0.002  # bytes between two sockets of ours may take that long on a busy machine
 _GIVES: Final = ("send", "sendto", "sendmsg", "connect", "connect_ex", "shutdown", "close")  # of a socket
 RESOLVER_SECONDS: Final = 30.0  # after which a resolver that hears nothing gives up
+# Rounds that nothing of a vendor's depends on. At their own pace they would be most of a long wait's work.
+_ROUNDS: Final = (
+    "gateway.api.auth.LOOK_SECONDS", "gateway.engine.learning.KEEP_SECONDS",
+    "gateway.engine.spent.SPENT_SECONDS", "gateway.engine.webhooks_outbox.LOOK_SECONDS",
+)
+_ROUND_SECONDS: Final = 3_600.0
 
 _CONFIGURATION: Final = """
 [auth]
@@ -216,23 +222,6 @@ def _litestar() -> Litestar:
     return make_litestar(None)
 
 
-class Got(msgspec.Struct, frozen=True):
-    """What a caller got. `is_whole`: the answer ended as it should, with as many bytes as it announced."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    is_whole: bool
-
-    def json(self) -> Json:
-        """The body as an object."""
-        return msgspec.json.decode(self.body, type=dict[str, Any])
-
-
-class _CallerGone(OSError):
-    """The caller has enough."""
-
-
 class Stranger(NamedTuple):
     """Somebody with whom nobody should talk: its URL, and who did."""
 
@@ -300,60 +289,13 @@ class World:
     ) -> Got:
         """Call the gateway's API as its server would; the caller goes away after `enough_bytes`."""
         _litestar().state.gateway = self.gateway
-        exchange = _Exchange(b"" if body is None else msgspec.json.encode(body), enough_bytes)
+        exchange = Exchange(b"" if body is None else msgspec.json.encode(body), enough_bytes)
         try:
-            await self._app(_scope(method, path), exchange.receive, exchange.send)
+            await self._app(scope(method, path), exchange.receive, exchange.send)
         except Exception:
             if not exchange.status:
                 raise  # what fails after an answer has begun only ends it, as at a real server
         return exchange.got()
-
-
-class _Exchange:
-    """One request over ASGI, as a server carries it."""
-
-    def __init__(self, content: bytes, enough_bytes: int | None) -> None:
-        self._content: bytes | None = content
-        self._enough_bytes = enough_bytes
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
-        self._over = asyncio.Event()
-        self.status = 0
-
-    async def receive(self) -> Any:  # noqa: ANN401 - the framework's own types
-        """The request, whole; then nothing, until the answer is over."""
-        if self._content is None:
-            await self._over.wait()
-            return {"type": "http.disconnect"}
-        content, self._content = self._content, None
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    async def send(self, message: Any) -> None:  # noqa: ANN401 - likewise
-        """A part of the answer. Raises OSError once the caller has gone."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self._headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
-            return
-        self._body += message.get("body", b"")
-        if not message.get("more_body", False):
-            self._over.set()
-        if self._enough_bytes is not None and len(self._body) >= self._enough_bytes:
-            raise _CallerGone
-
-    def got(self) -> Got:
-        """What came of it."""
-        length = int(self._headers.get("content-length", len(self._body)))
-        is_whole = self._over.is_set() and len(self._body) == length
-        return Got(self.status, self._headers, bytes(self._body), is_whole)
-
-
-def _scope(method: str, path: str) -> Any:  # noqa: ANN401 - likewise
-    return {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
-        "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
-        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080), "state": {},
-    }
 
 
 @asynccontextmanager
@@ -388,12 +330,17 @@ _contexts = functools.cache(tls_context)
 _adapters = functools.cache(adapters)
 
 
-def _in_virtual_time() -> Any:  # noqa: ANN401 - mock's own type
-    """What the composition root takes from the machine: its clock, its chance, its disk."""
-    return mock.patch.multiple(
+@contextmanager
+def _in_virtual_time() -> Iterator[None]:
+    """What the composition root takes from the machine: its clock, its chance, its disk. Rare rounds."""
+    taken = mock.patch.multiple(
         assembly,
         SteadyClock=lambda: now,
         open_database=lambda url, settings, exclusive: blank(),
         tls_context=_contexts,
         random=mock.Mock(Random=lambda: random.Random(1)),
     )
+    with taken, ExitStack() as stack:
+        for pace in _ROUNDS:
+            stack.enter_context(mock.patch(pace, _ROUND_SECONDS))
+        yield

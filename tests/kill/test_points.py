@@ -31,7 +31,7 @@ class Store(NamedTuple):
     rebirth: tuple[str, ...]
 
 
-SHARDS = 4
+SHARDS = 8
 # For every day one of them is enough.
 sharded = pytest.mark.parametrize("shard", [
     pytest.param(shard, marks=[pytest.mark.long] if shard else []) for shard in range(SHARDS)

@@ -27,7 +27,6 @@ from tests.serving import VENDOR_KEY, Served, read, serving
 from tests.storage.stores import sqlite_at
 
 COUNT: Final = 1_000
-PREFIXED: Final = 1_000_000
 OPEN: Final = {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version",
                "/v1/callbacks/{provider:str}/{token:str}"}  # fmt: skip
 
@@ -65,8 +64,9 @@ async def test_keys_that_share_a_prefix(tmp_path: Path) -> None:
         row, key = make_key("one", "caller", 0.0)
         await Store(database).keys.add(row)
         assert (await door.caller(f"Bearer {key}", "10.0.0.1")).id == row.id
-        head = f"Bearer {key[:-5]}"
-        assert not any(door.known(f"{head}{number:05x}") for number in range(PREFIXED))
+        head = f"Bearer {key[:-4]}"
+        others = {f"{head}{number:04x}" for number in range(16**4)} - {f"Bearer {key}"}
+        assert not any(map(door.known, others))
         assert not any(door.known(f"Bearer {key[:length]}") for length in range(len(key)))
         assert door.known(f"Bearer {key}") is not None
 

@@ -124,10 +124,10 @@ async def test_a_network_that_swallows_everything_ends_a_read(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = PostgresDatabase(wire.url)
-    await database.read("select 1")
-    wire.may_pass.clear()
     with monkeypatch.context() as impatient:
-        impatient.setattr(driver, "READ_SECONDS", 0.2)
+        impatient.setattr(driver, "READ_SECONDS", 1.0)  # a connection keeps what it was made with
+        await database.read("select 1")
+        wire.may_pass.clear()
         with pytest.raises(StorageError, match="no answer in time"):
             async with asyncio.timeout(60):
                 await database.read("select 1")
