@@ -21,6 +21,7 @@ import msgspec
 
 from gateway.assembly import Parts, assembled
 from gateway.engine.callbacks import Callbacks
+from gateway.engine.counts import count_ever
 from gateway.engine.expiry import sweep_uploads
 from gateway.engine.replica import ReplicaRole
 from gateway.engine.spent import tell_spent
@@ -69,7 +70,7 @@ async def running(settings: Settings, role: ReplicaRole = "all") -> AsyncIterato
         sweeping = asyncio.create_task(sweep_uploads(gateway.store.uploads, gateway.now, failed))
         unknown = partial(gateway.telemetry.storage_failed, "keys")
         looking.append(asyncio.create_task(gateway.door.look(unknown)))
-        looking.append(asyncio.create_task(tell_spent(parts.engine)))
+        looking += [asyncio.create_task(tell(parts.engine)) for tell in (tell_spent, count_ever)]
         telling = [] if role == "api" else [asyncio.create_task(_outbox_over(parts, settings).run())]
         failing = asyncio.create_task(_first_error([*looking, sweeping, *telling]))
         try:

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from gateway.core.lease import LEASE_SECONDS
+from gateway.engine.counts import tell_accepted
 from gateway.engine.learning import keep_learned
 from gateway.engine.loop import Engine
 from gateway.engine.summing import sum_up_ever
@@ -47,6 +48,8 @@ class Identity(msgspec.Struct, frozen=True):
 
 async def follow(engine: Engine, identity: Identity) -> None:
     """Take over what is unfinished and run every task when it is due, until the engine is stopped."""
+    if identity.role == "api":
+        engine.store.listen(partial(tell_accepted, engine))
     for hold in await engine.insist("", engine.store.holds):
         engine.fleet.hold(hold.provider, hold.action)
     replica = Replica(engine, identity)

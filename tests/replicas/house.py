@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.api.gateway import Gateway
 from gateway.app import running
+from gateway.engine.replica import ReplicaRole
 from gateway.listening import listening, server
 from gateway.sandbox.server import Sandbox, SandboxSettings
 from gateway.sandbox.server import running as sandbox_running
@@ -136,17 +137,17 @@ class House:
         return parse(text, self._folder, known_adapters(), {"REELGATE_SANDBOX_KEY": KEY})
 
     @asynccontextmanager
-    async def replica(self) -> AsyncIterator[Replica]:
+    async def replica(self, role: ReplicaRole = "all") -> AsyncIterator[Replica]:
         """One more replica, ready, for as long as the context lasts."""
         settings = self.settings()
-        async with running(settings) as parts, AsyncExitStack() as stack:
+        async with running(settings, role) as parts, AsyncExitStack() as stack:
             one = server(stack.enter_context(lent_application(parts.gateway)), settings.server.listen)
             serving = asyncio.create_task(one.serve())
             await listening(settings.server.listen)
             parts.gateway.is_ready = True
             made = Replica(parts.gateway, settings)
             try:
-                await reached(lambda: parts.gateway.engine.is_settled)
+                await reached(lambda: role == "api" or parts.gateway.engine.is_settled)
                 yield made
             finally:
                 await made.client.aclose()

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.storage.db import Row, Value
 from gateway.storage.postgres import PostgresDatabase
+from gateway.storage.store import COUNTS
 from tests.replicas.house import house, read
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +22,7 @@ async def test_a_page_tells_the_places_of_what_waits_elsewhere_from_one_count(
     ask = PostgresDatabase.read
 
     async def reading(self: PostgresDatabase, sql: str, args: Sequence[Value] = ()) -> list[Row]:
-        if "count(*)" in sql:
+        if "count(*)" in sql and sql != COUNTS:
             counts.append(sql)
         return await ask(self, sql, args)
 

@@ -57,7 +57,7 @@ QUICK = {
     "claim leaves the version": (6,),
     "caps counted per process": (0,),
     "name kept after death": (228,),
-    "missed news not looked up": (666,),
+    "missed news not looked up": (600,),
     "doubt released from the ledger": (1,),
     "purchase never settled": (1,),
 }
