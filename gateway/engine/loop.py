@@ -16,20 +16,21 @@ from typing import Final, TypeVar
 
 from gateway.core.admission import pause_seconds
 from gateway.core.pacing import next_look
-from gateway.core.states import UNOWNED, Event, Task
+from gateway.core.states import UNOWNED, Event, Task, ref_of
 from gateway.engine import counting, saving
 from gateway.engine.accounts import Accounts
 from gateway.engine.budget import ByteBudget
 from gateway.engine.copies import Copies
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
-from gateway.engine.provider import Fleet
+from gateway.engine.provider import Fleet, Provider
 from gateway.engine.spending import Spending
 from gateway.engine.timers import Timers
 from gateway.engine.watch import Outside, Steps, Ticket, Watch
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
+from providers.spec import Progress
 
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 2_000  # other steps under way at once in this process
@@ -160,6 +161,14 @@ class Engine:
                 probing.add_done_callback(self._others.discard)
             next_at = min(next_at, provider.health.probe_at())
         return next_at
+
+    def heard(self, provider: Provider, progress: Progress) -> None:
+        """A vendor has told of its latest job by another call than that job's poll."""
+        task, watch = self.tasks.get(provider.last_task), self.watches.get(provider.last_task)
+        if task is None or watch is None or watch.is_busy or watch.is_parked or task.state != "rendering":
+            return
+        if task.provider == provider.name and ref_of(task) == provider.last_ref:
+            self._begin(self._others, task.id, partial(self._steps.hear, self, task, provider, progress))
 
     def _begin_due(self, task: Task) -> None:
         """Begin the step of a task whose time has come; that of a file's begins in its turn."""

@@ -72,6 +72,12 @@ async def poll(engine: Engine, task: Task) -> None:
     await _answered(engine, task, provider, progress)
 
 
+async def hear(engine: Engine, task: Task, provider: Provider, progress: Progress) -> None:
+    """Take what the vendor told of a task's job, without a poll of it, for a poll's answer."""
+    if engine.now() < task.deadline_at and task.id in engine.watches:
+        await _answered(engine, task, provider, progress)
+
+
 async def _could_not_ask(engine: Engine, task: Task, provider: Provider, error: VendorError) -> None:
     """It says nothing of the task. Only a vendor that keeps denying its own id has forgotten it."""
     now, watch = engine.now(), engine.watches.get(task.id)

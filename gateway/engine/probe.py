@@ -32,7 +32,10 @@ def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorEr
 
 
 async def probe(engine: Engine, provider: Provider) -> None:
-    """Ask for a job. Of an adapter that cannot be asked without one, time alone must tell."""
+    """Ask for a job. Of an adapter that cannot be asked without one, time alone must tell.
+
+    What is heard of a job of ours is not forgotten: its next poll may find nobody there again.
+    """
     health = provider.health
     is_doubt = not health.is_away  # few tasks fail; it is well, unless it fails for no task, too
     ref = provider.no_ref() if is_doubt else provider.probe_ref()
@@ -40,8 +43,7 @@ async def probe(engine: Engine, provider: Provider) -> None:
         return
     provider.polls.pace.spend(engine.now())
     try:
-        if ref is not None:
-            await provider.adapter.poll(ref)
+        progress = None if ref is None else await provider.adapter.poll(ref)
     except VendorError as error:
         if is_doubt and error.kind in DOWN:
             if error.reason is None:  # there are vendors that say so of every job that they do not know
@@ -55,3 +57,5 @@ async def probe(engine: Engine, provider: Provider) -> None:
         engine.telemetry.step_failed("", error)
     else:
         answered(engine, provider)
+        if progress is not None and ref is provider.last_ref:
+            engine.heard(provider, progress)

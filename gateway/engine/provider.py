@@ -34,8 +34,8 @@ NO_JOB: Final = "reelgate-0"  # an id that no vendor gives: asking for it finds 
 class Provider(msgspec.Struct, kw_only=True):
     """One provider in use. `known` holds every offering: a slug that was switched off is still followed.
 
-    `asking` counts the polls under way; `last_ref` is its latest job, which a free call can ask for. `finder`
-    is the adapter, if its vendor keeps references of ours.
+    `asking` counts the polls under way; `last_ref` is its latest job, that of the task `last_task`: a free
+    call can ask for it. `finder` is the adapter, if its vendor keeps references of ours.
     """
 
     settings: ProviderSettings
@@ -47,6 +47,7 @@ class Provider(msgspec.Struct, kw_only=True):
     finder: FindsSubmission | None = None
     asking: int = 0
     last_ref: Ref | None = None
+    last_task: str = ""
     probes: int = 0
 
     @property
@@ -122,6 +123,7 @@ def make_provider(settings: ProviderSettings, adapter: Adapter, before: Provider
         settings=settings, adapter=adapter, gate=gate, polls=polls, bounds=bounds, known=known,
         finder=adapter if isinstance(adapter, FindsSubmission) else None,
         last_ref=before.last_ref if before is not None and is_same else None,
+        last_task=before.last_task if before is not None and is_same else "",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.engine.keeping import keep
 from gateway.engine.late import end, look_again
-from gateway.engine.poll import poll
+from gateway.engine.poll import hear, poll
 from gateway.engine.probe import probe
 from gateway.engine.submit import expire, send, submit
 from gateway.engine.unknown import settle_unknown
@@ -22,4 +22,5 @@ STEPS: Final = Steps(
     end=end,
     keep=keep,
     probe=probe,
+    hear=hear,
 )

@@ -162,7 +162,7 @@ async def _send(
         return _unaccepted(engine, provider, task, fault)
     provider.gate.succeeded()
     provider.health.accepted()
-    provider.last_ref = submitted.ref
+    provider.last_ref, provider.last_task = submitted.ref, task.id
     return Accepted(submitted)
 
 

@@ -15,7 +15,7 @@ from gateway.core.facts import Candidate
 from gateway.core.lease import Lease
 from gateway.core.states import Event, Task
 from gateway.engine.provider import Provider
-from providers.spec import VideoRequest
+from providers.spec import Progress, VideoRequest
 
 if TYPE_CHECKING:
     from gateway.engine.keeping import Keeping
@@ -25,6 +25,7 @@ Step: TypeAlias = "Callable[[Engine, Task], Awaitable[None]]"
 SubmitStep: TypeAlias = "Callable[[Engine, Task, Candidate], Awaitable[None]]"
 SendStep: TypeAlias = "Callable[[Engine, Task, Ticket], Awaitable[None]]"
 ProbeStep: TypeAlias = "Callable[[Engine, Provider], Coroutine[None, None, None]]"
+HearStep: TypeAlias = "Callable[[Engine, Task, Provider, Progress], Awaitable[None]]"
 
 
 class Watch(msgspec.Struct, gc=False):
@@ -79,7 +80,7 @@ class Steps(msgspec.Struct, frozen=True):
     """What to do with a task: `submit` for an admitted one, `due` (by state) for one whose time has come.
 
     `send` is for one that was stored with a ticket, `end` for a parked one at its deadline, `keep` for one
-    whose file is to be stored; `probe` finds out whether a provider is back.
+    whose file is to be stored; `probe` finds out whether a provider is back, `hear` takes what that was told.
     """
 
     submit: SubmitStep
@@ -88,3 +89,4 @@ class Steps(msgspec.Struct, frozen=True):
     end: Step
     keep: Step
     probe: ProbeStep
+    hear: HearStep
