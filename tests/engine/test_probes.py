@@ -21,6 +21,7 @@ AWAY = VendorError("unavailable", "unknown", "HTTP 500", status=500)
 IN_ITS_WORDS = VendorError("unavailable", "unknown", "HTTP 500", status=500, reason="GET_RESULT_FAILED")
 FORBIDDEN = VendorError("auth", "unknown", "not your task", status=401)
 AT_ONCE = 'on_unknown = "fail"'
+SELDOM = 'poll_min = "1h"\npoll_max = "1h"'
 
 
 class Stumbling(AskableVendor):
@@ -195,5 +196,19 @@ def test_a_key_that_polls_of_one_task_find_refused_keeps_nobody_away() -> None:
                 assert one.now() - asked_at < 1
             for number in range(1, 11):
                 assert (await one.end(f"video_{number}")).state == "completed"
+
+    run_virtual(main())
+
+
+# --- what is heard of a job ---------------------------------------------------------------------------
+
+def test_what_the_vendor_says_of_a_job_when_it_is_found_to_be_back_is_not_forgotten() -> None:
+    async def main() -> None:
+        vendor = AskableVendor(renders=10)
+        async with life({"one": vendor}, one=SELDOM) as one:
+            await rendering(one, 1, seconds=3_000)
+            await asyncio.sleep(20)
+            await lost(one, vendor)
+            assert (await one.end("video_0")).state == "completed", "its own poll is due after its deadline"
 
     run_virtual(main())
