@@ -8,12 +8,13 @@ what a problem document always has.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from io import StringIO
 from pathlib import Path
@@ -260,10 +261,12 @@ def together(work: Callable[[], T], count: int) -> list[T]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A port that nobody listens on, nor gets from the system meanwhile: those begin at 32,768 or later."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)  # not of a generator that somebody seeds
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 class Call(NamedTuple):
