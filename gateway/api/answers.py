@@ -58,14 +58,14 @@ class Returned(Response[T]):
         return self._ready
 
 
-def shown(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Ready:
+def ready(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Ready:
     """The video as it is now, with its place in the line."""
     return Ready(encode(video_object(video, place)), status, headers)
 
 
 def answer(video: Video, place: Place, status: int, headers: Mapping[str, str]) -> Returned[VideoObject]:
     """It as what a route returns."""
-    return Returned(shown(video, place, status, headers))
+    return Returned(ready(video, place, status, headers))
 
 
 async def place_in_line(gateway: Gateway, task: Task) -> Place:

@@ -22,7 +22,7 @@ from gateway.api.answers import (
     place_in_line,
     places_in_line,
     preferred_seconds,
-    shown,
+    ready,
     waited,
 )
 from gateway.api.auth import LOCAL, Caller, Door, check_same_site, require
@@ -107,7 +107,7 @@ async def _shown(
         known_tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
         if headers["ETag"] in known_tags or "*" in known_tags:
             return Ready(b"", 304, headers)
-    return shown(video, place, 200, headers)
+    return ready(video, place, 200, headers)
 
 
 @get(

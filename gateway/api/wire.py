@@ -76,6 +76,9 @@ class CreateBody(Struct, forbid_unknown_fields=True, kw_only=True):
     input_reference: ImageReference | None = None
 
 
+_FIELDS: Final = frozenset(CreateBody.__struct_fields__)
+
+
 class Known(Struct, frozen=True):
     """What a request may name: enabled models and providers; and the model of a request that names none.
 
@@ -123,8 +126,8 @@ def read_asked(raw: dict[str, object], known: Known) -> Asked:
     if len(errors) >= ERRORS_MAX:  # there may be more, so it is not known which fields are fine
         refuse(errors)
     broken = {error.pointer.split("/")[1] for error in errors}
-    names = raw.keys() & set(CreateBody.__struct_fields__) - broken if broken else raw
-    given = msgspec.convert({name: raw[name] for name in names}, CreateBody)
+    fine = {name: raw[name] for name in raw.keys() & (_FIELDS - broken)} if broken else raw
+    given = msgspec.convert(fine, CreateBody)
     folded, found = _fold(given, broken)
     errors += found
     broken |= {native for alias, natives in ALIASES.items() if alias in broken for native in natives}

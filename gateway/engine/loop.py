@@ -30,7 +30,7 @@ from gateway.engine.watch import Outside, Steps, Ticket, Watch
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
-from providers.spec import Progress
+from providers.spec import Progress, Ref
 
 SUBMITS_MAX: Final = 1_000  # submits under way at once in this process
 POLLS_MAX: Final = 2_000  # other steps under way at once in this process
@@ -162,12 +162,12 @@ class Engine:
             next_at = min(next_at, provider.health.probe_at())
         return next_at
 
-    def heard(self, provider: Provider, progress: Progress) -> None:
-        """A vendor has told of its latest job by another call than that job's poll."""
-        task, watch = self.tasks.get(provider.last_task), self.watches.get(provider.last_task)
+    def heard(self, provider: Provider, task_id: str, ref: Ref, progress: Progress) -> None:
+        """A vendor has told of the job `ref` of a task ('': of none) by another call than that job's poll."""
+        task, watch = self.tasks.get(task_id), self.watches.get(task_id)
         if task is None or watch is None or watch.is_busy or watch.is_parked or task.state != "rendering":
             return
-        if task.provider == provider.name and ref_of(task) == provider.last_ref:
+        if task.provider == provider.name and ref_of(task) == ref:
             self._begin(self._others, task.id, partial(self._steps.hear, self, task, provider, progress))
 
     def _begin_due(self, task: Task) -> None:

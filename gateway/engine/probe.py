@@ -42,6 +42,7 @@ async def probe(engine: Engine, provider: Provider) -> None:
     if is_doubt and ref is None:
         return
     provider.polls.pace.spend(engine.now())
+    task_id = provider.last_task if ref is provider.last_ref else ""  # another may be the latest later
     try:
         progress = None if ref is None else await provider.adapter.poll(ref)
     except VendorError as error:
@@ -57,5 +58,5 @@ async def probe(engine: Engine, provider: Provider) -> None:
         engine.telemetry.step_failed("", error)
     else:
         answered(engine, provider)
-        if progress is not None and ref is provider.last_ref:
-            engine.heard(provider, progress)
+        if progress is not None and ref is not None:
+            engine.heard(provider, task_id, ref, progress)
