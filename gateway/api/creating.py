@@ -234,7 +234,7 @@ async def _new_video(
     deadline = asked.deadline_seconds
     aside = as_cost(gateway.fleet.aside(route.candidates, asked.request)) or (None, None)
     task = Task(
-        id=new_video_id(), owner=caller.owner, model=asked.request.model,
+        id=new_video_id(now), owner=caller.owner, model=asked.request.model,
         state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
         deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
         priority=asked.priority, replica=gateway.engine.owner, last_seq=1 + len(route.refused),

@@ -87,9 +87,13 @@ async def video_of(request: Request[Any, Any, Any], video_id: str) -> Video:
     return video
 
 
-def new_video_id() -> str:
-    """An id that nobody can guess."""
-    return f"video_{secrets.token_hex(16)}"
+def new_video_id(now: float) -> str:
+    """An id that nobody can guess, 80 random bits behind its time, in milliseconds of Unix time.
+
+    What is stored together so stands together in every index: wholly random ids cost a commit half as much
+    again once there are some ten thousand videos.
+    """
+    return f"video_{int(now * 1_000) % 2**48:012x}{secrets.token_hex(10)}"
 
 
 def absent(video_id: str) -> Problem:

@@ -193,7 +193,7 @@ def _continued(gateway: Gateway, task: Task) -> Task:
     """A task that was sent where `task` was sent last, and of which nothing more is known yet."""
     now = gateway.now()
     return Task(
-        id=new_video_id(), owner=task.owner, model=task.model, state="submission_unknown",
+        id=new_video_id(now), owner=task.owner, model=task.model, state="submission_unknown",
         candidates=(task.tried,), created_at=now, deadline_at=now + task.deadline_at - task.created_at,
         last_seq=1, replica=gateway.engine.owner, priority=task.priority, provider=task.provider,
         offering=task.offering, attempts=1, submitted_at=now, started_at=now, unknown_at=now,
