@@ -24,7 +24,7 @@ import msgspec
 
 from gateway.core.facts import Candidate
 
-POLL_COST_SECONDS: Final = 0.25  # one poll is worth so much delay of one video: the one knob of the schedule
+POLL_COST_SECONDS: Final = 0.2  # one poll is worth so much delay of one video: the one knob of the schedule
 
 # Nothing known: every five seconds for a quarter of an hour, then the longer the older.
 PRIOR_SECONDS: Final = 5.0
