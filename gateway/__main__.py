@@ -13,15 +13,20 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from gateway import __version__
-from gateway.client.imports import lightly
+from gateway.client.imports import Later, lightly
 from gateway.client.output import json_option, print_json
 from gateway.client.words import Choice, Group, Number
 from gateway.store_verbs import config_option, keys, plainly, spending
+
+if TYPE_CHECKING:
+    from gateway import app, upkeep
+else:
+    app, upkeep = Later("gateway.app"), Later("gateway.upkeep")
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FILE = click.Path(path_type=Path, readable=False)
@@ -110,8 +115,6 @@ def serve(config: Path, role: Literal["all", "api", "engine"]) -> None:
     reelgate serve --config /etc/reelgate.toml
     reelgate serve --role engine
     """
-    with lightly():
-        from gateway import app  # noqa: PLC0415
     with plainly():
         sys.exit(app.run(config, role))
 
@@ -211,8 +214,6 @@ def openapi(as_json: bool) -> None:
     reelgate openapi > reelgate.yaml
     reelgate openapi --json > reelgate.json
     """
-    from gateway import app  # noqa: PLC0415
-
     text = app.openapi_yaml()
     if not as_json:
         click.echo(text, nl=False)
@@ -239,8 +240,6 @@ def db_migrate(config: Path, as_json: bool) -> None:
 
     reelgate db migrate
     """
-    with lightly():
-        from gateway import upkeep  # noqa: PLC0415
     with plainly():
         count = upkeep.migrate(config)
     _done({"migrations": count}, f"{count} migrations ran; the schema is up to date.", as_json=as_json)
@@ -257,8 +256,6 @@ def db_backup(file: Path, config: Path, as_json: bool) -> None:
 
     A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere.
     """
-    with lightly():
-        from gateway import upkeep  # noqa: PLC0415
     with plainly():
         upkeep.backup(config, file, _copied)
     _done({"file": str(file)}, f"The backup is {file}.", as_json=as_json)
@@ -272,8 +269,6 @@ def db_check(config: Path, as_json: bool) -> None:
 
     reelgate db check
     """
-    with lightly():
-        from gateway import upkeep  # noqa: PLC0415
     with plainly():
         problems = upkeep.check(config)
     if as_json:
@@ -292,8 +287,6 @@ def db_copy(target: str, config: Path, as_json: bool) -> None:
 
     reelgate db copy --config reelgate.toml --to reelgate-postgres.toml
     """
-    with lightly():
-        from gateway import upkeep  # noqa: PLC0415
     with plainly():
         upkeep.move(config, target, _copied)
     text = "Everything is copied; start `serve` with the new store, and never again with the old one."

@@ -35,7 +35,13 @@ _KEY: Final = r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'"""
 _KEYS: Final = rf"(?:{_KEY})(?:\s*\.\s*(?:{_KEY}))*"
 _HEADER: Final = re.compile(rf"\s*\[{{1,2}}\s*({_KEYS})\s*\]{{1,2}}\s*(?:#.*)?")
 _SETTING: Final = re.compile(rf"\s*({_KEYS})\s*=")
-_LONG: Final = ('"""', "'''")
+# Comments and texts; of a long one, which may hold anything, `long` is the whole.
+_TEXTS: Final = re.compile(r"""
+    \#[^\n]*
+  | (?P<long> "{3} (?: \\. | [^\\] )*? "{3} (?!") | '{3} .*? '{3} (?!') )
+  | " (?: \\. | [^"\\\n] )* "
+  | ' [^'\n]* '
+""", re.DOTALL | re.VERBOSE)
 _UNITS: Final = (("d", Decimal(86_400)), ("h", Decimal(3_600)), ("m", Decimal(60)), ("s", Decimal(1)))
 _Place: TypeAlias = tuple[str, ...]
 
@@ -217,18 +223,18 @@ def _lines(text: str) -> dict[_Place, int]:
     """Where each table and key begins. What only looks like one, within a long text, is no key of ours."""
     found: dict[_Place, int] = {}
     table: _Place = ()
-    until = ""  # the quotes at which a text of several lines ends
-    for number, line in enumerate(text.split("\n"), 1):
-        if until:
-            until = "" if until in line else until
-            continue
-        until = next((quotes for quotes in _LONG if line.count(quotes) == 1), "")
+    for number, line in enumerate(_TEXTS.sub(_without_long, text).split("\n"), 1):
         if header := _HEADER.fullmatch(line):
             table = _parts(header[1])
             found.setdefault(table, number)
         elif setting := _SETTING.match(line):
             found.setdefault((*table, *_parts(setting[1])), number)
     return found
+
+
+def _without_long(found: re.Match[str]) -> str:
+    """A comment or a text as it is, of a long one only its lines."""
+    return "\n" * found["long"].count("\n") if found["long"] else found[0]
 
 
 def _parts(keys: str) -> _Place:

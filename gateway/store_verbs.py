@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.client.imports import lightly
+from gateway.client.imports import Later, lightly
 from gateway.client.output import Json, Verb, clock, json_option, print_json, table
 from gateway.client.words import Choice, Group
+
+if TYPE_CHECKING:
+    from gateway import upkeep
+else:
+    upkeep = Later("gateway.upkeep")
 
 ROLES = ("caller", "viewer", "operator", "admin")
 
@@ -94,8 +100,6 @@ def keys_create(config: Path, as_json: bool, **asked: object) -> None:
     export REELGATE_KEY=$(reelgate keys create alice)
     """
     with plainly():
-        from gateway import upkeep  # noqa: PLC0415
-
         made = upkeep.create_key(config, asked)
     _told_once(made, as_json=as_json)
 
@@ -109,8 +113,6 @@ def keys_list(config: Path, as_json: bool) -> None:
     reelgate keys list
     """
     with plainly():
-        from gateway import upkeep  # noqa: PLC0415
-
         found = upkeep.list_keys(config)
     if as_json:
         print_json({"object": "list", "data": found})
@@ -139,8 +141,6 @@ def keys_rotate(key_id: str, overlap: int, config: Path, as_json: bool) -> None:
     reelgate keys rotate key_0123456789abcdef01234567 --overlap 0s
     """
     with plainly():
-        from gateway import upkeep  # noqa: PLC0415
-
         made = upkeep.rotate_key(config, key_id, overlap)
     _told_once(made, as_json=as_json)
 
@@ -155,8 +155,6 @@ def keys_revoke(key_id: str, config: Path, as_json: bool) -> None:
     reelgate keys revoke key_0123456789abcdef01234567
     """
     with plainly():
-        from gateway import upkeep  # noqa: PLC0415
-
         ended = upkeep.revoke_key(config, key_id)
     if as_json:
         print_json(ended)
@@ -224,8 +222,6 @@ def spending_status(config: Path, as_json: bool) -> None:
 
 def _tell(config: Path, *, is_stopped: bool | None, as_json: bool) -> None:
     with plainly():
-        from gateway import upkeep  # noqa: PLC0415
-
         found = upkeep.spending(config, is_stopped)
     if as_json:
         print_json({

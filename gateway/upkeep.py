@@ -70,7 +70,7 @@ def create_key(settings_path: Path, asked: Mapping[str, object]) -> dict[str, An
         await keys.add(row, (recording(_done(now, "key.created", row.id, None, facts(row))),))
         return with_secret(row, secret)
 
-    return _plain(_with_keys(settings_path, make))
+    return _plain(_with_keys(settings_path, make, is_there=False))
 
 
 def list_keys(settings_path: Path) -> list[dict[str, Any]]:
@@ -136,14 +136,17 @@ def _done(now: float, action: str, target: str, before: Facts | None, after: Fac
     return Entry(now, COMMAND_LINE, action, target, before, after, None)
 
 
-def _with_keys(settings_path: Path, work: Callable[[Keys, Settings, float], Awaitable[T]]) -> T:
+def _with_keys(
+    settings_path: Path, work: Callable[[Keys, Settings, float], Awaitable[T]], *, is_there: bool = True
+) -> T:
+    """`work` on the keys; without `is_there` on those of a store that is made first where it is missing."""
     settings = load(settings_path, adapters(), os.environ)
 
     async def do_it(database: Database) -> T:
         await database.migrate()
         return await work(Store(database).keys, settings, time.time())
 
-    return _with_store(settings_path, do_it)
+    return _with_store(settings_path, do_it, is_there=is_there)
 
 
 def spending(settings_path: Path, is_stopped: bool | None) -> Stopped | None:

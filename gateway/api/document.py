@@ -18,7 +18,7 @@ from gateway.api.query import AuditQuery, list_parameters, parameters_of
 from gateway.api.resolving import ResolveBody
 from gateway.api.uploads import UploadForm
 from gateway.api.usage import UsageQuery
-from gateway.api.webhooks import EndpointBody, ReplayBody, RotateBody
+from gateway.api.webhooks import DeliveryQuery, EndpointBody, ReplayBody, RotateBody
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
 
@@ -73,6 +73,8 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     document["paths"]["/v1/usage"]["get"]["parameters"] = parameters_of(UsageQuery)
     document["paths"]["/v1/usage"]["get"]["responses"]["200"]["content"]["text/csv"] = _TABLE
     document["paths"]["/v1/keys"]["get"]["parameters"] = parameters_of(KeyQuery)
+    deliveries = document["paths"]["/v1/webhook_endpoints/{endpoint_id}/deliveries"]["get"]
+    deliveries["parameters"] += parameters_of(DeliveryQuery)
     for path in ("/v1/videos", "/v1/videos/{video_id}/rerun"):
         document["paths"][path]["post"].setdefault("parameters", []).append(_TRACEPARENT)
     for path, operations in document["paths"].items():

@@ -10,13 +10,14 @@ import secrets
 from typing import Annotated, Any, Final, Literal
 
 from litestar import Request, delete, get, post
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 from gateway.api.audit import entry_of
 from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.messages import trial_body
 from gateway.api.problems import responses
+from gateway.api.query import read_query
 from gateway.api.reading import read_nothing, read_struct
 from gateway.core.webhooks import (
     OVERLAP_SECONDS,
@@ -36,8 +37,13 @@ from gateway.values import Secret
 ENDPOINTS_MAX: Final = 16  # of one caller: each event is sent to all of them
 SECRET_BYTES: Final = 24
 _Unix = Annotated[float, Meta(ge=0, le=2**53, description="Unix seconds, inclusive")]
-_Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="how many at most")]
-_After = Annotated[str | None, QueryParameter(description="begin after the message with this id")]
+
+
+class DeliveryQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What `GET /v1/webhook_endpoints/{id}/deliveries` takes."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="how many at most")] = 20
+    after: Annotated[str | None, Meta(description="begin after the message with this id")] = None
 
 
 class EndpointBody(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -259,20 +265,19 @@ async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPa
     "/v1/webhook_endpoints/{endpoint_id:str}/deliveries", opt={"role": "caller", "scope": "webhooks"},
     responses=responses(400, 404), summary="List what was sent to a webhook endpoint", tags=["webhooks"],
 )
-async def list_deliveries(
-    request: Request[Any, Any, Any], endpoint_id: FromPath[str], limit: _Limit = 20, after: _After = None
-) -> DeliveryList:
+async def list_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> DeliveryList:
     """Every message with each try to deliver it, newest first."""
+    query = read_query(request.query_params.multi_items(), DeliveryQuery())
     endpoints, one = gateway_of(request).store.endpoints, await _endpoint_of(request, endpoint_id)
     last = None
-    if after is not None:
-        last = await endpoints.logged(one.id, one.owner, after)
+    if query.after is not None:
+        last = await endpoints.logged(one.id, one.owner, query.after)
         if last is None:
             raise invalid("?after", "after is not the id of a message of this endpoint")
-    found = await endpoints.log(one.id, one.owner, limit, last)
-    data = [_delivery(logged) for logged in found[:limit]]
+    found = await endpoints.log(one.id, one.owner, query.limit, last)
+    data = [_delivery(logged) for logged in found[: query.limit]]
     first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
-    return DeliveryList(data=data, first_id=first_id, last_id=last_id, has_more=len(found) > limit)
+    return DeliveryList(data=data, first_id=first_id, last_id=last_id, has_more=len(found) > query.limit)
 
 
 def _recorded(request: Request[Any, Any, Any], one: Endpoint, body: ReplayBody) -> tuple[Step, ...]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import IO, Final, Self, TypeAlias
 from urllib.parse import quote
@@ -28,7 +28,8 @@ Query: TypeAlias = Mapping[str, str | int | None]
 
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 _LOOK_SECONDS = 2  # of one long poll: the end is told at once, the bar moves this often
-_GAP_SECONDS = 0.2  # between two looks, where the gateway answers without waiting
+_GAP_SECONDS = 0.2  # between two looks, where the gateway answers without waiting; twice this, once it fails
+_PAUSE_MAX_SECONDS = 5.0  # what that grows to, doubling, where nothing says when to come again
 _LOST_SECONDS = 60  # that a watch outlives a gateway that does not answer, as while it restarts
 _ANSWER_SECONDS = 60.0  # until an answer must begin, beside what it was asked to wait
 _TEMPORARY = frozenset({429, 502, 503, 504})
@@ -70,17 +71,23 @@ class ClientError(click.ClickException):
 
 
 class Unavailable(ClientError):
-    """No answer, or not now: says nothing about any video. `sent`: what was asked for may have been done."""
+    """No answer, or not now: says nothing about any video. `sent`: what was asked for may have been done.
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    `retry_after_seconds`: when to come again, where the answer says so.
+    """
+
+    def __init__(self, message: str, *, sent: bool, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
-        self.sent = sent
+        self.sent, self.retry_after_seconds = sent, retry_after_seconds
 
 
 class Client:
     """A caller of the gateway at `url`, as a context. `key` None sends none, for a gateway without keys."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(
+        self, url: str, key: str | None, *, now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
         try:
             parts = httpx.URL(url)
         except httpx.InvalidURL:
@@ -90,7 +97,7 @@ class Client:
             raise click.UsageError("--url or REELGATE_URL is http://HOST or https://HOST, or a path there.")
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise ClientError("REELGATE_KEY or --key holds what no key has.", Exit.AUTHENTICATION)
-        self._url = url.rstrip("/")
+        self._url, self._now, self._sleep = url.rstrip("/"), now, sleep
         loopback = parts.host in {"127.0.0.1", "::1", "localhost"}
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -162,31 +169,31 @@ class Client:
 
         Raises ClientError, with `Exit.STOPPED` once `timeout_seconds` are over.
         """
-        began = answered = time.monotonic()
-        end = None if timeout_seconds is None else began + timeout_seconds
+        answered = self._now()
+        end = inf if timeout_seconds is None else answered + timeout_seconds
         seen: Json | None = None
-        is_away = False
+        refused = 0  # times in a row
         while True:
-            asked = time.monotonic()
-            left = _LOOK_SECONDS if end is None else min(_LOOK_SECONDS, max(0, ceil(end - asked)))
+            asked = self._now()
+            left = ceil(min(_LOOK_SECONDS, max(0, end - asked)))
             try:
                 seen = self.video(video_id, left if seen else 0)
             except Unavailable as error:
                 if seen is None or asked - answered > _LOST_SECONDS:
                     raise
-                if not is_away:
+                if not refused:
                     click.echo(f"{error.message} Trying again.", err=True)
-                is_away = True
-                time.sleep(_GAP_SECONDS)
+                refused += 1
+                next_at = self._now() + _pause(refused, error.retry_after_seconds)
             else:
-                answered, is_away = time.monotonic(), False
+                answered, refused, next_at = self._now(), 0, asked + _GAP_SECONDS
                 yield seen
                 if seen["status"] in TERMINAL:
                     return
-            if end is not None and time.monotonic() >= end:
+            if self._now() >= end:
                 again = f"It goes on; to look again: reelgate videos watch {video_id}"
                 raise ClientError(f"Not finished after {timeout_seconds:g} s. {again}", Exit.STOPPED)
-            time.sleep(max(0.0, asked + _GAP_SECONDS - time.monotonic()))
+            self._sleep(max(0.0, min(next_at, end) - self._now()))
 
     def download(self, video_id: str, target: Path, told: Callable[[int, int | None], None]) -> int:
         """Write the video to `target`, whole or not at all, and say its size in bytes. Raises ClientError.
@@ -209,6 +216,21 @@ class Client:
                 part.unlink()
         return size
 
+    def download_into(self, file: IO[bytes], video_id: str, told: Callable[[int, int | None], None]) -> int:
+        """Write the video to `file` as it comes, and say its size in bytes; `told` as with `download`.
+
+        Raises ClientError, also after a part, and BrokenPipeError where nobody reads any more.
+        """
+        try:
+            with self._opened(path_of(video_id, "/content")) as answer:
+                size = _copy(answer, file, told)
+                file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ClientError(f"Cannot write: {error.strerror}") from error
+        return size
+
     @contextmanager
     def _opened(self, path: str) -> Iterator[httpx.Response]:
         headers = {"Accept-Encoding": "identity"}
@@ -228,6 +250,13 @@ class Client:
         except httpx.TransportError as error:
             where = f"The connection to the gateway at {self._url} (--url, REELGATE_URL)"
             raise Unavailable(f"{where} broke: {error!r}.", sent=True) from error
+
+
+def _pause(refused: int, retry_after_seconds: float | None) -> float:
+    """How long to wait, in seconds, after that many refusals in a row."""
+    if retry_after_seconds is not None:
+        return min(max(retry_after_seconds, _GAP_SECONDS), _LOST_SECONDS)
+    return min(_GAP_SECONDS * 2.0**min(refused, 10), _PAUSE_MAX_SECONDS)
 
 
 def _given(query: Query | None) -> dict[str, str | int]:
@@ -302,5 +331,7 @@ def _refused(answer: httpx.Response) -> ClientError:
     # Who stands in between, and answers with an error of its own, knows nothing of what it passed on.
     may_be_done = answer.status_code >= 500 and (not ours or problem.get("charged") == "unknown")
     if answer.status_code in _TEMPORARY or may_be_done:
-        return Unavailable(message, sent=may_be_done)
+        said = answer.headers.get("retry-after", "")
+        retry_after_seconds = float(said) if said.isascii() and said.isdecimal() else None  # else a date
+        return Unavailable(message, sent=may_be_done, retry_after_seconds=retry_after_seconds)
     return ClientError(message, EXITS.get(("http", answer.status_code), Exit.ERROR))

@@ -10,7 +10,8 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 _LARGE: Final = frozenset({"aiohttp", "httpx", "structlog"})
 # httpx brings these for a command of its own, structlog for tracebacks in colours, wherever they are
@@ -38,3 +39,16 @@ def lightly() -> Iterator[None]:
         gc.enable()
         for name in missing:
             del sys.modules[name]
+
+
+class Later:
+    """Stands for a large module, by its full name, which is imported once something of it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - it is the module's
+        """What the module calls so."""
+        with lightly():
+            found = import_module(self._name)
+        return getattr(found, name)

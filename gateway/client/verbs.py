@@ -28,8 +28,6 @@ from gateway.client.output import (
 )  # fmt: skip
 from gateway.client.words import Choice, Group, Number
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.group(cls=Group)
 def videos() -> None:
@@ -204,18 +202,33 @@ def videos_list(
 
 @videos.command("download")
 @click.argument("video_id", metavar="ID")
-@click.option("-o", "--output", type=_FILE, help="File or folder. [default: ID.mp4 here]")
+@click.option("-o", "--output", type=click.Path(), default=".",
+              help="File, folder, or - for stdout. [default: ID.mp4 here]")
 @service
-def videos_download(client: Client, video_id: str, output: Path | None, as_json: bool) -> None:
+def videos_download(client: Client, video_id: str, output: str, as_json: bool) -> None:
     """Save a finished video; the file is there whole, or not at all.
 
     reelgate videos download video_abc -o fox.mp4
+    reelgate videos download video_abc -o - | ffprobe -
     """
-    target = output or Path()
+    if output == "-":
+        _to_stdout(client, video_id, as_json=as_json)
+        return
+    target = Path(output)
     target = target / f"{Path(video_id).name}.mp4" if target.is_dir() else target
     with Board() as board:
         size = client.download(video_id, target, functools.partial(board.show, str(target), "downloading"))
     print_json({"file": str(target), "bytes": size}) if as_json else click.echo(target)
+
+
+def _to_stdout(client: Client, video_id: str, *, as_json: bool) -> None:
+    """The bytes alone, as they come: whoever reads them heeds the exit code."""
+    if as_json or sys.stdout.isatty():
+        wrong = "--json goes with a file" if as_json else "A terminal shows no video: pipe it, or name a file"
+        raise click.UsageError(f"{wrong}, not with -o -.")
+    with Board() as board:
+        told = functools.partial(board.show, video_id, "downloading")
+        client.download_into(sys.stdout.buffer, video_id, told)
 
 
 @videos.command("cancel")

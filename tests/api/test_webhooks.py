@@ -357,6 +357,9 @@ def test_the_log_is_paged(caller: httpx.Client, receiver: Receiver) -> None:
     assert [one["id"] for one in (*first["data"], *rest["data"])] == sent[::-1]
     problem(caller.get(f"{path}/deliveries?after=msg_x"), 400, "invalid_request")
     problem(caller.get(f"{path}/deliveries?limit=0"), 400, "invalid_request")
+    for misread, param in (("state=failed", "state"), ("limit=3&limit=5", "limit")):
+        found = problem(caller.get(f"{path}/deliveries?{misread}"), 400, "invalid_request")
+        assert found["param"] == param
 
 
 def test_what_is_counted_and_what_is_logged(

@@ -19,7 +19,8 @@ import msgspec
 from tests.bench.cases import CONNECTIONS, MEMORY, READY, Case, Group, Requests, Sample
 from tests.bench.processes import ROOT, SERVER_CORE, Server, running
 from tests.bench.stage import NEVER_POLLED, Seen, Stage, Vendor
-from tests.bench.wire import HOST, exchange, free_port, request
+from tests.bench.wire import HOST, exchange, request
+from tests.serving import free_port
 
 _HOME: Final = ROOT / ".venv/peers"
 _PACKAGE: Final = "litellm[proxy]"

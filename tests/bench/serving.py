@@ -25,7 +25,8 @@ from tests.bench.cases import (
 )
 from tests.bench.processes import SERVER_CORE, Server, running, tree_cpu_seconds
 from tests.bench.stage import BODY, NEVER_POLLED, Stage, Vendor
-from tests.bench.wire import HOST, free_port, request
+from tests.bench.wire import HOST, request
+from tests.serving import free_port
 
 _NGINX: Final = """daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid;
 error_log {folder}/nginx-error.log;

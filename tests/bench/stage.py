@@ -31,7 +31,8 @@ from tests.bench.processes import (
     running,
 )
 from tests.bench.vendor import Told
-from tests.bench.wire import HOST, Answer, exchange, free_port, request
+from tests.bench.wire import HOST, Answer, exchange, request
+from tests.serving import free_port
 
 BODY: Final = msgspec.json.encode(ORDER)
 PROVIDER: Final = "highway"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 from typing import Final
 
 import msgspec
@@ -57,10 +56,3 @@ def exchange(
         return Answer(answer.status, named, answer.read())
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        return int(taken.getsockname()[1])

@@ -24,6 +24,7 @@ class Answer(NamedTuple):
     content_type: str = "application/json"
     length: int | None = None
     drop: bool = False
+    retry_after: str | None = None
 
 
 class Asked(NamedTuple):
@@ -96,6 +97,8 @@ def stubbed() -> Iterator[Stub]:
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(answer.length or len(answer.body)))
             self.send_header("X-Request-Id", "req_1")
+            if answer.retry_after is not None:
+                self.send_header("Retry-After", answer.retry_after)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer.body)

@@ -160,6 +160,46 @@ weight = 3.0
     assert [found[path][2] for path in places] == [2, 6, 8]
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        '[log] # it\'s as in """',
+        '[log]\nlevel = "info" # no """ here',
+        r'''[store]
+url = 'sqlite:"""' ''',
+        r'''[store]
+url = "sqlite:a\"b\\" # """''',
+        r'''[store]
+url = """sqlite:\
+  a\"""" # """''',
+        r'''[store]
+url = """sqlite:
+"a""""" # it ends with two of them''',
+        r"""[store]
+url = '''sqlite:
+'a'''''
+""",
+        r"""[store]
+url = '''sqlite:\'''
+""",
+        r"""[store]
+url = "sqlite:'''#\\"
+""",
+        """[store]\r\nurl = '''sqlite:\r\n[server]\r\n\"\"\"\r\n'''\r\n""",
+        r'''[egress]
+allow = ["""10.0.0.0/8""", """\
+10.1.0.0/16""", """\
+10.2.0.0/16"""]''',
+    ],
+)
+def test_lines_are_right_after_any_text(tmp_path: Path, before: str) -> None:
+    text = f'{before}\n[providers.one]\nadapter = "highwayapi"\napi_key = {{ env = "KEY" }}\nweight = 3.0\n'
+    found = shown(text, tmp_path)
+    table = 2 + before.count("\n")
+    places = "providers.one.adapter", "providers.one.weight", "server.listen"
+    assert [found[path][2] for path in places] == [table + 1, table + 3, None]
+
+
 def test_what_is_shown_makes_the_same_configuration() -> None:
     """Each value is as a file spells it: all of them, put into a file, are the same settings."""
     environ = {"HIGHWAYAPI_KEY": "a", "MYROUTER_KEY": "b", "UNIFIED_KEY": "c"}

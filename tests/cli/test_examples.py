@@ -25,7 +25,7 @@ from gateway.storage.store import Store
 from tests.cli.stub import say, stubbed, video
 from tests.cli.test_words import EVERY
 
-_COMMAND: Final = re.compile(r"reelgate [^&>)]+")
+_COMMAND: Final = re.compile(r"reelgate [^&>|)]+")
 # They run until they are stopped; each has a test of its own.
 _SERVING: Final = ("reelgate serve", "reelgate demo", "reelgate sandbox --port", "reelgate sandbox\n")
 _CONFIG: Final = """

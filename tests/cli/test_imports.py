@@ -40,7 +40,8 @@ def told(script: str, *arguments: str) -> object:
 @pytest.mark.parametrize(
     "verb",
     ["serve --config nowhere.toml", "check nowhere.toml", "doctor --offline --config nowhere.toml",
-     "db check --config nowhere.toml", "videos get --key key_1 --url http://127.0.0.1:1 video_1"],
+     "db check --config nowhere.toml", "keys list --config nowhere.toml", "openapi",
+     "videos get --key key_1 --url http://127.0.0.1:1 video_1"],
 )
 def test_no_verb_imports_a_library_for_terminals_because_another_library_would(verb: str) -> None:
     modules = told(ASKED, *verb.split())

@@ -21,6 +21,13 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
+@pytest.fixture
+def empty(config: str) -> str:
+    """A configuration whose store is there, and holds nothing."""
+    assert reelgate("db", "migrate", "--config", config).exit_code == 0
+    return config
+
+
 def told(config: str, *arguments: str) -> Json:
     result = reelgate("keys", *arguments, "--json", "--config", config)
     assert result.exit_code == 0, result.stderr
@@ -51,11 +58,22 @@ def test_a_key_is_made_as_it_was_asked_for(config: str) -> None:
         (["--expires", "soon"], "duration"), (["--expires", "0s"], "expires_in"),
     ],
 )
-def test_a_key_that_cannot_be_is_refused_with_what_can(config: str, options: list[str], said: str) -> None:
-    result = reelgate("keys", "create", "x", *options, "--config", config)
+def test_a_key_that_cannot_be_is_refused_with_what_can(empty: str, options: list[str], said: str) -> None:
+    result = reelgate("keys", "create", "x", *options, "--config", empty)
     assert result.exit_code in (1, 2)
     assert said in result.stderr
-    assert told(config, "list")["data"] == []
+    assert told(empty, "list")["data"] == []
+
+
+@pytest.mark.parametrize("verb", [["list"], ["rotate", "key_0"], ["revoke", "key_0"]])
+def test_where_nothing_is_stored_there_is_no_store_made_to_hold_no_keys(
+    config: str, verb: list[str], tmp_path: Path
+) -> None:
+    """As with the configuration of another gateway: the key that is meant would go on."""
+    result = reelgate("keys", *verb, "--config", config)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "mind [store] url" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["good.toml"]
 
 
 def test_a_key_is_listed_turned_and_ended(config: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -292,57 +291,3 @@ def test_cancel_and_detach(stub: Stub, flags: list[str], query: dict[str, str]) 
     assert videos(stub, "cancel", "video_1", *flags).exit_code == 0
     assert (stub.asked[0].method, stub.asked[0].path) == ("POST", "/v1/videos/video_1/cancel")
     assert stub.asked[0].query == query
-
-
-def test_download_writes_the_whole_file(stub: Stub, tmp_path: Path) -> None:
-    stub.script = [Answer(200, b"v" * 300_000, "video/mp4")]
-    result = videos(stub, "download", "video_1", "-o", str(tmp_path))
-    assert result.exit_code == 0
-    assert (tmp_path / "video_1.mp4").read_bytes() == b"v" * 300_000
-    assert result.stdout.strip() == str(tmp_path / "video_1.mp4")
-    assert [file.name for file in tmp_path.iterdir()] == ["video_1.mp4"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Answer(200, b"v" * 1000, "video/mp4", length=2000),
-        problem(409, detail="not yet"),
-        problem(410, detail="gone"),
-        DROP,
-    ],
-)
-def test_download_that_fails_leaves_everything_as_it_was(stub: Stub, tmp_path: Path, answer: Answer) -> None:
-    target = tmp_path / "fox.mp4"
-    target.write_bytes(b"the old one")
-    stub.script = [answer]
-    assert videos(stub, "download", "video_1", "-o", str(target)).exit_code == 1
-    assert target.read_bytes() == b"the old one"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_download_into_nowhere_is_told(stub: Stub, tmp_path: Path) -> None:
-    stub.script = [Answer(200, b"v", "video/mp4")]
-    result = videos(stub, "download", "video_1", "-o", str(tmp_path / "no" / "fox.mp4"))
-    assert result.exit_code == 1
-    assert "No such file or directory" in result.stderr
-
-
-def test_download_beside_a_file_is_told(stub: Stub, tmp_path: Path) -> None:
-    """What could not be made cannot be removed either, and that is no news."""
-    (tmp_path / "fox").write_bytes(b"")
-    stub.script = [Answer(200, b"v", "video/mp4")]
-    result = videos(stub, "download", "video_1", "-o", str(tmp_path / "fox" / "fox.mp4"))
-    assert result.exit_code == 1
-    assert "Not a directory" in result.stderr
-
-
-def test_download_takes_no_place_of_what_is_no_file(stub: Stub, tmp_path: Path) -> None:
-    """Run by root, `-o /dev/null` would else leave every program of the machine with a file there."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    stub.script = [Answer(200, b"v", "video/mp4")]
-    result = videos(stub, "download", "video_1", "-o", str(pipe))
-    assert (result.exit_code, stub.asked) == (1, [])
-    assert "is no file" in result.stderr
-    assert pipe.is_fifo()
