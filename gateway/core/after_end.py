@@ -47,7 +47,7 @@ def learned(task: Task, fact: Fact, now: float) -> Learned | None:
         case NotSent() | Rejected() if task.submitted_at is not None and task.vendor_task_id is None:
             after = unspent(bought(task, "no"))
             return after, "refused_after_end", cause_detail(fact.cause)
-        case Continued() if task.charged_now == "unknown" and task.vendor_task_id is None:
+        case Continued() if _has_open_sending(task):
             # What this sending costs is told of the video that has its job; `charged` stays as it was said.
             return replace(task, charged_now="no"), "continued", {"video_id": fact.video_id, "by": fact.by}
         case FileExpired() if task.file_key is not None:
@@ -56,6 +56,11 @@ def learned(task: Task, fact: Fact, now: float) -> Learned | None:
             return _late(task, fact, now)
         case _:
             return None
+
+
+def _has_open_sending(task: Task) -> bool:
+    """Whether it ended with a sending that may have made a job. One allowed to be sent again has none."""
+    return task.provider is not None and task.charged_now == "unknown" and task.vendor_task_id is None
 
 
 def _late(task: Task, fact: Fact, now: float) -> Learned | None:

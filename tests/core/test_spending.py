@@ -149,6 +149,14 @@ def test_a_life_is_counted_where_it_is() -> None:
     }
 
 
+def test_no_other_video_goes_on_with_a_sending_that_is_over() -> None:
+    """It was allowed to be sent again, and was not: what the sending before that holds is not given back."""
+    ended = SENT, SubmitUnknown(CAUSE), ResubmitAllowed("me"), DeadlinePassed()
+    assert decimal_text(sums(books(ordered(), *ended), "reserved")) == "0.42"
+    with pytest.raises(IllegalTransition):
+        books(ordered(), *ended, Continued("video_2", "me"))
+
+
 def test_a_sending_in_another_currency_has_its_own_line() -> None:
     sent = SubmitStarted(ONE, ("0.30", "EUR"))
     counted, paid = {("one", "USD", "accepted"): 1}, {("one", "EUR", "reserved"): nanos("0.30")}
