@@ -97,7 +97,9 @@ def make_providers(settings: Settings, wires: Wires, telemetry: Telemetry, fleet
     for entry, adapter in built:
         introduce(adapter, entry, settings.server.public_url)
     for entry, _ in built:
-        telemetry.add_provider(entry.name, sorted({offering.model for offering in entry.offerings}))
+        models = {offering.model for offering in entry.offerings}
+        currencies = {price.currency for prices in entry.prices.values() for price in prices}
+        telemetry.add_provider(entry.name, sorted(models), sorted(currencies))
     return [make_provider(entry, adapter, fleet.providers.get(entry.name)) for entry, adapter in built]
 
 

@@ -96,6 +96,12 @@ METRICS: Final = (
         (), _LAG_SECONDS,
     ),
     Metric(
+        "reelgate_poll_stretch", "gauge", "times",
+        "By how much the polls of a provider are further apart than the schedule wishes, because its budget, "
+        "or what this process can make, is less; 1: as it wishes.",
+        ("provider",),
+    ),
+    Metric(
         "reelgate_detection_delay_seconds", "histogram", "seconds",
         "From the last poll that found a video unfinished to the one that found it done: "
         "the most it can have waited.",

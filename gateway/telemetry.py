@@ -160,6 +160,7 @@ class Telemetry:
         self.provider_refuses_us = gauge("reelgate_provider_refusing")
         self.provider_in_flight = gauge("reelgate_provider_in_flight")
         self.provider_limit = gauge("reelgate_provider_in_flight_limit")
+        self.poll_stretch = gauge("reelgate_poll_stretch")
         self.cost = counter("reelgate_cost")
         self.spending = gauge("reelgate_spending_today")
         self.file_copies = counter("reelgate_file_copies")
@@ -187,7 +188,7 @@ class Telemetry:
         self.config_at = one(Gauge, "reelgate_config_last_reload_success_timestamp_seconds")
         self.config_is_good.set(1)
 
-    def add_provider(self, provider: str, models: Sequence[str]) -> None:
+    def add_provider(self, provider: str, models: Sequence[str], currencies: Sequence[str] = ()) -> None:
         """Make every series of a provider exist, at zero: "no data" and "nothing happened" differ."""
         by_provider = (
             self.queue_wait, self.submission_unknown, self.detection_delay, self.provider_in_flight,
@@ -196,10 +197,12 @@ class Telemetry:
         for series in by_provider:
             series(provider)
         self.provider_limit(provider).set(math.inf)
-        self.cost(provider, "USD")
-        for state in MONEY:
-            self._spent_at.add((provider, "USD", state))
-            self.spending(provider, "USD", state)
+        self.poll_stretch(provider).set(1.0)
+        for currency in ("USD", *currencies):
+            self.cost(provider, currency)
+            for state in MONEY:
+                self._spent_at.add((provider, currency, state))
+                self.spending(provider, currency, state)
         for result in RESULTS:
             self.submissions(provider, result)
         for answer in POLLS:
@@ -210,7 +213,8 @@ class Telemetry:
         for model in models:
             for outcome in OUTCOMES:
                 self.video_duration(provider, model, outcome)
-        self.provider_is(provider, "healthy")
+        if provider not in self._states:  # a reload changes nothing of how it is
+            self.provider_is(provider, "healthy")
 
     def provider_is(self, provider: str, state: str, why: str = "") -> None:
         """Say which state a provider is in; a change is logged, and one that needs somebody is an error."""

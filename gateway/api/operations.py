@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Request, Response, get, route
+from litestar.enums import HttpMethod
 
 from gateway import __version__
 from gateway.api.document import docs_page, openapi_document
@@ -19,11 +20,13 @@ from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.problems import responses
 from gateway.api.shapes import ModelList, model_list
 from gateway.core.routing import Listing, is_allowed
+from gateway.engine.reports import measured
 from gateway.errors import Problem
 from gateway.metrics import PLAIN
 from gateway.settings import Price
 
 TEXT: Final = "text/plain"  # the framework adds the charset
+_LOOKED_AT: Final = [HttpMethod.GET, HttpMethod.HEAD]  # the server leaves the body out for HEAD
 
 
 class Version(msgspec.Struct):
@@ -60,15 +63,18 @@ async def get_version() -> Version:
     return Version("reelgate", __version__)
 
 
-@get("/livez", opt={"public": True}, media_type=TEXT, summary="Alive", tags=["operations"])
+@route(
+    "/livez", http_method=_LOOKED_AT, opt={"public": True}, media_type=TEXT,
+    summary="Alive", tags=["operations"],
+)
 async def get_livez() -> str:
     """Answered as long as the process can answer anything; depends on nothing."""
     return "ok\n"
 
 
-@get(
-    "/readyz", opt={"public": True}, media_type=TEXT, responses=responses(503, keyed=False),
-    summary="Ready", tags=["operations"],
+@route(
+    "/readyz", http_method=_LOOKED_AT, opt={"public": True}, media_type=TEXT,
+    responses=responses(503, keyed=False), summary="Ready", tags=["operations"],
 )
 async def get_readyz(request: Request[Any, Any, Any]) -> str:
     """Whether to send requests here: started, not draining, database answering. No vendor's health counts."""
@@ -79,15 +85,18 @@ async def get_readyz(request: Request[Any, Any, Any]) -> str:
     return "ok\n"
 
 
-@get("/metrics", opt={"public": True}, media_type=PLAIN, summary="Prometheus metrics", tags=["operations"])
+@route(
+    "/metrics", http_method=_LOOKED_AT, opt={"public": True}, media_type=PLAIN,
+    summary="Prometheus metrics", tags=["operations"],
+)
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The metrics in Prometheus' text format; with tracing on, in OpenMetrics for whoever accepts that."""
     gateway = gateway_of(request)
-    now = gateway.now()
     for provider in gateway.fleet.providers.values():
-        gateway.telemetry.provider_is(provider.name, provider.state(now), provider.health.why)
-        limit, refuses_us = provider.settings.max_in_flight, provider.health.refuses_us
-        gateway.telemetry.provider_has(provider.name, limit, refuses_us=refuses_us)
+        found, limit = measured(gateway.engine, provider), provider.settings.max_in_flight
+        gateway.telemetry.provider_is(provider.name, found.state, found.why or "")
+        gateway.telemetry.provider_has(provider.name, limit, refuses_us=found.refuses_us)
+        gateway.telemetry.poll_stretch(provider.name).set(provider.polls.stretch(gateway.now()))
     gateway.telemetry.database_short.set(gateway.store.is_short)
     content_type, text = gateway.telemetry.negotiated(request.headers.get("accept", ""))
     return Response(text, media_type=content_type)

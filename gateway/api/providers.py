@@ -6,7 +6,6 @@ healthy, and what keeps submissions away from it (`gateway.core.health`).
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import date
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -17,11 +16,13 @@ from litestar.params import FromPath
 
 from gateway.api.audit import entry_of
 from gateway.api.auth import operator
-from gateway.api.gateway import Gateway, caller_of, gateway_of
+from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.problems import responses
 from gateway.api.reading import read_nothing
-from gateway.core.health import Breaker, HoldAction, ProviderState
+from gateway.core.health import HoldAction, ProviderState
+from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
+from gateway.engine.reports import told
 from gateway.errors import Problem
 from gateway.storage.audit import Facts, recording
 from gateway.storage.rows import Hold
@@ -42,7 +43,8 @@ class Operations(msgspec.Struct, frozen=True):
 class ProviderObject(msgspec.Struct, frozen=True, kw_only=True):
     """One provider in use. `why` is what keeps submissions away, null when nothing does.
 
-    `waiting` are the videos that could go there, `unknown` those that it may or may not have accepted.
+    `waiting` are the videos that could go there, `unknown` those that it may or may not have accepted. All
+    replicas are counted, the worst that one has met is the `state`; what others tell is up to 2 s old.
     `held_by` is who paused or drained it, `since` when (Unix seconds). From `retires_on` (a date, midnight
     UTC) it takes nothing new; `canary` is the share of requests that it is tried first for; null: none.
     """
@@ -78,7 +80,10 @@ class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
 )
 async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
     """State and why, jobs in flight against the limit, what waits, and the last error of each provider."""
-    return ProviderList(data=await _shown(gateway_of(request)))
+    gateway = gateway_of(request)
+    holds = {hold.provider: hold for hold in await gateway.store.holds()}
+    providers = gateway.fleet.providers.values()
+    return ProviderList(data=[_object(gateway.engine, one, holds.get(one.name)) for one in providers])
 
 
 @post(
@@ -121,45 +126,33 @@ async def _order(request: Request[Any, Any, Any], name: str, action: HoldAction 
     held = next((hold for hold in await store.holds() if hold.provider == name), None)
     before: Facts = {
         "order": None if held is None else held.action, "held_by": None if held is None else held.by,
-        "state": provider.state(gateway.now()),
+        "state": told(gateway.engine, provider).state,
     }
     also = (recording(entry_of(request, _ACTIONS[action], name, before, {"order": action})),)
-    if action is None:
+    hold = None if action is None else Hold(provider=name, action=action, by=by, at=gateway.now())
+    if hold is None:
         await store.hold_delete(name, also)
-        provider.gate.resume()
+        gateway.fleet.resume(name)
     else:
-        await store.hold_put(Hold(provider=name, action=action, by=by, at=gateway.now()), also)
+        await store.hold_put(hold, also)
     gateway.fleet.hold(name, action)
     gateway.telemetry.log.warning("provider_ordered", provider=name, order=action or "resume", by=by)
     gateway.engine.look()
-    return next(shown for shown in await _shown(gateway) if shown.name == name)
+    return _object(gateway.engine, gateway.fleet.providers[name], hold)
 
 
-async def _shown(gateway: Gateway) -> list[ProviderObject]:
-    holds = {hold.provider: hold for hold in await gateway.store.holds()}
-    tasks, line = gateway.engine.tasks.values(), gateway.engine.line
-    unknown = Counter(task.provider for task in tasks if task.state == "submission_unknown")
-    now = gateway.now()
-    return [
-        _object(provider, provider.state(now), holds.get(name), (line.waiting_for(name), unknown[name]))
-        for name, provider in gateway.fleet.providers.items()
-    ]
-
-
-def _object(
-    provider: Provider, state: ProviderState, hold: Hold | None, counts: tuple[int, int]
-) -> ProviderObject:
-    health, settings = provider.health, provider.settings
+def _object(engine: Engine, provider: Provider, hold: Hold | None) -> ProviderObject:
+    settings, found = provider.settings, told(engine, provider)
     return ProviderObject(
         name=provider.name, adapter=settings.adapter.name, host=urlsplit(settings.base_url).netloc,
-        state=state, why=health.why or None, held_by=None if hold is None else hold.by,
+        state=found.state, why=found.why, held_by=None if hold is None else hold.by,
         since=None if hold is None else int(hold.at),
-        operations=Operations(_circuit(health.submits), _circuit(health.polls)),
-        in_flight=provider.gate.in_flight, max_in_flight=provider.gate.max_in_flight,
-        waiting=counts[0], unknown=counts[1], last_error=health.last_error,
+        operations=Operations(_circuit(is_open=found.submits_open), _circuit(is_open=found.polls_open)),
+        in_flight=found.in_flight, max_in_flight=provider.gate.max_in_flight,
+        waiting=found.waiting, unknown=found.unknown, last_error=found.last_error,
         canary=settings.canary, retires_on=settings.retire_on,
     )
 
 
-def _circuit(breaker: Breaker) -> Circuit:
-    return "open" if breaker.is_open else "closed"
+def _circuit(*, is_open: bool) -> Circuit:
+    return "open" if is_open else "closed"

@@ -146,7 +146,11 @@ class Gate(msgspec.Struct, kw_only=True):
 
     def state(self, now: float) -> ProviderState:
         """The provider's state in one word, as metrics and operators see it."""
-        return self.health.state(now, is_slow=self.closed_until > now or self.room == 1)
+        return self.health.state(now, is_slow=self.is_slow(now))
+
+    def is_slow(self, now: float) -> bool:
+        """Whether submissions are let through slowly, or not yet."""
+        return self.closed_until > now or self.room == 1
 
     def enter(self, now: float) -> bool:
         """Let one submission through, if it may leave now: its place and its rate token are taken."""

@@ -142,12 +142,20 @@ class Health(msgspec.Struct, kw_only=True):
     @property
     def why(self) -> str:
         """What keeps submissions away, for the log and operators; empty when nothing does."""
+        return self.said_why or self.met_why
+
+    @property
+    def said_why(self) -> str:
+        """What of the configuration or an operator keeps submissions away; empty when neither does."""
         if self.is_removed:
             return "removed from the configuration"
         if self.is_retired:
             return "retired by the configuration"
-        if self.hold is not None:
-            return f"an operator said {self.hold}"
+        return "" if self.hold is None else f"an operator said {self.hold}"
+
+    @property
+    def met_why(self) -> str:
+        """What of that which calls have met keeps submissions away; empty when nothing does."""
         return (self.last_error or "") if self.refusals or self.is_open or self.is_denied else ""
 
     @property
@@ -172,9 +180,18 @@ class Health(msgspec.Struct, kw_only=True):
 
     def state(self, now: float, *, is_slow: bool) -> ProviderState:
         """The state in one word; `is_slow`: the gate lets submissions through slowly, or not yet."""
+        return self.said or self.met(now, is_slow=is_slow)
+
+    @property
+    def said(self) -> ProviderState | None:
+        """The state that the configuration or an operator puts it in, whatever calls meet; None: neither."""
         if self.is_draining:
             return "draining"
-        if self.hold == "pause" or self.refused_until > now or self.is_denied:
+        return None if self.hold is None else "paused"
+
+    def met(self, now: float, *, is_slow: bool) -> ProviderState:
+        """The state as far as calls have met it; `is_slow` as above."""
+        if self.refused_until > now or self.is_denied:
             return "paused"
         if self.is_open:
             return "open"

@@ -20,10 +20,12 @@ from gateway.core.render_times import NOTHING_LEARNED, RenderTimes
 #   eta          the vendor's own guess, where it is sooner
 #   poll_min, poll_max    the provider's bounds
 #   budget       the vendor's budget of polls, or of early repetitions, is short: everybody waits longer
+#   load         more polls of that vendor are due than this process makes: everybody waits longer
 #   retry_after, backoff  the last poll failed: the vendor's hint, or a growing pause
 Why: TypeAlias = Literal[
-    "prior", "learned", "eta", "poll_min", "poll_max", "budget", "retry_after", "backoff"
+    "prior", "learned", "eta", "poll_min", "poll_max", "budget", "load", "retry_after", "backoff"
 ]
+Scarce: TypeAlias = Literal["budget", "load"]
 
 JITTER: Final = 0.1
 # Nothing known: the first pause is shorter, for what fails fails early. Costs half a poll of some twenty.
@@ -36,15 +38,16 @@ LATE_SHARE_OF_AGE: Final = 0.2
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """A provider's `poll_min` and `poll_max`; `stretch`, from 1, is by how much its budget spaces polls."""
+    """A provider's `poll_min` and `poll_max`; `stretch`, from 1, is how far what is `scarce` spaces polls."""
 
     min_seconds: float
     max_seconds: float
     stretch: float = 1.0
+    scarce: Scarce = "budget"
 
 
 class PollPlan(msgspec.Struct, frozen=True):
-    """The next poll: when, and why then. `wished_seconds` is the pause before any budget stretched it."""
+    """The next poll: when, and why then. `wished_seconds` is the pause before it was stretched."""
 
     at: float
     why: Why
@@ -62,7 +65,7 @@ def next_poll(
     age = max(0.0, now - accepted_at)
     low, high, stretch = bounds.min_seconds, bounds.max_seconds, bounds.stretch
     pause = times.until(age, stretch)
-    why: Why = "budget" if stretch > 1.0 else "learned" if times.total else "prior"
+    why: Why = bounds.scarce if stretch > 1.0 else "learned" if times.total else "prior"
     if eta_seconds is not None and 0 < eta_seconds * stretch < pause:
         pause, why = eta_seconds * stretch, "eta"
     if pause <= low:

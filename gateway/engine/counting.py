@@ -18,6 +18,8 @@ def count(engine: Engine, before: Task | None, after: Task) -> None:
     """A task was saved: it leaves the line, and has a place or has none any more."""
     engine.line.remove(after.id)
     _count_account(engine, after)
+    _count_unknown(engine, before, -1)
+    _count_unknown(engine, after, 1)
     job = before if before is not None and before.is_in_flight else after
     provider = engine.fleet.providers.get(job.provider or "")
     if provider is None:
@@ -44,9 +46,15 @@ def _count_account(engine: Engine, after: Task) -> None:
         accounts.crowded(accounts.capped(after), engine.chance)
 
 
+def _count_unknown(engine: Engine, task: Task | None, more: int) -> None:
+    if task is not None and task.provider is not None and task.state == "submission_unknown":
+        engine.fleet.unknown[task.provider] += more
+
+
 def forget(engine: Engine, task: Task) -> None:
     """A task is not followed here any more."""
     engine.accounts.leave(task.id)
+    _count_unknown(engine, task, -1)
     provider = engine.fleet.providers.get(task.provider or "")
     if task.is_in_flight and provider is not None:
         provider.left(task)

@@ -1,4 +1,4 @@
-"""How many videos there are, where several processes save them: counted anew, and told by who accepts them.
+"""How many videos there are, where several processes save them: counted anew, and told by who changes them.
 
 Each process keeps count of what it follows itself, which on a shared database is only a part. Not held here:
 the count (`Store.counts`), what is counted in between (`gateway.telemetry`).
@@ -29,10 +29,13 @@ async def count_ever(engine: Engine) -> None:
         await asyncio.sleep(max(COUNT_SECONDS, PAUSE_RATIO * (now() - begun)))
 
 
-def tell_accepted(engine: Engine, task: Task, events: tuple[Event, ...]) -> None:
-    """Report a video accepted here that is nobody's yet: whoever takes it over reports what comes then.
+def tell_others(engine: Engine, task: Task, events: tuple[Event, ...]) -> None:
+    """Report what was saved here of a video that this process does not follow: nobody else hears the events.
 
-    One that was adopted from a vendor has a place there at once, which is counted where it is followed.
+    Its place at a vendor is counted where it is followed, so nothing that moves a gauge is told, but that a
+    video was accepted which is nobody's yet.
     """
-    if task.state == "waiting" and any(event.type == "accepted" for event in events):
-        engine.telemetry.task_changed(None, task, events)
+    if task.replica == engine.replica:
+        return
+    is_new = task.state == "waiting" and any(event.type == "accepted" for event in events)
+    engine.telemetry.task_changed(None if is_new else task, task, events)

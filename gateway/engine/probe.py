@@ -19,9 +19,13 @@ def answered(engine: Engine, provider: Provider) -> None:
 
 
 def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorError) -> None:
-    """A free call could not be made. A complete refusal is an answer too."""
+    """A free call could not be made. A complete refusal is an answer too.
+
+    `task_id` is '' for a call of no task's: it may ask for a job that cannot exist, and hear just that.
+    """
     health, now = provider.health, engine.now()
-    health.last_error = error.kind
+    if task_id or error.kind in DOWN or error.kind in REFUSES_US:
+        health.last_error = error.kind
     if error.kind in DOWN:
         health.polls.failed(task_id, now, engine.chance)
     elif error.kind in REFUSES_US:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -20,6 +21,7 @@ from gateway.core.health import Health, HoldAction, ProviderState
 from gateway.core.pacing import Bounds, PollPlan, next_poll
 from gateway.core.pricing import Estimate, dearest, estimate
 from gateway.core.render_times import Kind, Learned
+from gateway.core.reports import Report
 from gateway.core.routing import Knowledge, Listing, Route, choose, retired, retires_next
 from gateway.core.states import Task
 from gateway.engine.handing import takes
@@ -146,6 +148,8 @@ class Fleet:
         self.listings: list[Listing] = []  # every enabled offering, in the providers' order of priority
         self.models: dict[str, list[Listing]] = {}  # what can be asked for, with the offerings that serve it
         self.retired: frozenset[Candidate] = frozenset()  # those whose last day is over take nothing new
+        self.unknown = Counter[str]()  # tasks followed here that a provider may or may not have accepted
+        self.others: dict[str, list[Report]] = {}  # what the other replicas tell of each provider
         self._retires_at = float("inf")
         self._holds: dict[str, HoldAction] = {}
         self._chance, self._now = chance, now
@@ -198,6 +202,12 @@ class Fleet:
         if self._settings is None:
             raise RuntimeError("the fleet is used before it was given its settings")
         return self._settings
+
+    def resume(self, name: str) -> None:
+        """An operator knows that all is well again, whatever calls have met here or elsewhere."""
+        if name in self.providers:
+            self.providers[name].gate.resume()
+        self.others[name] = [one.resumed() for one in self.others.get(name, ())]
 
     def route(
         self, request: VideoRequest, pins: tuple[str, ...], grant: Grant = EVERYTHING
@@ -263,12 +273,11 @@ class Fleet:
             self.learned.learn(task.tried, Kind(task.duration, task.audio), at_least, now - began)
 
     def line_up(self, task: Task, polled_at: float | None, now: float) -> bool:
-        """Let a task wait for its turn to be asked for; False for one that nobody can be asked for."""
+        """Let a task wait for its turn to be asked for; False: it has it, or nobody can be asked for it."""
         provider = self.providers.get(task.provider or "")
         if provider is None or task.ref is None:
             return False
-        provider.polls.line_up(task.id, task.owner, polled_at or task.started_at or now, now)
-        return True
+        return provider.polls.line_up(task.id, task.owner, polled_at or task.started_at or now, now)
 
     def wait_seconds(self, task: Task, now: float) -> float:
         """How long a task may still wait for its turn to be asked for; 0 when it is not due."""

@@ -16,9 +16,10 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from gateway.core.lease import LEASE_SECONDS
-from gateway.engine.counts import tell_accepted
+from gateway.engine.counts import tell_others
 from gateway.engine.learning import keep_learned
 from gateway.engine.loop import Engine
+from gateway.engine.reports import hear, met
 from gateway.engine.summing import sum_up_ever
 from gateway.engine.sweeping import sweep_ever
 from gateway.engine.takeover import adopt, is_known, look_around, take_over
@@ -48,8 +49,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 async def follow(engine: Engine, identity: Identity) -> None:
     """Take over what is unfinished and run every task when it is due, until the engine is stopped."""
-    if identity.role == "api":
-        engine.store.listen(partial(tell_accepted, engine))
+    engine.store.listen(partial(tell_others, engine))
     for hold in await engine.insist("", engine.store.holds):
         engine.fleet.hold(hold.provider, hold.action)
     replica = Replica(engine, identity)
@@ -82,6 +82,7 @@ class Replica:
         self._store, self._replicas = engine.store, engine.store.replicas
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
+        self._resumed = asyncio.Event()
         self._changed: set[str] = set()
         self._has_missed = self._has_orders = True
 
@@ -126,22 +127,25 @@ class Replica:
         self._share(await self._engine.insist("", self._replicas.living))
 
     async def _beat(self) -> None:
-        """Say every second that this process lives. Not noted in time means not living: see `Lease`."""
+        """Say every second that this process lives, and what it has met. See `Lease`: late is not living.
+
+        At once where an operator resumed a provider: what was told of it until now is over.
+        """
         engine = self._engine
         while True:
             begun = engine.lease.begun()
-            following = {
-                name: provider.gate.in_flight for name, provider in engine.fleet.providers.items()
-            }
+            self._resumed.clear()
             try:
-                await self._replicas.beat(engine.replica, following)
+                await self._replicas.beat(engine.replica, met(engine))
             except Outlived:
                 await self._rejoin()
             except StorageError as error:
                 engine.telemetry.storage_failed("", error)
             else:
                 engine.lease.confirmed(begun)
-            await asyncio.sleep(max(0.0, BEAT_SECONDS - (engine.lease.begun() - begun)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, BEAT_SECONDS - (engine.lease.begun() - begun))):
+                    await self._resumed.wait()
 
     async def _rejoin(self) -> None:
         engine, before = self._engine, self._engine.replica
@@ -185,7 +189,11 @@ class Replica:
                 self._engine.telemetry.storage_failed("", error)
 
     def _share(self, everybody: list[ReplicaRow]) -> None:
-        """Divide each budget of polls by what everybody follows, and callers' requests by who answers."""
+        """Divide each budget of polls by what everybody follows, and callers' requests by who answers.
+
+        And hear what the others tell of the providers.
+        """
+        hear(self._engine, everybody)
         self._engine.doors = max(1, sum(one.role != "engine" for one in everybody))
         living = [one for one in everybody if one.role != "api"]
         for name, provider in self._engine.fleet.providers.items():
@@ -203,8 +211,9 @@ class Replica:
             self._has_missed = True
         elif isinstance(told, news.Ordered):
             self._has_orders = True
-            if told.is_lifted and told.provider in self._engine.fleet.providers:
-                self._engine.fleet.providers[told.provider].gate.resume()
+            if told.is_lifted:
+                self._engine.fleet.resume(told.provider)
+                self._resumed.set()
         elif isinstance(told, news.VideoChanged) and told.is_unowned:
             self._wake.set()
         elif isinstance(told, news.VideoChanged) and told.replica == self._engine.replica:

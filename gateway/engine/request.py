@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+import imagesize  # type: ignore[import-untyped]
 import msgspec
 
 from gateway.engine.budget import ByteBudget
 from gateway.storage.rows import Asked
 from gateway.storage.store import Store
-from providers.spec import VideoRequest
+from providers.spec import AspectRatio, VideoRequest
 
 IMAGE_FIELDS: Final = ("image", "end_image")
+RATIO_TOLERANCE: Final = 0.02  # how far a frame may be off the ratio that it is said to have
+_RATIOS: Final[Mapping[AspectRatio, float]] = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0}
+# The frame header of a JPEG may stand behind megabytes of metadata, but the search for it must end.
+_SIDES_MAX_BYTES: Final = 2_000_000
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -29,8 +35,17 @@ class StoredImage(msgspec.Struct, frozen=True):
     sha256: str
 
 
+def sides_of(content: bytes) -> tuple[int, int]:
+    """Width and height of a PNG or JPEG in pixels as displayed; (-1, -1) where they cannot be read."""
+    width, height = imagesize.get(io.BytesIO(content[:_SIDES_MAX_BYTES]))
+    return width, height
+
+
 def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
-    """The request as it is stored and shown (JSON), and the data URIs taken out of it, by field."""
+    """The request as it is stored (JSON), and the data URIs taken out of it, by field.
+
+    Of a first frame taken out, `frame` keeps its ratio where a request could have named it.
+    """
     shown = msgspec.to_builtins(request)
     inputs: dict[str, str] = {}
     for field in IMAGE_FIELDS:
@@ -39,7 +54,28 @@ def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
             inputs[field] = value
             content = base64.b64decode(value.partition(",")[2])
             shown[field] = msgspec.to_builtins(StoredImage(len(content), hashlib.sha256(content).hexdigest()))
+            if field == "image":
+                shown["frame"] = _ratio_of(*sides_of(content))
     return msgspec.json.encode(shown).decode(), inputs
+
+
+def _ratio_of(width: int, height: int) -> AspectRatio | None:
+    ratios = _RATIOS.items() if min(width, height) > 0 else ()
+    return next((name for name, one in ratios if abs(width / height / one - 1) <= RATIO_TOLERANCE), None)
+
+
+class _Frame(msgspec.Struct):
+    """Of a stored request, the ratio of the first frame that was taken out of it."""
+
+    frame: AspectRatio | None = None
+
+
+_read_frame: Final = msgspec.json.Decoder(_Frame).decode
+
+
+def frame_of(request: str) -> AspectRatio | None:
+    """The ratio of a stored request's first frame, as far as that was seen here."""
+    return _read_frame(request).frame
 
 
 class _Images(msgspec.Struct):

@@ -39,6 +39,7 @@ from providers.spec import Offering, Submitted, VendorError, VideoRequest
 # Of the event loop, from a commit to the 202 that waits for it. A call to a vendor begins with half a
 # millisecond of work, which the caller need not wait for.
 ANSWER_TURNS: Final = 4
+BACKSTOP_SECONDS: Final = 0.5  # past submit_timeout, at which the vendor's door gives up and counts a timeout
 
 _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sent", SubmitUnknown: "unknown"}
 
@@ -149,7 +150,7 @@ async def _send(
     if task.replica != engine.replica or not engine.lease.is_held:  # likewise, or it is cut off
         return NotSent(Cause("not_sent", "this replica may have been replaced before it was sent"))
     try:
-        async with asyncio.timeout(provider.settings.submit_timeout):
+        async with asyncio.timeout(provider.settings.submit_timeout + BACKSTOP_SECONDS):
             submitted = await _call(provider, offering, request, task)
     except VendorError as error:
         return _unaccepted(engine, provider, task, error)

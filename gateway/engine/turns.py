@@ -1,12 +1,13 @@
-"""The due polls of one provider in the order in which they go, and how far a short budget spreads them.
+"""The due polls of one provider in the order in which they go, and how far they are spread where not all fit.
 
 Fair between callers: a caller's next poll stands behind one poll of every other caller, however many
 either has (start-time fair queueing). A budget that cannot carry what the schedule wishes is shared
 between the callers by their wishes, each up to an equal part (max-min fairness), and a caller's polls are
 spread by what is missing. Nobody starves: then nobody is planned for later than one and a half times the
-mean interval, and who waited for longer goes before, in two turns of three. A poll in line costs a few
-entries, no coroutine. Not held here: when a poll is wished (`gateway.core.pacing`), asking (`poll`), the
-loop.
+mean interval, and who waited for longer goes before, in two turns of three. What this process can make at
+all (`capacity`) is shared likewise where it is less; then a late poll is nobody's limit, so everybody's
+longest pause only grows with the others. A poll in line costs a few entries, no coroutine. Not held here:
+when a poll is wished (`gateway.core.pacing`), asking (`poll`), the loop.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import msgspec
 
 from gateway.core.admission import Pace
 from gateway.core.health import Health
-from gateway.core.pacing import Bounds
+from gateway.core.pacing import Bounds, Scarce
 from gateway.core.render_times import PRIOR_SECONDS
+from gateway.engine.capacity import Capacity
 
 ASKING_MAX: Final = 500  # polls of one provider under way at once: if it hangs, the others have their share
 PATIENCE: Final = 1.5  # mean intervals, while a budget is short: nobody is left alone for longer
@@ -58,13 +60,16 @@ class Turns:
     def __init__(self, pace: Pace, health: Health) -> None:
         self.pace, self._health = pace, health
         self._callers: dict[str, _Caller] = {}
-        self._wishes: dict[str, float] = {}  # by task: polls a second; only where there is a budget
+        self._wishes: dict[str, float] = {}  # by task: polls a second
         self._waiting: dict[str, _Place] = {}  # by task
         self._line: list[_Place] = []  # of some the task waits no more
         self._overdue: list[tuple[float, _Place]] = []  # with when it was asked for last; likewise
         self._granted: set[str] = set()
         self._turn = self._in_a_row = 0
         self._shared_at = -math.inf
+        self.capacity = Capacity()
+        self._scarce: Scarce | None = None  # what is shorter than the wishes
+        self._stretch = 1.0  # of the time between polls, over all callers
         self._mean_seconds = 0.0  # between two polls of a task, where the budget is short; else 0
 
     # --- the line -----------------------------------------------------------------------------------
@@ -80,10 +85,15 @@ class Turns:
             return 0.0
         return max(self.free_at(now, chance) - now, len(self._waiting) / self.pace.per_second)
 
-    def line_up(self, task_id: str, owner: str, asked_at: float, now: float) -> None:
-        """A task, last asked for at `asked_at`, is due: it joins the line, or keeps its place there."""
-        if task_id in self._waiting or task_id in self._granted:
-            return
+    def line_up(self, task_id: str, owner: str, asked_at: float, now: float) -> bool:
+        """A task, last asked for at `asked_at`, is due: it joins the line, or keeps its place there.
+
+        False: it has its turn already, which it could not use when that came.
+        """
+        if task_id in self._granted:
+            return False
+        if task_id in self._waiting:
+            return True
         if task_id not in self._wishes:
             self.wish(task_id, owner, PRIOR_SECONDS)  # one that was taken over
         self._share(now)
@@ -94,15 +104,18 @@ class Turns:
         heappush(self._line, place)
         if self._mean_seconds:
             heappush(self._overdue, (asked_at, place))
+        return True
 
     def ready(self, now: float, room: int, chance: random.Random) -> list[str]:
         """At most `room` tasks whose polls are to begin now. `go` then says that it is its turn."""
         going: list[str] = []
-        while len(going) < room and self.free_at(now, chance) <= now:
+        is_free = True
+        while self._waiting and (is_free := self.free_at(now, chance) <= now) and len(going) < room:
             self.pace.spend(now)
             self._health.asked_at = now
             going.append(self._next(now))
             self._granted.add(going[-1])
+        self.capacity.looked(now, len(going), is_short=is_free and bool(self._waiting))
         return going
 
     def free_at(self, now: float, chance: random.Random) -> float:
@@ -173,9 +186,7 @@ class Turns:
     # --- the budget ---------------------------------------------------------------------------------
 
     def wish(self, task_id: str, owner: str, seconds: float) -> None:
-        """The schedule would have this task asked for in so many seconds, if there were no budget."""
-        if self.pace.per_minute is None:
-            return
+        """The schedule would have this task asked for in so many seconds, if all fitted."""
         caller = self._callers.setdefault(owner, _Caller())
         before = self._wishes.get(task_id)
         if before is None:
@@ -183,26 +194,39 @@ class Turns:
         self._wishes[task_id] = rate = _rate(round(seconds, 2))
         caller.wished += rate - (before or 0.0)
 
-    def bounds(self, owner: str, bounds: Bounds, now: float) -> Bounds:
-        """A caller's bounds: the provider's, or wider ones where the budget cannot carry what is wished."""
+    def stretch(self, now: float) -> float:
+        """By how much polls are further apart than is wished, over all callers, from 1: as it is wished."""
         self._share(now)
-        if not self._mean_seconds:
+        return self._stretch
+
+    def bounds(self, owner: str, bounds: Bounds, now: float) -> Bounds:
+        """A caller's bounds: the provider's, or wider ones where not all that is wished can be asked."""
+        self._share(now)
+        if self._scarce is None:
             return bounds
         caller = self._callers.get(owner)
-        longest = max(bounds.min_seconds, PATIENCE * self._mean_seconds)
-        return Bounds(bounds.min_seconds, longest, 1.0 if caller is None else caller.stretch)
+        stretch = 1.0 if caller is None else caller.stretch
+        longest = bounds.max_seconds * stretch
+        if self._scarce == "budget":
+            longest = max(bounds.min_seconds, PATIENCE * self._mean_seconds)
+        return Bounds(bounds.min_seconds, longest, stretch, self._scarce)
 
     def _share(self, now: float) -> None:
-        """Share the budget anew, if that is due: by wishes, up to an equal part, and enough for PATIENCE."""
+        """Share anew, if that is due: by wishes, up to an equal part, and enough for PATIENCE."""
         if now - self._shared_at < SHARED_SECONDS and self._shared_at <= now:
             return
         self._shared_at = now
-        rate, callers = _USED * self.pace.per_second, list(self._callers.values())
-        if sum(caller.wished for caller in callers) <= rate:
-            self._mean_seconds = 0.0
+        callers = list(self._callers.values())
+        wished = sum(caller.wished for caller in callers)
+        budget = _USED * self.pace.per_second
+        capacity = self.capacity.per_second(now, len(self._wishes), wished)
+        rate = min(budget, capacity)
+        self._scarce = None if wished <= rate else "budget" if budget <= capacity else "load"
+        self._mean_seconds = len(self._wishes) / rate if self._scarce == "budget" else 0.0
+        self._stretch = max(1.0, wished / rate)
+        if self._scarce is None:
             return
-        self._mean_seconds = len(self._wishes) / rate
-        least = 1.0 / (PATIENCE * self._mean_seconds)  # polls a second of each task
+        least = rate / (PATIENCE * len(self._wishes))  # polls a second of each task
         wishes = [(caller.wished, least * caller.tasks) for caller in callers]
         low, high = 0.0, max(wishes)[0]
         for _ in range(_HALVINGS):

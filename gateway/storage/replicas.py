@@ -10,19 +10,23 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.render_times import TimesRow
-from gateway.storage.db import Database, GuardFailed, NoRoom, Step
+from gateway.core.reports import Report
+from gateway.storage.db import Database, GuardFailed, NoRoom, Step, Value
 
 _NOW: Final = "extract(epoch from clock_timestamp())::double precision"
 _IN_FLIGHT: Final = "('submitting', 'rendering', 'submission_unknown')"
 SENDINGS_KEPT_SECONDS: Final = 120.0
 DEAD_KEPT_SECONDS: Final = 86_400.0  # how long what a dead replica stored late is still looked for
 
+_reports: Final = msgspec.json.Decoder(dict[str, Report])
+
 # S608: what is put into these texts are the constants above, never input.
 REPLICA_ADD: Final = f"""insert into replicas (id, place, role, version, started_at, beat_at, following)
     values ($1, $2, $3, $4, {_NOW}, {_NOW}, '{{}}')"""  # noqa: S608
-REPLICA_BEAT: Final = f"""update replicas set beat_at = {_NOW}, following = $2
+REPLICA_BEAT: Final = f"""update replicas set beat_at = {_NOW}, following = $2, met = $3
     where id = $1 and ended_at is null"""  # noqa: S608
 REPLICAS_END: Final = f"""update replicas set ended_at = {_NOW}
     where ended_at is null and id <> $1 and beat_at < {_NOW} - $2"""  # noqa: S608
@@ -30,8 +34,8 @@ REPLICAS_END_AT: Final = f"""update replicas set ended_at = {_NOW}
     where ended_at is null and id <> $1 and place = $2"""  # noqa: S608
 REPLICA_LEAVE: Final = f"update replicas set ended_at = {_NOW} where id = $1"  # noqa: S608
 REPLICAS_DROP: Final = f"delete from replicas where ended_at < {_NOW} - {DEAD_KEPT_SECONDS}"  # noqa: S608
-REPLICAS_LIVING: Final = """select id, place, role, version, following from replicas
-    where ended_at is null order by started_at, id"""
+REPLICAS_LIVING: Final = f"""select id, place, role, version, following, met, {_NOW} - beat_at
+    from replicas where ended_at is null order by started_at, id"""  # noqa: S608
 
 GATE_TAKE: Final = """insert into provider_gates (provider, passed) values ($1, 1)
     on conflict (provider) do update set passed = provider_gates.passed + 1"""
@@ -52,13 +56,23 @@ RENDER_TIMES_FADE: Final = """update render_times set count = count / 2
 
 
 class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that lives: `place` is its host and port, `following` its jobs at each provider."""
+    """A process that lives: `place` is its host and port, `following` its jobs at each provider.
+
+    `met` is what its calls have met at each provider; empty of a version that does not tell, or tells what
+    this one does not know. `silent_seconds` ago it last beat, by the database's clock.
+    """
 
     id: str
     place: str
     role: str
     version: str
     following: Mapping[str, int]
+    met: Mapping[str, Report] = msgspec.field(default_factory=dict)
+    silent_seconds: float = 0.0
+
+    def report(self, provider: str) -> Report:
+        """What it tells of a provider, its jobs there in any case."""
+        return replace(self.met.get(provider, Report()), in_flight=self.following.get(provider, 0))
 
 
 class Outlived(GuardFailed):
@@ -93,6 +107,13 @@ class Room(msgspec.Struct, frozen=True):
         return steps
 
 
+def _met(told: Value) -> dict[str, Report]:
+    try:
+        return {} if told is None else _reports.decode(str(told))
+    except msgspec.MsgspecError:
+        return {}  # a newer version tells what this one does not know
+
+
 class Replicas:
     """The processes on one database. Raises `StorageError` of `gateway.storage.db` throughout."""
 
@@ -103,10 +124,11 @@ class Replicas:
         """Begin to live."""
         await self._database.write((Step(REPLICA_ADD, (replica, place, role, version)),))
 
-    async def beat(self, replica: str, following: Mapping[str, int]) -> None:
-        """Say that it lives. Raises Outlived when it was declared dead."""
-        told = msgspec.json.encode(following).decode()
-        await self._database.write((Step(REPLICA_BEAT, (replica, told), Outlived),))
+    async def beat(self, replica: str, met: Mapping[str, Report]) -> None:
+        """Say that it lives, and what it has met. Raises Outlived when it was declared dead."""
+        following = {name: one.in_flight for name, one in met.items()}
+        told = tuple(msgspec.json.encode(some).decode() for some in (following, met))
+        await self._database.write((Step(REPLICA_BEAT, (replica, *told), Outlived),))
 
     async def end(self, replica: str, lease_seconds: float) -> None:
         """Declare dead who has not beaten for `lease_seconds`, and drop what is too old to matter."""
@@ -128,8 +150,9 @@ class Replicas:
             ReplicaRow(
                 id=str(name), place=str(place), role=str(role), version=str(version),
                 following=msgspec.json.decode(str(following), type=dict[str, int]),
+                met=_met(met), silent_seconds=float(silent or 0),
             )
-            for name, place, role, version, following in rows
+            for name, place, role, version, following, met, silent in rows
         ]
 
     async def render_times(self) -> list[TimesRow]:

@@ -5,6 +5,7 @@ Not held here: single fields of a body (`test_wire`), waiting, idempotency, the 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -340,8 +341,23 @@ def test_health_depends_on_the_gateway_alone(served: Served) -> None:
         refused = served.client.get("/readyz")
         problem(refused, 503, "overloaded")
         assert refused.headers["retry-after"] == "1"
+        assert served.client.head("/readyz").status_code == 503
     finally:
         served.gateway.is_ready = True
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_health_is_told_without_a_body_where_none_is_asked_for(served: Served, path: str) -> None:
+    """As load balancers ask."""
+    asked, told = served.client.get(path), served.client.head(path)
+    assert (told.status_code, told.headers["content-type"]) == (200, asked.headers["content-type"])
+    assert int(told.headers["content-length"]) > 0
+    ends = "Host: x\r\nConnection: close\r\n\r\n"
+    both = f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\n{ends}"
+    with socket.create_connection(("127.0.0.1", served.settings.server.listen.port)) as line:
+        line.sendall(both.encode())
+        received = line.makefile("rb").read()
+    assert received.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 404"), "nothing is between them"
 
 
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/video_1", "/v1/keys", "/v1/videos/v/content"])

@@ -181,6 +181,19 @@ def test_who_asks_us_to_come_later_has_answered() -> None:
     run_virtual(main())
 
 
+def test_that_a_job_which_cannot_exist_is_not_there_is_no_reason_to_keep_submissions_away() -> None:
+    async def main() -> None:
+        vendor = Stumbling()
+        vendor.sick = {NO_JOB: VendorError("not_found", "unknown", "no such task", status=404)}
+        async with life({"one": vendor}, one=AT_ONCE) as one:
+            await lost(one, vendor)
+            await asyncio.sleep(1)
+            assert (NO_JOB in vendor.asked_for, one.state()) == (True, "open")
+            assert one.fleet.providers["one"].health.why == "broken"
+
+    run_virtual(main())
+
+
 def test_a_key_that_polls_of_one_task_find_refused_keeps_nobody_away() -> None:
     async def main() -> None:
         vendor = Stumbling(renders=60)

@@ -214,11 +214,25 @@ def test_an_operators_decision_is_carried_out(fact: Fact, state: str, sent: int)
             await one.create()
             await one.until(lambda task: task.state == "submission_unknown")
             await asyncio.sleep(60)
+            assert one.fleet.unknown["one"] == 1
             await one.happens(fact)
             task = await one.end()
             assert (task.state, len(vendor.sent)) == (state, sent)
             assert one.sample("reelgate_submission_unknown", provider="one") == 0
+            assert one.fleet.unknown["one"] == 0
             assert one.fleet.providers["one"].gate.in_flight == 0
+
+    run_virtual(main())
+
+
+def test_who_follows_nothing_any_more_counts_no_unknown() -> None:
+    async def main() -> None:
+        async with life({"one": ScriptedVendor([LOST], [done()])}, one='on_unknown = "hold"') as one:
+            await one.create()
+            await one.until(lambda task: task.state == "submission_unknown")
+            assert one.fleet.unknown["one"] == 1
+            one.engine.rename("replica-2")
+            assert one.fleet.unknown["one"] == 0
 
     run_virtual(main())
 

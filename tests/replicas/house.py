@@ -113,13 +113,13 @@ class Replica:
 
 
 class House:
-    """The database at `url`, the vendors, and their clock."""
+    """The database at `url`, the vendors, and their clock. `more` ends each configuration."""
 
     def __init__(
         self, url: str, sandbox: Sandbox, clock: StillClock, folder: Path, limited: str | None = None
     ) -> None:
         self.url, self.sandbox, self.clock, self._folder = url, sandbox, clock, folder
-        self._limited = limited
+        self._limited, self.more = limited, ""
 
     def prompts(self) -> list[str]:
         """What the vendors were paid for, in order."""
@@ -131,7 +131,7 @@ class House:
 
     def settings(self) -> Settings:
         """A configuration with a port of its own."""
-        text = CONFIGURATION.format(port=free_port(), store=self.url, vendors=self.sandbox.url)
+        text = CONFIGURATION.format(port=free_port(), store=self.url, vendors=self.sandbox.url) + self.more
         if self._limited is not None:
             text = text.replace('mode = "off"', 'mode = "keys"') + self._limited
         return parse(text, self._folder, known_adapters(), {"REELGATE_SANDBOX_KEY": KEY})

@@ -90,6 +90,9 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/livez"): _PUBLIC,
     ("GET", "/readyz"): _PUBLIC,
     ("GET", "/metrics"): _PUBLIC,
+    ("HEAD", "/livez"): _PUBLIC,
+    ("HEAD", "/readyz"): _PUBLIC,
+    ("HEAD", "/metrics"): _PUBLIC,
     ("GET", "/openapi.json"): _PUBLIC,
     ("GET", "/docs"): _PUBLIC,
 }
