@@ -89,8 +89,9 @@ _lines: Final = _Lines(sys.stdout)
 def configure_logging(level: LogLevel, style: LogFormat) -> None:
     """One line an event on stdout: JSON, or text for people (`auto`: text on a terminal)."""
     _lines.to(sys.stdout)
-    text = style == "text" or (style == "auto" and sys.stdout.isatty())
-    renderer: Processor = structlog.dev.ConsoleRenderer() if text else _as_json
+    is_terminal = sys.stdout.isatty()
+    text = style == "text" or (style == "auto" and is_terminal)
+    renderer: Processor = structlog.dev.ConsoleRenderer(colors=is_terminal) if text else _as_json
     structlog.configure(
         processors=[_placed, _explained, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),

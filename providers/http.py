@@ -214,7 +214,8 @@ class VendorHTTP:
             kind: _Failure = next((kind for known, kind in _FAILURES if isinstance(exc, known)), "junk")
             outcome = kind
             proof: Outcome = "not_sent" if kind == "not_sent" else "unknown"
-            raise VendorError(kind, proof, self.redact(str(exc) or type(exc).__name__)) from exc
+            words = str(exc) or ("no answer in time" if kind == "timeout" else type(exc).__name__)
+            raise VendorError(kind, proof, self.redact(words)) from exc
         finally:
             self._observe(operation, outcome, self._clocks.monotonic() - started)
         return reply

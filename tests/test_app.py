@@ -89,14 +89,16 @@ def write(path: Path, adapter: str = "myrouter", base_url: str = HERE) -> None:
     path.write_text(CONFIGURATION.format(adapter=adapter, base_url=base_url), "utf-8")
 
 
-async def reload(parts: Running, path: Path) -> list[dict[str, Any]]:
+async def reload(
+    parts: Running, path: Path, about: tuple[str, ...] = ("reload",)
+) -> list[dict[str, Any]]:
     """What SIGHUP does; what it says of that. Tasks go on meanwhile, and say their own."""
     log = StringIO()
     with logging_to(log), redirect_stdout(log):
         parts.gateway.telemetry.follow_configuration()
         await Reloads(parts.parts, path, {}).reload()
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    return [line for line in lines if line["event"].startswith("reload")]
+    return [line for line in lines if line["event"].startswith(about)]
 
 
 async def followed(parts: Running, task: Task, state: str) -> None:
@@ -177,3 +179,14 @@ async def test_a_waiting_task_holds_up_no_change(config: Path) -> None:
         ), "waiting")
         write(config, base_url=ELSEWHERE)
         assert (await reload(parts, config))[-1]["event"] == "reloaded"
+
+
+@pytest.mark.anyio
+async def test_a_reload_tells_nothing_of_a_provider_that_is_as_it_was(config: Path) -> None:
+    async with started(config) as parts:
+        parts.gateway.fleet.hold("one", "pause")
+        parts.gateway.telemetry.provider_is("one", "paused")  # as the engine's next turn does
+        lines = await reload(parts, config, about=("provider", "reload"))
+        assert [line["event"] for line in lines] == ["reloaded"]
+        paused = parts.gateway.telemetry.provider_state("one", "paused")
+        assert [sample.value for metric in paused.collect() for sample in metric.samples] == [1]

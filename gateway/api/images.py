@@ -10,13 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 from typing import Final
 from urllib.parse import urlsplit
 
-import imagesize  # type: ignore[import-untyped]
 import msgspec
 
+from gateway.engine.request import sides_of
 from gateway.errors import FieldError
 
 URL_MAX_CHARS: Final = 2048
@@ -31,8 +30,6 @@ _SIGNATURES: Final = {
 }
 _NAMES: Final = {"data:image/png;base64": "PNG", "data:image/jpeg;base64": "JPEG"}
 _BASE64_MAX_CHARS: Final = -(-IMAGE_MAX_BYTES // 3) * 4
-# The frame header of a JPEG may stand behind megabytes of metadata, but the search for it must end.
-_SIDES_MAX_BYTES: Final = 2_000_000
 _NO_HOST: Final = "The URL has no valid host and port."
 _FORMS: Final = "Give an http or https URL, data:image/png;base64,... or data:image/jpeg;base64,..."
 
@@ -58,8 +55,7 @@ def check_image(pointer: str, value: str) -> Checked:
         return Checked(errors=(FieldError(pointer, content),))
     if not content.startswith(_SIGNATURES[head]):
         return Checked(errors=(FieldError(pointer, f"The bytes are not those of a {_NAMES[head]} file."),))
-    # `get` gives (-1, -1) for whatever it cannot read; it raises nothing.
-    width, height = imagesize.get(io.BytesIO(content[:_SIDES_MAX_BYTES]))
+    width, height = sides_of(content)
     details = _side_faults(width, height)
     errors = tuple(FieldError(pointer, detail) for detail in details)
     return Checked(errors=errors, sha256=hashlib.sha256(content).hexdigest(), sides=(width, height))

@@ -15,7 +15,7 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 def asked_range(header: str | None) -> str | None:
     """One well-formed range, else None: by RFC 9110 14.2 any other is ignored, and the whole file sent."""
-    match = _RANGE.fullmatch((header or "").replace(" ", ""))
+    match = _RANGE.fullmatch((header or "").replace(" ", "").lower())
     if match is None or not (match.group(1) or match.group(2)):
         return None
     first, last = match.groups()

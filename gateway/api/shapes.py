@@ -15,7 +15,7 @@ import msgspec
 from gateway.api.base import under_base
 from gateway.core.routing import Listing
 from gateway.core.states import Event, Status, Task
-from gateway.engine.request import StoredImage
+from gateway.engine.request import StoredImage, frame_of
 from gateway.settings import Price
 from gateway.storage.rows import Video
 from providers.spec import AspectRatio, Charged, ImageLimits, Mode, Resolution, Shot, ShotLimits
@@ -90,8 +90,9 @@ class CostObject(msgspec.Struct, frozen=True):
 
 
 class VideoObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A video as callers see it (contract 2.2). `size` is null where the frame of an image decides.
+    """A video as callers see it (contract 2.2).
 
+    `size` is null for an image given by URL, which nobody here sees, and for one whose ratio no `size` has.
     `rerun_of` is the video whose request this repeats; `adopted_from` the failed one whose lost job this is.
     """
 
@@ -135,7 +136,10 @@ class VideoList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelineEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened to a video; `at` in Unix seconds with a fraction, `seq` from 1 without gaps."""
+    """One thing that happened to a video; `at` in Unix seconds with a fraction, `seq` from 1 without gaps.
+
+    Tries of its webhooks, which only the timeline has, are numbered apart, from 1000000.
+    """
 
     seq: int
     at: float
@@ -239,8 +243,8 @@ def video_object(video: Video, queue: tuple[int, float | None] | None = None) ->
         id=task.id, model=task.model, status=task.status, stage=task.stage, progress=task.progress,
         created_at=int(task.created_at), started_at=_whole(task.started_at),
         completed_at=_whole(task.completed_at), expires_at=None if output is None else output.expires_at,
-        prompt=request.prompt, seconds=str(request.duration), size=_size(request), request=request,
-        provider=task.provider, offering=task.offering, vendor_task_id=task.vendor_task_id,
+        prompt=request.prompt, seconds=str(request.duration), size=_size(video.request, request),
+        request=request, provider=task.provider, offering=task.offering, vendor_task_id=task.vendor_task_id,
         attempts=task.attempts, queue=place, output=output, late_output=_late_output(task),
         error=_error(task), charged=task.charged, cost=_cost(task), rerun_of=task.rerun_of,
         adopted_from=task.adopted_from, metadata=video.metadata,
@@ -300,9 +304,11 @@ def _whole(at: float | None) -> int | None:
     return None if at is None else int(at)
 
 
-def _size(request: ShownRequest) -> Size | None:
-    """Null with an image: of a URL nothing is known, of one given as data only length and hash are kept."""
-    return None if request.aspect_ratio is None else _SIZE_OF[request.resolution, request.aspect_ratio]
+def _size(stored: str, request: ShownRequest) -> Size | None:
+    ratio = request.aspect_ratio
+    if ratio is None and isinstance(request.image, StoredImage):
+        ratio = frame_of(stored)
+    return None if ratio is None else _SIZE_OF[request.resolution, ratio]
 
 
 def _output(task: Task) -> OutputObject | None:

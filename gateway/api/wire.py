@@ -21,13 +21,13 @@ from gateway.api.reading import ERRORS_MAX, faults, nearest, read_object, refuse
 from gateway.api.shapes import SIZES, Size
 from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.routing import is_allowed
+from gateway.engine.request import RATIO_TOLERANCE
 from gateway.errors import FieldError
 from providers.spec import AspectRatio, Resolution, Shot, VideoRequest
 
 DURATION_MIN_SECONDS: Final = 3
 DURATION_MAX_SECONDS: Final = 15
 DURATION_DEFAULT_SECONDS: Final = 5
-RATIO_TOLERANCE: Final = 0.02  # how far an image given as data may be off the ratio that `size` names
 
 _Prompt: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2500)]
 _Name: TypeAlias = Annotated[str, Meta(min_length=1)]

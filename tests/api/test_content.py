@@ -110,7 +110,7 @@ def test_the_video_is_the_variant_video(served: Served, path: str) -> None:
     [
         ("bytes=0-0", 0, 1), ("bytes=0-99", 0, 100), ("bytes=100-199", 100, 200), ("bytes=100-", 100, None),
         ("bytes=-10", -10, None), ("bytes=-999999999", 0, None), ("bytes=7-999999999", 7, None),
-        ("bytes=0-", 0, None), ("bytes = 0 - 9", 0, 10),
+        ("bytes=0-", 0, None), ("bytes = 0 - 9", 0, 10), ("Bytes=0-9", 0, 10),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("fault", ["", "[[fault:no_ranges]]"])

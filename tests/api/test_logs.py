@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -19,7 +21,7 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.logs import logger
+from gateway.logs import configure_logging, logger
 from tests.logged import logging_to
 from tests.serving import PATIENCE_SECONDS, VENDOR_KEY, Served, free_port, serving
 
@@ -54,6 +56,15 @@ METRICS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "reelgate_oldest_unfinished_seconds": {},
     "reelgate_invariant_violations": {},
 }  # fmt: skip
+SILENT: Final = """
+[providers.silent]
+adapter = "highwayapi"
+base_url = "http://127.0.0.1:{port}"
+api_key = {{ env = "KEY" }}
+submit_timeout = "100ms"
+[providers.silent.prices]
+"kling-v3.0-std-t2v" = {{ per_second = "0.08", currency = "EUR" }}
+"""
 COUNTERS: Final = ("submissions", "polls", "unrecognised_status", "cost", "invariant_violations")
 
 
@@ -125,6 +136,37 @@ def test_metrics_follow_a_life(served: Served) -> None:
     ]
     for name, labels, number in wanted:
         assert value(served, name, **labels) == pytest.approx(number, abs=0.001), (name, labels)
+
+
+def test_a_submit_that_is_never_answered_is_counted_as_a_timeout(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        more = SILENT.format(port=silent.getsockname()[1])
+        with serving(tmp_path, more=more) as served:
+            made = served.create(provider="silent")["id"]
+            served.until(made, lambda video: video["stage"] == "submission_unknown")
+            name, labels = "reelgate_vendor_request_duration_seconds_count", {"provider": "silent"}
+            assert value(served, name, operation="submit", outcome="timeout", **labels) == 1
+            assert value(served, name, operation="submit", outcome="cancelled", **labels) == 0
+            lost = served.client.get(f"/v1/videos/{made}/timeline").json()["data"][-1]["detail"]
+            assert (lost["kind"], lost["message"]) == ("timeout", "no answer in time")
+
+
+def test_every_currency_of_a_price_is_there_from_the_start(tmp_path: Path) -> None:
+    with serving(tmp_path, more=SILENT.format(port=1)) as served:
+        for currency in ("USD", "EUR"):
+            assert value(served, "reelgate_cost_total", provider="silent", currency=currency) == 0
+            for state in ("reserved", "settled"):
+                labels = {"provider": "silent", "currency": currency, "state": state}
+                assert value(served, "reelgate_spending_today", **labels) == 0
+
+
+def test_text_has_no_colours_but_on_a_terminal() -> None:
+    stream = StringIO()
+    with logging_to(StringIO()), redirect_stdout(stream):
+        configure_logging("info", "text")
+        logger().error("ready", listen="127.0.0.1:8080")
+    assert "listen=127.0.0.1:8080" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
 
 
 def test_routes_are_counted_by_template(served: Served) -> None:

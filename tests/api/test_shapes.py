@@ -28,10 +28,11 @@ from gateway.api.shapes import (
 from gateway.core.facts import Candidate
 from gateway.core.routing import Listing
 from gateway.core.states import STATUS_OF, Event, Task
-from gateway.engine.request import split_request
+from gateway.engine.request import split_request, whole_request
 from gateway.settings import Price
-from gateway.storage.rows import Video
+from gateway.storage.rows import Asked, Video
 from providers.spec import AspectRatio, ImageLimits, Offering, Resolution, Shot, ShotLimits, VideoRequest
+from tests.api.bodies import data_uri, jpeg, png
 
 REQUEST: Final = VideoRequest(model="kling-v3", prompt="a cat", aspect_ratio="16:9")
 TASK: Final = Task(
@@ -153,6 +154,26 @@ def test_with_an_image_its_frame_decides_the_size() -> None:
     request = replace(REQUEST, image="https://files.example/a.png", aspect_ratio=None)
     assert shown(TASK, request)["size"] is None
     assert shown(TASK, request)["request"]["image"] == "https://files.example/a.png"
+
+
+@pytest.mark.parametrize(
+    ("content", "resolution", "size"),
+    [
+        (png(1280, 720), "720p", "1280x720"), (png(640, 360), "1080p", "1920x1080"),
+        (png(1000, 1019), "720p", "720x720"), (png(1000, 1021), "720p", None), (png(640, 480), "720p", None),
+        (jpeg(360, 640), "4k", "2160x3840"), (b"abc", "720p", None),
+    ],
+)  # fmt: skip
+def test_an_image_given_as_data_has_the_size_of_its_frame(
+    content: bytes, resolution: Resolution, size: str | None
+) -> None:
+    request = replace(REQUEST, image=data_uri(content), aspect_ratio=None, resolution=resolution)
+    found = shown(TASK, replace(request, end_image=data_uri(png(720, 1280))))
+    assert found["size"] == size
+    assert found["request"]["aspect_ratio"] is None
+    assert set(found["request"]["image"]) == {"bytes", "sha256"}
+    text, inputs = split_request(request)
+    assert whole_request(Asked(request=text, inputs=inputs, metadata={}, pins=())) == request
 
 
 def test_an_image_given_as_data_is_shown_by_length_and_hash() -> None:

@@ -51,7 +51,7 @@ def test_create_with_a_file(place: Place, client: openai.OpenAI, tmp_path: Path)
         for reference in (path, file, PICTURE, ("fox.png", PICTURE), ("x", PICTURE, "image/png")):
             video = client.videos.create(prompt=FOX, input_reference=reference)
             assert shown(place, video.id)["image"]["bytes"] == len(PICTURE)
-            assert video.size is None
+            assert video.size is None, "no size has the ratio of this picture"
 
 
 def test_create_with_what_only_we_have(place: Place, client: openai.OpenAI) -> None:
