@@ -33,6 +33,7 @@ from gateway.api.key_shapes import (
 from gateway.api.reading import read_struct
 from gateway.assembly import open_database, open_files
 from gateway.core.keys import OVERLAP_MAX_SECONDS
+from gateway.core.lease import LEASE_SECONDS
 from gateway.errors import Problem, invalid
 from gateway.settings import Settings, load
 from gateway.storage import checking
@@ -222,20 +223,31 @@ def move(settings_path: Path, target: str, copied: Copied) -> None:
     settings = load(settings_path, adapters(), os.environ)
     _must_be_there(settings.store.url)
     if target.startswith("sqlite:") or "://" in target:
-        url = store_url(Source(Path.cwd(), os.environ), target)
+        there, url = settings, store_url(Source(Path.cwd(), os.environ), target)
     else:
-        url = load(Path(target), adapters(), os.environ).store.url
+        there = load(Path(target), adapters(), os.environ)
+        url = there.store.url
 
     async def copy_it() -> None:
         async with _opened(settings.store.url, settings, exclusive=True) as source:
-            await source.migrate()
-            if source.is_shared and (living := await Store(source).replicas.living()):
-                places = ", ".join(one.place or one.id for one in living)
-                raise StorageBusy(f"stop every replica first, what they do would be lost: {places}")
-            async with _opened(url, settings, exclusive=True) as new:
+            await _nobody_serves(source)
+            async with _opened(url, there, exclusive=True) as new:
+                await _nobody_serves(new)
                 await _copy(source, new, copied)
 
     asyncio.run(copy_it())
+
+
+async def _nobody_serves(database: Database) -> None:
+    """Raises StorageBusy with the places of those who do. The last one that was killed nobody has buried."""
+    if not database.is_shared:
+        return  # opened exclusively
+    await database.migrate()
+    replicas = Store(database).replicas
+    await replicas.end("", LEASE_SECONDS)
+    if living := await replicas.living():
+        places = ", ".join(one.place or one.id for one in living)
+        raise StorageBusy(f"stop every replica first, what they do would be lost: {places}")
 
 
 async def _copy(source: Database, target: Database, copied: Copied) -> None:

@@ -214,9 +214,11 @@ def store_url(source: Source, raw: object) -> StoreUrl:
     if text.startswith("postgresql://"):
         try:
             front = urlsplit(text).netloc
+            user, _, hosts = front.rpartition("@")
+            _ = [urlsplit(f"//{host}").port for host in hosts.split(",")]
         except ValueError:  # whose message may hold the password
-            raise ReadError("is no URL: in user and password [ ] and the like are to be escaped") from None
-        if "@" in text.removeprefix(f"postgresql://{front}"):  # its front part would be shown
+            raise ReadError("is no URL: mind the port; in user and password [ ] are to be escaped") from None
+        if "@" in user + text.removeprefix(f"postgresql://{front}"):  # its front part would be shown
             raise ReadError("in user and password / ? # and @ are to be escaped, as %2F %3F %23 and %40")
         return StoreUrl(driver="postgresql", dsn=Secret(text))
     if text.startswith("sqlite:"):

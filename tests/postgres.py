@@ -91,8 +91,13 @@ class Server:
         """Where the database `name` is."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
-    def start(self) -> None:
-        """Start, also again after a stop: on the same data and port. Returns once it takes connections."""
+    def start(self, *, is_standby: bool = False) -> None:
+        """Start, also again after a stop: on the same data and port. Returns once it takes connections.
+
+        `is_standby`: as one whose primary is not there, so it only reads; where it `is_durable`.
+        """
+        if is_standby:
+            (self._root / "data/standby.signal").touch()
         command = [str(self._home / "bin/postgres"), "-D", "data", "-p", str(self.port), "-k", "",
                    "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", *self._options]
         with (self._root / "log").open("ab") as log:

@@ -40,7 +40,7 @@ def test_sqlite_has_no_such_cache(url: str) -> None:
     assert problems(text) == {"store.statement_cache_size": "is for postgresql:// only"}
 
 
-@pytest.mark.parametrize("special", "/?#")
+@pytest.mark.parametrize("special", "/?#@")
 def test_a_password_whose_end_cannot_be_seen_is_refused(special: str) -> None:
     found = problems(f'{ONE}[store]\nurl = "postgresql://u:{CANARY}{special}x@db/reel"')
     assert list(found) == ["store.url"]
@@ -53,6 +53,8 @@ def test_a_password_whose_end_cannot_be_seen_is_refused(special: str) -> None:
         (f"postgresql://u:{CANARY}%2F@db:1/reel?sslmode=require", "postgresql://db:1/reel"),
         (f"postgresql://u:{CANARY}@one:1,two:2/reel", "postgresql://one:1,two:2/reel"),
         ("postgresql:///reel?host=/run/postgresql", "postgresql:///reel"),
+        (f"postgresql://u:{CANARY}@[::1]:5432/reel", "postgresql://[::1]:5432/reel"),
+        (f"postgresql://u:{CANARY}@%2Frun%2Fpg:5432/reel", "postgresql://%2Frun%2Fpg:5432/reel"),
     ],
 )
 def test_where_it_is_can_be_shown(url: str, shown: str) -> None:
@@ -62,6 +64,13 @@ def test_where_it_is_can_be_shown(url: str, shown: str) -> None:
 def test_what_is_wrong_with_the_url_is_all_that_is_said() -> None:
     text = f'{ONE}[store]\nurl = "mysql://u:{CANARY}@db"\nstatement_cache_size = 0'
     assert list(problems(text)) == ["store.url"]
+
+
+@pytest.mark.parametrize("host", ["db:port", "db:99999", "::1:5432", "one:1,two:b"])
+def test_a_port_that_is_none_is_refused_before_anything_is_asked_there(host: str) -> None:
+    found = problems(f'{ONE}[store]\nurl = "postgresql://u:{CANARY}@{host}/reel"')
+    assert list(found) == ["store.url"]
+    assert "port" in found["store.url"]
 
 
 @pytest.mark.parametrize("user", ["u:[{}]x", "u:]{}", "u:{}\u2100", "[::{}"])

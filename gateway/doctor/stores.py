@@ -38,7 +38,7 @@ _OPENING: Final = (
     ("not a database", "store-not-a-database"), ("malformed", "store-not-a-database"),
     ("cannot open", "store-unusable"), ("28P01", "database-refuses-login"),
     ("28000", "database-refuses-login"), ("3D000", "database-missing"), ("53300", "database-full"),
-    ("with encoding", "database-unfit"), ("escape what is special", "store-url-malformed"),
+    ("with encoding", "database-unfit"), ("[store] url cannot be", "store-url-malformed"),
     ("TargetServerAttribute", "database-read-only"), ("25006", "database-read-only"),
 )
 

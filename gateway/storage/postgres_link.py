@@ -55,6 +55,23 @@ ERRORS: Final = (
 )
 
 
+# How complaints about a URL begin that quote nothing of it but its settings of TLS.
+_SAYABLE: Final = ("`ssl", "root certificate file")
+# A prepared statement that is not there, or is although nobody here made it.
+_POOLED: Final = "behind a pooler that shares connections, set store.statement_cache_size = 0"
+# When a server does not let us in: what to do about it.
+_ADVICE: Final = {
+    "28": "check user and password in [store] url, and the server's pg_hba.conf",
+    "3D000": "make that database, or name another one in [store] url",
+    "42501": "let this user connect to that database",
+    "53300": "raise max_connections, or put a pooler before it",
+}
+# Errors whose texts quote values, or our own; but ssl's, some of which are a ValueError, too.
+_QUOTING: Final = (
+    asyncpg.InterfaceError, asyncpg.TargetServerAttributeNotMatched, ValueError, TypeError, OverflowError,
+)
+
+
 class Gone(ConnectionError):
     """What is at the other end is not the server that it was."""
 
@@ -89,16 +106,10 @@ class Link(msgspec.Struct, frozen=True):
                 target_session_attrs=SessionAttribute(kind),
                 server_settings={"application_name": "reelgate"}, command_timeout=command_seconds,
             )
-        except ValueError:  # its text may hold what was taken for a port, and is a password
-            raise StorageError(
-                "[store] url cannot be read as a URL of PostgreSQL: escape what is special in the password, "
-                "as %2F for a slash"
-            ) from None
         except ERRORS as error:
-            raise StorageShort(
-                f"cannot reach {self.place}: {reason(error)}; check [store] url, and that the server runs "
-                "and lets this user in"
-            ) from None
+            if isinstance(error, ValueError) and not isinstance(error, OSError):  # as ssl's are
+                raise StorageError(_unreadable(error)) from None
+            raise StorageShort(f"cannot reach {self.place}: {reason(error)}; {_advice(error)}") from None
         version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
         if version.major < OLDEST_MAJOR or encoding != "UTF8":
             connection.terminate()
@@ -141,12 +152,32 @@ def refusal(error: BaseException, place: str) -> StorageError:
     return kind(f"cannot write {place}: {reason(error)}")
 
 
+def _unreadable(error: ValueError) -> str:
+    """What is wrong with a URL. The driver's own text may hold what it took for a port, and is a password."""
+    said, _, _ = str(error).partition("\n")
+    if said.startswith(_SAYABLE):
+        return f"[store] url cannot be used: {said}"
+    return ("[store] url cannot be read as a URL of PostgreSQL: escape what is special in the password, "
+            "as %2F for a slash, and mind what is behind ?")
+
+
+def _advice(error: BaseException) -> str:
+    """What to do about a connection that was refused."""
+    if _is(error, ("42704",)):  # its text holds the name of a parameter, and no value
+        return f"{error.args[0]}; take it out of [store] url"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "name a server in [store] url that takes writes: this is a standby, or set to be read-only"
+    told = (text for state, text in _ADVICE.items() if _is(error, (state,)))
+    return next(told, "check [store] url, and that the server runs and lets this user in")
+
+
 def reason(error: BaseException) -> str:
     """An error in words, without values: the server's details and the driver's complaints quote rows."""
     if isinstance(error, asyncpg.PostgresError):
         where = ".".join(filter(None, (error.table_name, error.column_name, error.constraint_name)))
-        return f"{type(error).__name__} {error.sqlstate} {where}".rstrip()
-    if isinstance(error, asyncpg.InterfaceError | ValueError | TypeError | OverflowError):
+        hint = f": {_POOLED}" if _is(error, ("26000", "42P05")) else ""
+        return f"{type(error).__name__} {error.sqlstate} {where}".rstrip() + hint
+    if not isinstance(error, OSError) and isinstance(error, _QUOTING):
         return type(error).__name__
     return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 

@@ -18,6 +18,7 @@ from gateway.storage.store import Store
 from tests import postgres
 from tests.cli.test_verbs import GOOD, reelgate
 from tests.core.made import make_task
+from tests.storage.pg_wire import Order, Wire
 from tests.storage.stores import add
 
 T = TypeVar("T")
@@ -150,6 +151,54 @@ def test_the_move_to_postgresql_and_back(configured: Path, tmp_path: Path) -> No
 
     asyncio.run(move())
     assert videos(tmp_path / "back.db") == 40
+
+
+def test_a_replica_that_was_killed_is_nobody_to_wait_for(configured: Path, tmp_path: Path) -> None:
+    fill(tmp_path)
+
+    async def move() -> None:
+        async with postgres.database() as url:
+            new = tmp_path / "new.toml"
+            new.write_text(f'[store]\nurl = "{url}"\n{GOOD}', "utf-8")
+            database = PostgresDatabase(url)
+            try:
+                replicas = Store(database).replicas
+                await replicas.join("r1", "host 1.2.3.4:80", "all", "0")
+                served = await copy(configured, str(new))
+                assert (served.exit_code, "host 1.2.3.4:80" in served.stderr) == (1, True), "it follows none"
+                await database.write([Step("update replicas set beat_at = beat_at - 10", ())])
+            finally:
+                await database.close()
+            there = await copy(configured, str(new))
+            assert there.exit_code == 0, there.stderr
+            back = await copy(new, f"sqlite:{tmp_path / 'back.db'}")
+            assert back.exit_code == 0, back.stderr
+
+    asyncio.run(move())
+    assert videos(tmp_path / "back.db") == 3
+
+
+def test_the_new_stores_own_settings_are_used_for_it(configured: Path, tmp_path: Path) -> None:
+    """A pooler that shares connections knows no statement that has a name."""
+    fill(tmp_path)
+    named: list[bytes] = []
+
+    def note(message: bytes) -> Order:
+        named.extend([message] if message[:1] == b"P" and message[5:6] != b"\0" else [])
+        return Order.PASS
+
+    async def move(cache: str) -> None:
+        async with postgres.database(is_empty=True) as url, Wire(url).open() as wire:
+            wire.decide = note
+            new = tmp_path / "new.toml"
+            new.write_text(f'[store]\nurl = "{wire.url}"\n{cache}\n{GOOD}', "utf-8")
+            there = await copy(configured, str(new))
+            assert there.exit_code == 0, there.stderr
+
+    asyncio.run(move("statement_cache_size = 0"))
+    assert named == []
+    asyncio.run(move(""))
+    assert named != []
 
 
 def test_programs_are_told_what_was_done(configured: Path, tmp_path: Path) -> None:

@@ -235,6 +235,17 @@ async def test_a_new_database_has_no_key(patient: Patient, made: Made) -> None:
     await made.order(f"drop database {name} with (force)", "postgres")
 
 
+async def test_a_standby(patient: Patient) -> None:
+    standby = postgres.Server("hot_standby=on", is_durable=True)
+    try:
+        standby.start(is_standby=True)
+        patient.set({"store.url": f'"{standby.url()}"'})
+        found = await patient.examined(is_offline=True)
+    finally:
+        standby.close()
+    assert [finding.rule for finding in found] == ["database-read-only"], found
+
+
 async def test_a_server_that_is_not_there(patient: Patient) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

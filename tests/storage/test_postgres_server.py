@@ -10,8 +10,12 @@ import asyncio
 import re
 import signal
 import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import trustme
 
 from gateway.core.facts import SubmitStarted
 from gateway.core.tasks import apply
@@ -21,6 +25,7 @@ from gateway.storage.db import StorageError, StorageShort
 from gateway.storage.postgres import PostgresDatabase
 from gateway.storage.store import SUBMITTED_SINCE, TASKS_CLAIM, VERSIONS, Store
 from tests import postgres
+from tests.conversing import conversing
 from tests.core.made import NOW, ONE, make_task
 from tests.storage.pg_wire import Order, Wire
 from tests.storage.stores import Admin, add, ids, new, stored, until
@@ -197,6 +202,53 @@ async def test_what_is_missing_at_the_start_is_said_without_the_password() -> No
         with pytest.raises(StorageError) as caught:
             await PostgresDatabase(bad).migrate()
         assert "same" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("sslmode=strict", r"\[store\] url cannot be used: `sslmode` parameter must be one of"),
+        ("sslmode=verify-full", r"\[store\] url cannot be used: root certificate file .* does not exist"),
+        ("channel_binding=require", r'unrecognized configuration parameter "channel_binding"; take'),
+        ("database=nowhere", r"3D000; make that database"),
+        ("user=nobody_here", r"28000; check user and password"),
+    ],
+)
+async def test_what_a_url_asks_in_vain_is_said(
+    query: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # with no certificates
+    async with postgres.database() as url:
+        _, _, where = url.rpartition("@")
+        server, _, name = where.partition("/")
+        database = PostgresDatabase(f"postgresql://{server}?user=postgres&database={name}&{query}")
+        with pytest.raises(StorageError, match=told):
+            await database.migrate()
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_no_fault_of_the_url(tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"S")
+        with suppress(OSError):  # it hangs up
+            await writer.start_tls(tls)
+        writer.close()
+
+    async with conversing(greet) as port:
+        asked = f"sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"
+        with pytest.raises(StorageShort, match=r"cannot reach .*certificate verify failed"):
+            await PostgresDatabase(f"postgresql://me:sesame@127.0.0.1:{port}/d?{asked}").migrate()
+
+
+async def test_a_pooler_that_gives_a_statement_to_another_connection_is_told(
+    behind: PostgresDatabase
+) -> None:
+    with pytest.raises(StorageError, match="statement_cache_size = 0"):
+        await behind.read("execute made_elsewhere")
 
 
 async def test_closing_without_a_server_ends(wire: Wire) -> None:
