@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.core.admission import Gate
 from gateway.core.states import Task
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def count(engine: Engine, before: Task | None, after: Task) -> None:
         provider.left(job)
         if engine.peers and provider.gate.max_in_flight is not None:
             provider.gate.crowded(engine.now(), engine.chance)
-    elif job is after and after.is_in_flight and after.id in engine.entering:
-        engine.entering.discard(after.id)
+    elif job is after and after.is_in_flight and engine.entering.get(after.id) == after.provider:
+        del engine.entering[after.id]
         provider.gate.started()
     elif job is after and after.is_in_flight:
         provider.gate.in_flight += 1
@@ -49,6 +50,16 @@ def _count_account(engine: Engine, after: Task) -> None:
 def _count_unknown(engine: Engine, task: Task | None, more: int) -> None:
     if task is not None and task.provider is not None and task.state == "submission_unknown":
         engine.fleet.unknown[task.provider] += more
+
+
+def withdraw(engine: Engine, task_id: str, gate: Gate) -> None:
+    """The step that an admitted task had its place at `gate` for is over: it is free, if nothing was sent."""
+    if engine.entering.pop(task_id, None) is None:
+        return
+    gate.withdraw()
+    known = engine.tasks.get(task_id)
+    if known is None or not known.is_in_flight:  # else it was sent by another replica, and taken over since
+        engine.accounts.leave(task_id)
 
 
 def forget(engine: Engine, task: Task) -> None:

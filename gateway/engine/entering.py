@@ -49,7 +49,7 @@ def at_once(engine: Engine, task: Task, request: VideoRequest) -> Change | None:
         if size:
             engine.images.give(size)
         return None
-    engine.entering.add(task.id)
+    engine.entering[task.id] = candidate.provider
     engine.accounts.take(task)
     engine.tickets[task.id] = Ticket(candidate, request, size)
     return change

@@ -65,7 +65,7 @@ class Engine:
         self.line, self.copies, self.keeping = Line(fleet, self.accounts), Copies(), outside.keeping
         self._wake, self._wakes_at = asyncio.Event(), float("inf")
         self._is_stopping = False
-        self.entering: set[str] = set()  # admitted tasks, with a place at a gate, not known to be started
+        self.entering: dict[str, str] = {}  # admitted tasks, not known to be started: whose gate has a place
         self.sending: set[str] = set()  # tasks whose submit is under way, ended ones among them
         self.tickets: dict[str, Ticket] = {}  # of videos that are being stored, and go at once
         self._submits: set[asyncio.Task[None]] = set()
@@ -96,7 +96,8 @@ class Engine:
             probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
-            next_at = min(now + _IDLE_SECONDS, self.line.gates_at, probes_at)
+            pause_seconds_max = _IDLE_SECONDS if has_room else SHORT_SECONDS
+            next_at = min(now + pause_seconds_max, self.line.gates_at, probes_at)
             if has_room:
                 next_at = min(next_at, self.timers.next_at(), self.fleet.turns_at(now))
             self._wakes_at = next_at
@@ -274,7 +275,7 @@ class Engine:
             return
         for task_id, candidate in self.line.ready(now, SUBMITS_MAX - len(self._submits), self._may_go):
             task = self.tasks[task_id]
-            self.entering.add(task_id)
+            self.entering[task_id] = candidate.provider
             self._begin(self._submits, task_id, partial(self._steps.submit, self, task, candidate))
 
     @property
@@ -292,7 +293,7 @@ class Engine:
         """A new task was not stored: its place at a gate is free again."""
         ticket = self.tickets.pop(task_id, None)
         if ticket is not None:
-            self.entering.discard(task_id)
+            self.entering.pop(task_id, None)
             self.images.give(ticket.image_bytes)
             gate = self.fleet.providers[ticket.candidate.provider].gate
             gate.answered()

@@ -26,6 +26,7 @@ from gateway.core.health import DOWN, REFUSES_US
 from gateway.core.pricing import as_cost
 from gateway.core.states import Task
 from gateway.engine import handing
+from gateway.engine.counting import withdraw
 from gateway.engine.entering import room_at, together
 from gateway.engine.granting import dearer, put_off
 from gateway.engine.loop import Engine
@@ -75,10 +76,7 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     finally:
         engine.sending.discard(task.id)
         gate.answered()
-        if task.id in engine.entering:
-            engine.entering.discard(task.id)
-            engine.accounts.leave(task.id)
-            gate.withdraw()
+        withdraw(engine, task.id, gate)
 
 
 async def send(engine: Engine, task: Task, ticket: Ticket) -> None:

@@ -133,7 +133,7 @@ def test_nothing_goes_at_once_and_no_place_is_taken(hinder: Callable[[Life], Non
             before = (places(one), len(gate.rate.taken))
             assert goes(one) is None
             assert (places(one), len(gate.rate.taken)) == before
-            assert (one.engine.tickets, one.engine.entering) == ({}, set())
+            assert (one.engine.tickets, one.engine.entering) == ({}, {})
 
     run_virtual(main())
 
