@@ -1,7 +1,8 @@
 """How many polls of one vendor this process makes a second, found out while more are due than it makes.
 
-A processor that is busy, or a vendor that answers slowly, is a budget that nobody configured: without it
-polls would be no fewer, only later than planned. Known, it is shared out like a configured one. Pure. Not
+A processor that is busy (`pulse`) is a budget that nobody configured: without it polls would be no fewer,
+only later than planned. Known, it is shared out like a configured one. A vendor that answers slowly is none:
+it is slow for a while, and polls that were planned for long after that would find its videos late. Pure. Not
 held here: sharing it out (`turns`), how many polls may be under way at once (`turns`, `loop`).
 """
 

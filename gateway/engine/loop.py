@@ -24,6 +24,7 @@ from gateway.engine.copies import Copies
 from gateway.engine.doubts import Doubts
 from gateway.engine.line import Line
 from gateway.engine.provider import Fleet, Provider
+from gateway.engine.pulse import Pulse
 from gateway.engine.spending import Spending
 from gateway.engine.timers import Timers
 from gateway.engine.watch import Outside, Steps, Ticket, Watch
@@ -60,7 +61,7 @@ class Engine:
         self.images = ByteBudget(IMAGES_MAX_BYTES)
         self.signer, self.spending = store.uploads.signer(self.now), Spending(store.stop, self.now)
         self._steps = steps
-        self.timers = Timers(self.watches)
+        self.timers, self.pulse = Timers(self.watches), Pulse()
         self.accounts = Accounts(store.keys, fleet, self.now)
         self.line, self.copies, self.keeping = Line(fleet, self.accounts), Copies(), outside.keeping
         self._wake, self._wakes_at = asyncio.Event(), float("inf")
@@ -87,7 +88,7 @@ class Engine:
             while len(self._others) < POLLS_MAX and (task := self._next_due()) is not None:
                 if not self._lines_up(task):
                     self._begin_due(task)
-            for task_id in self.fleet.turns(self.now(), POLLS_MAX - len(self._others)):
+            for task_id in self.fleet.turns(self.now(), POLLS_MAX - len(self._others), self.pulse):
                 watch = self.watches.get(task_id)
                 if watch is not None and not watch.is_busy and not watch.is_parked:
                     self._begin_due(self.tasks[task_id])  # a busy one keeps its turn for later
@@ -96,8 +97,7 @@ class Engine:
             probes_at = self._probe()
             now = self.now()
             has_room = len(self._others) < POLLS_MAX
-            pause_seconds_max = _IDLE_SECONDS if has_room else SHORT_SECONDS
-            next_at = min(now + pause_seconds_max, self.line.gates_at, probes_at)
+            next_at = min(now + _IDLE_SECONDS, self.line.gates_at, probes_at)
             if has_room:
                 next_at = min(next_at, self.timers.next_at(), self.fleet.turns_at(now))
             self._wakes_at = next_at

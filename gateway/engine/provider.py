@@ -25,6 +25,7 @@ from gateway.core.reports import Report
 from gateway.core.routing import Knowledge, Listing, Route, choose, retired, retires_next
 from gateway.core.states import Task
 from gateway.engine.handing import takes
+from gateway.engine.pulse import Pulse
 from gateway.engine.turns import ASKING_MAX, Turns
 from gateway.settings import ProviderSettings, Settings
 from providers.spec import Adapter, Charged, FindsSubmission, MakesRefs, Offering, Ref, VideoRequest
@@ -284,11 +285,14 @@ class Fleet:
         provider = self.providers.get(task.provider or "")
         return 0.0 if provider is None else provider.polls.wait_seconds(task.id, now, self._chance)
 
-    def turns(self, now: float, room: int) -> list[str]:
-        """At most `room` tasks whose turn to be asked for it is now."""
+    def turns(self, now: float, room: int, pulse: Pulse) -> list[str]:
+        """At most `room` tasks whose turn to be asked for it is now. Where more wait, the `pulse` is felt."""
         going: list[str] = []
         for provider in self.providers.values():
-            going += provider.polls.ready(now, min(room - len(going), provider.asking_room), self._chance)
+            places = min(room - len(going), provider.asking_room)
+            going += provider.polls.ready(now, places, self._chance, is_late=pulse.is_late)
+            if provider.polls.has_line:
+                pulse.feel()
         return going
 
     def turns_at(self, now: float) -> float:

@@ -72,6 +72,8 @@ def _with_plan(engine: Engine, change: Change, fact: Fact) -> Change:
     task, watch = change.task, engine.watches.get(change.task.id)
     if task.state != "rendering" or not isinstance(fact, Accepted | Adopted | Polled) or watch is None:
         return change
+    if engine.tasks[task.id].is_terminal:
+        return change  # it ended while its vendor was asked: it wishes for no poll any more
     eta = task.estimate_seconds
     if isinstance(fact, Polled):
         eta = fact.progress.eta_seconds if isinstance(fact.progress, Pending) else None

@@ -75,6 +75,11 @@ class Turns:
     # --- the line -----------------------------------------------------------------------------------
 
     @property
+    def has_line(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
+    @property
     def granted(self) -> int:
         """How many have their turn and have not used it yet."""
         return len(self._granted)
@@ -106,8 +111,13 @@ class Turns:
             heappush(self._overdue, (asked_at, place))
         return True
 
-    def ready(self, now: float, room: int, chance: random.Random) -> list[str]:
-        """At most `room` tasks whose polls are to begin now. `go` then says that it is its turn."""
+    def ready(
+        self, now: float, room: int, chance: random.Random, *, is_late: bool = False
+    ) -> list[str]:
+        """At most `room` tasks whose polls are to begin now. `go` then says that it is its turn.
+
+        `is_late`: this process has more to do than it does.
+        """
         going: list[str] = []
         is_free = True
         while self._waiting and (is_free := self.free_at(now, chance) <= now) and len(going) < room:
@@ -115,7 +125,7 @@ class Turns:
             self._health.asked_at = now
             going.append(self._next(now))
             self._granted.add(going[-1])
-        self.capacity.looked(now, len(going), is_short=is_free and bool(self._waiting))
+        self.capacity.looked(now, len(going), is_short=is_late and is_free and bool(self._waiting))
         return going
 
     def free_at(self, now: float, chance: random.Random) -> float:

@@ -19,6 +19,7 @@ from gateway.core.admission import Pace
 from gateway.core.health import OPEN_AFTER, Health
 from gateway.core.pacing import Bounds, next_poll
 from gateway.engine.capacity import STRETCH_MAX, WINDOW_SECONDS
+from gateway.engine.pulse import LATE_SECONDS, Pulse
 from gateway.engine.turns import ASKING_MAX, PATIENCE, Turns
 from providers.spec import Offering, Progress, Ref, Submitted, VideoRequest
 from tests.core.made import NOW
@@ -84,7 +85,7 @@ class Busy:
             if task_id in self.owners:
                 self.turns.line_up(task_id, self.owners[task_id], self.now, self.now)
         room = max(2, int(self.capacity / 6)) - len(self._under_way)
-        for task_id in self.turns.ready(self.now, room, self.chance):
+        for task_id in self.turns.ready(self.now, room, self.chance, is_late=True):
             self.turns.go(task_id)
             self.late.append((self.now, self.now - self.planned[task_id]))
             self._under_way.append(task_id)
@@ -206,7 +207,8 @@ def test_a_vendor_whose_polls_fail_says_nothing_of_this_process() -> None:
         health.polls.failed(f"a{number}", NOW, chance)
     for number in range(1_000):
         turns.line_up(f"a{number}", "a", NOW, NOW)
-    asked = sum(len(turns.ready(NOW + step / 10, ASKING_MAX, chance)) for step in range(9_000))
+    steps = (NOW + step / 10 for step in range(9_000))
+    asked = sum(len(turns.ready(now, ASKING_MAX, chance, is_late=True)) for now in steps)
     assert 40 < asked < 1_000
     assert turns.bounds("a", BOUNDS, NOW + 900) is BOUNDS
 
@@ -232,10 +234,18 @@ class Slow(ScriptedVendor):
 
 
 @pytest.mark.parametrize(
-    ("setting", "why"),
-    [("", "load"), ("polls_per_minute = 6_000", "load"), ("polls_per_minute = 600", "budget")],
+    ("setting", "is_late", "why"),
+    [
+        ("", True, "load"), ("polls_per_minute = 6_000", True, "load"),
+        ("polls_per_minute = 600", True, "budget"), ("", False, "prior"),
+    ],
 )
-def test_the_timeline_says_what_polls_wait_for(setting: str, why: str) -> None:
+def test_the_timeline_says_what_polls_wait_for(
+    setting: str, is_late: bool, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor alone that is slow changes no plan: once it is quick again, so are the polls."""
+    monkeypatch.setattr(Pulse, "is_late", is_late)
+
     async def main() -> None:
         async with life({"one": Slow()}, one=setting) as one:
             for number in range(ASKING_MAX + 200):
@@ -250,3 +260,22 @@ def test_the_timeline_says_what_polls_wait_for(setting: str, why: str) -> None:
             assert whys == [["prior"], [why]]
 
     run_virtual(main())
+
+
+# --- the pulse ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("work_seconds", "is_late"), [(0.0, False), (4 * LATE_SECONDS, True)])
+def test_rounds_in_which_much_is_done_are_felt(
+    work_seconds: float, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        pulse, now = Pulse(), NOW
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+        for _ in range(20):
+            pulse.feel()
+            now += work_seconds
+            pulse.feel()  # once a round
+            await asyncio.sleep(0)
+        assert pulse.is_late is is_late
+
+    asyncio.run(main())

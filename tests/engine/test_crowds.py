@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from gateway.core.facts import Cancelled
 from gateway.engine.loop import POLLS_MAX
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from providers.spec import Offering, Pending, Progress, Ref, Submitted, VendorError, VideoRequest
@@ -51,6 +52,29 @@ def test_a_full_house_of_steps_that_end_together_does_not_put_the_engine_to_slee
         task = await one.end(healthy)
         assert (task.state, one.now() - START < 60) == ("completed", True)
         await one.engine.stop()
+
+    run_virtual(main())
+
+
+def test_who_ended_while_it_was_asked_for_wishes_for_no_poll_any_more() -> None:
+    class Slow(ScriptedVendor):
+        async def poll(self, ref: Ref) -> Progress:
+            """Still rendering, it says after ten seconds."""
+            self.asked += 1
+            await asyncio.sleep(10)
+            return pending()
+
+    async def main() -> None:
+        vendor = Slow([accepted()], [])
+        async with life({"one": vendor}, one="polls_per_minute = 6") as one:
+            await one.create()
+            await asyncio.sleep(8)
+            assert vendor.asked == 1
+            polls = one.fleet.providers["one"].polls
+            assert polls.stretch(one.now()) == pytest.approx(2.0, rel=0.1)
+            await one.happens(Cancelled(detach=True))
+            await asyncio.sleep(20)
+            assert polls.stretch(one.now()) == 1.0
 
     run_virtual(main())
 
