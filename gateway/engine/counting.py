@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.admission import Gate
 from gateway.core.states import Task
+from gateway.engine.watch import Entry
 
 if TYPE_CHECKING:
     from gateway.engine.loop import Engine
@@ -21,6 +22,7 @@ def count(engine: Engine, before: Task | None, after: Task) -> None:
     _count_account(engine, after)
     _count_unknown(engine, before, -1)
     _count_unknown(engine, after, 1)
+    entry = engine.entering.get(after.id)
     job = before if before is not None and before.is_in_flight else after
     provider = engine.fleet.providers.get(job.provider or "")
     if provider is None:
@@ -29,8 +31,9 @@ def count(engine: Engine, before: Task | None, after: Task) -> None:
         provider.left(job)
         if engine.peers and provider.gate.max_in_flight is not None:
             provider.gate.crowded(engine.now(), engine.chance)
-    elif job is after and after.is_in_flight and engine.entering.get(after.id) == after.provider:
+    elif job is after and after.is_in_flight and entry is not None and entry.provider == after.provider:
         del engine.entering[after.id]
+        entry.is_used = True
         provider.gate.started()
     elif job is after and after.is_in_flight:
         provider.gate.in_flight += 1
@@ -52,13 +55,18 @@ def _count_unknown(engine: Engine, task: Task | None, more: int) -> None:
         engine.fleet.unknown[task.provider] += more
 
 
-def withdraw(engine: Engine, task_id: str, gate: Gate) -> None:
-    """The step that an admitted task had its place at `gate` for is over: it is free, if nothing was sent."""
-    if engine.entering.pop(task_id, None) is None:
+def withdraw(engine: Engine, task_id: str, gate: Gate, entry: Entry) -> None:
+    """The step that a task had its place at `gate` for is over: it is free, if nothing was sent.
+
+    The task may have been given away meanwhile, taken back, and admitted or found in flight once more.
+    """
+    if engine.entering.get(task_id) is entry:
+        del engine.entering[task_id]
+    if entry.is_used:
         return
     gate.withdraw()
     known = engine.tasks.get(task_id)
-    if known is None or not known.is_in_flight:  # else it was sent by another replica, and taken over since
+    if task_id not in engine.entering and (known is None or not known.is_in_flight):
         engine.accounts.leave(task_id)
 
 

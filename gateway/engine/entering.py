@@ -17,7 +17,7 @@ from gateway.core.states import Change, Task
 from gateway.core.tasks import apply
 from gateway.engine.loop import Engine
 from gateway.engine.request import image_bytes
-from gateway.engine.watch import Ticket
+from gateway.engine.watch import Entry, Ticket
 from gateway.storage.allowance import Together
 from gateway.storage.db import Bound, Duplicate, GuardFailed, StorageBusy
 from gateway.storage.replicas import Room
@@ -49,7 +49,7 @@ def at_once(engine: Engine, task: Task, request: VideoRequest) -> Change | None:
         if size:
             engine.images.give(size)
         return None
-    engine.entering[task.id] = candidate.provider
+    engine.entering[task.id] = Entry(candidate.provider)
     engine.accounts.take(task)
     engine.tickets[task.id] = Ticket(candidate, request, size)
     return change

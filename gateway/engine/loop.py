@@ -27,7 +27,7 @@ from gateway.engine.provider import Fleet, Provider
 from gateway.engine.pulse import Pulse
 from gateway.engine.spending import Spending
 from gateway.engine.timers import Timers
-from gateway.engine.watch import Outside, Steps, Ticket, Watch
+from gateway.engine.watch import Entry, Outside, Steps, Ticket, Watch
 from gateway.storage.db import Duplicate, GuardFailed, StorageError
 from gateway.storage.store import Store
 from gateway.telemetry import Telemetry
@@ -66,7 +66,7 @@ class Engine:
         self.line, self.copies, self.keeping = Line(fleet, self.accounts), Copies(), outside.keeping
         self._wake, self._wakes_at = asyncio.Event(), float("inf")
         self._is_stopping = False
-        self.entering: dict[str, str] = {}  # admitted tasks, not known to be started: whose gate has a place
+        self.entering: dict[str, Entry] = {}  # of admitted tasks, not known to be started
         self.sending: set[str] = set()  # tasks whose submit is under way, ended ones among them
         self.tickets: dict[str, Ticket] = {}  # of videos that are being stored, and go at once
         self._submits: set[asyncio.Task[None]] = set()
@@ -275,7 +275,7 @@ class Engine:
             return
         for task_id, candidate in self.line.ready(now, SUBMITS_MAX - len(self._submits), self._may_go):
             task = self.tasks[task_id]
-            self.entering[task_id] = candidate.provider
+            self.entering[task_id] = Entry(candidate.provider)
             self._begin(self._submits, task_id, partial(self._steps.submit, self, task, candidate))
 
     @property

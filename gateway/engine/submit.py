@@ -48,6 +48,7 @@ _RESULTS: Final = {Accepted: "accepted", Rejected: "rejected", NotSent: "not_sen
 async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     """Send an admitted task. Its place at the gate was taken; it is given back here if nothing is sent."""
     found, gate = engine.fleet.find(candidate), engine.fleet.providers[candidate.provider].gate
+    entry = engine.entering[task.id]
     engine.sending.add(task.id)
     try:
         if found is None:
@@ -76,7 +77,7 @@ async def submit(engine: Engine, task: Task, candidate: Candidate) -> None:
     finally:
         engine.sending.discard(task.id)
         gate.answered()
-        withdraw(engine, task.id, gate)
+        withdraw(engine, task.id, gate, entry)
 
 
 async def send(engine: Engine, task: Task, ticket: Ticket) -> None:

@@ -50,6 +50,13 @@ class Watch(msgspec.Struct, gc=False):
     bad_links: int = 0
 
 
+class Entry(msgspec.Struct):
+    """A place at a provider's gate that a task was admitted with; `is_used` once it is known to be started."""
+
+    provider: str
+    is_used: bool = False
+
+
 class Ticket(msgspec.Struct, frozen=True):
     """A place at a candidate's gate for a task that is stored as `submitting` at once, and its request.
 

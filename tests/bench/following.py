@@ -57,7 +57,7 @@ _BUDGET: Final = 120_000
 CROWDS: Final = (
     Crowd("1,000 in flight", 1_000),
     Crowd("10,000 in flight", 10_000),
-    Crowd("20,000 in flight", 20_000),
+    Crowd("20,000 in flight", 20_000, 60.0),
     Crowd("100,000 in flight, 2,000 polls/s", 100_000, 60.0, 120.0, 2.4),
 )
 

@@ -42,7 +42,7 @@ SHARED_REGRESSIONS = {
     "what the vendor said in between is written after what another replica saved": (858,),
     "an order that could not be looked up waits for other news": (4848,),
     "a vendor's word that waits to be written is taken for a difference": (4206,),
-    "a place at one provider's gate is taken for that of a job at another": (50214,),
+    "a place at one provider's gate is taken for that of a job at another": (50214, 54318),
     "a policy acts before an owner that was taken for dead can tell its answer": (8334,),
 }
 
