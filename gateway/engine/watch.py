@@ -51,7 +51,7 @@ class Watch(msgspec.Struct, gc=False):
 
 
 class Entry(msgspec.Struct):
-    """A place at a provider's gate that a task was admitted with; `is_used` once it is known to be started."""
+    """A place at a provider's gate that a task was admitted with; `is_used`: it is known to be started."""
 
     provider: str
     is_used: bool = False

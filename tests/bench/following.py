@@ -189,8 +189,9 @@ INFLIGHT: Final = Group(
     name="inflight", title="In flight", open=in_flight, rounds=1, is_warmed=False,
     note="""Tasks of one caller, filled in as rendering for 100 s, a vendor that never finishes; the default
 `poll_min` and `poll_max`. Nothing is known of such renders, so each is asked every five seconds: of
-20,000 that is more than one process makes, which finds out what it makes and asks so much less often;
-a schedule that has learned asks about half as often anyway. Lag: the upper end of the histogram's
+20,000 that is more than one process makes, which finds out what it makes and asks so much less often
+(they are watched from a minute after their start); a schedule that has learned asks about half as
+often anyway. Lag: the upper end of the histogram's
 bucket that holds 99 % of the polls, 9999 where that is the last, which has none. Bytes: resident
 memory less that of the same gateway without a task, by task. Under the budget: the vendor's own clock;
 the widest gap is the longest that any task was left unasked, the mean interval that of a perfectly
