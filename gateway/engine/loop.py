@@ -127,6 +127,7 @@ class Engine:
     def settled(self) -> None:
         """What earlier processes left is known: the gates count right, and new jobs may be bought."""
         self.is_settled = True
+        self.pulse.begin()
         self._wake.set()
 
     def rename(self, replica: str) -> None:

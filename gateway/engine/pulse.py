@@ -18,6 +18,10 @@ class Pulse:
 
     def __init__(self) -> None:
         self._seconds = 0.0
+        self._is_feeling = True  # until it begins
+
+    def begin(self) -> None:
+        """Feel from now on: what a start has to do ends by itself."""
         self._is_feeling = False
 
     @property

@@ -270,6 +270,7 @@ def test_rounds_in_which_much_is_done_are_felt(
 ) -> None:
     async def main() -> None:
         pulse, now = Pulse(), NOW
+        pulse.begin()
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
         for _ in range(20):
             pulse.feel()
