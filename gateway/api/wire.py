@@ -21,7 +21,7 @@ from gateway.api.reading import ERRORS_MAX, faults, nearest, read_object, refuse
 from gateway.api.shapes import SIZES, Size
 from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.routing import is_allowed
-from gateway.engine.request import RATIO_TOLERANCE
+from gateway.engine.request import is_shaped
 from gateway.errors import FieldError
 from providers.spec import AspectRatio, Resolution, Shot, VideoRequest
 
@@ -299,7 +299,7 @@ def _frame_faults(given: CreateBody, image: Checked | None) -> Iterator[FieldErr
     if given.size is None or image is None or image.sides is None or image.errors:
         return
     width, height = (int(side) for side in given.size.split("x"))
-    if abs(image.sides[0] * height / (image.sides[1] * width) - 1) > RATIO_TOLERANCE:
+    if not is_shaped(image.sides, (width, height)):
         sides = f"{image.sides[0]}x{image.sides[1]}"
         yield FieldError("/size", f"The image is {sides}, more than 2 % off this ratio; its frame decides.")
 

@@ -22,8 +22,8 @@ from gateway.storage.store import Store
 from providers.spec import AspectRatio, VideoRequest
 
 IMAGE_FIELDS: Final = ("image", "end_image")
-RATIO_TOLERANCE: Final = 0.02  # how far a frame may be off the ratio that it is said to have
-_RATIOS: Final[Mapping[AspectRatio, float]] = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0}
+_RATIO_TOLERANCE: Final = 0.02  # how far a frame may be off the ratio that it is said to have
+_RATIOS: Final[Mapping[AspectRatio, tuple[int, int]]] = {"16:9": (16, 9), "9:16": (9, 16), "1:1": (1, 1)}
 # The frame header of a JPEG may stand behind megabytes of metadata, but the search for it must end.
 _SIDES_MAX_BYTES: Final = 2_000_000
 
@@ -41,6 +41,11 @@ def sides_of(content: bytes) -> tuple[int, int]:
     return width, height
 
 
+def is_shaped(sides: tuple[int, int], like: tuple[int, int]) -> bool:
+    """Whether a frame with these sides has the ratio of `like`, width to height, to within two percent."""
+    return abs(sides[0] * like[1] / (sides[1] * like[0]) - 1) <= _RATIO_TOLERANCE
+
+
 def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
     """The request as it is stored (JSON), and the data URIs taken out of it, by field.
 
@@ -55,13 +60,13 @@ def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
             content = base64.b64decode(value.partition(",")[2])
             shown[field] = msgspec.to_builtins(StoredImage(len(content), hashlib.sha256(content).hexdigest()))
             if field == "image":
-                shown["frame"] = _ratio_of(*sides_of(content))
+                shown["frame"] = _ratio_of(sides_of(content))
     return msgspec.json.encode(shown).decode(), inputs
 
 
-def _ratio_of(width: int, height: int) -> AspectRatio | None:
-    ratios = _RATIOS.items() if min(width, height) > 0 else ()
-    return next((name for name, one in ratios if abs(width / height / one - 1) <= RATIO_TOLERANCE), None)
+def _ratio_of(sides: tuple[int, int]) -> AspectRatio | None:
+    ratios = _RATIOS.items() if min(sides) > 0 else ()
+    return next((name for name, ratio in ratios if is_shaped(sides, ratio)), None)
 
 
 class _Frame(msgspec.Struct):
