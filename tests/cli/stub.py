@@ -1,6 +1,6 @@
 """A stand-in for the gateway on a real socket: answers by script, and remembers what it was asked.
 
-Held here: the server and the shapes of its answers. Not held here: any expectation.
+Held here: the server, the shapes of its answers, and a verb run against it. Not held here: any expectation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from click.testing import CliRunner, Result
+
+from gateway.__main__ import cli
 from tests.handling import handling
 
 
@@ -110,3 +113,9 @@ def stubbed() -> Iterator[Stub]:
             yield stub
         finally:
             stub.closing.set()
+
+
+def told_by(stub: Stub, *arguments: str, key: str = "k-1", said: str = "") -> Result:
+    """What `reelgate` with these arguments makes of it; `said` is typed."""
+    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": key}
+    return CliRunner().invoke(cli, list(arguments), env=environ, input=said)

@@ -6,13 +6,11 @@ Not held here: what a gateway answers (`tests/api/test_audit.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.__main__ import cli
-from tests.cli.stub import Stub, problem, say, stubbed
+from tests.cli.stub import Stub, problem, say, told_by
 
 PAUSED = {
     "id": "audit_2", "object": "audit_entry", "created_at": 1795247503, "actor": "operator olga (key_1)",
@@ -30,15 +28,8 @@ LISTED = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with stubbed() as started:
-        yield started
-
-
 def reelgate(stub: Stub, *arguments: str) -> Result:
-    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": "k-1"}
-    return CliRunner().invoke(cli, ["audit", "list", *arguments], env=environ)
+    return told_by(stub, "audit", "list", *arguments)
 
 
 def test_entries_are_a_table_of_who_did_what(stub: Stub) -> None:

@@ -8,25 +8,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.__main__ import cli
-from tests.cli.stub import DROP, Answer, Stub, problem, stubbed
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with stubbed() as started:
-        yield started
+from tests.cli.stub import DROP, Answer, Stub, problem, told_by
 
 
 def download(stub: Stub, *arguments: str) -> Result:
-    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": "k-1"}
-    return CliRunner().invoke(cli, ["videos", "download", "video_1", *arguments], env=environ)
+    return told_by(stub, "videos", "download", "video_1", *arguments)
 
 
 def download_into(stdout: int, url: str) -> subprocess.CompletedProcess[str]:

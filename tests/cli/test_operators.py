@@ -6,13 +6,11 @@ Not held here: the other verbs of `videos` (`test_videos`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.__main__ import cli
-from tests.cli.stub import DROP, Answer, Stub, problem, say, stubbed, video
+from tests.cli.stub import DROP, Answer, Stub, problem, say, told_by, video
 
 FOUND = {
     "object": "provider", "name": "highway", "adapter": "highwayapi", "host": "api.vendor.test",
@@ -22,15 +20,8 @@ FOUND = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with stubbed() as started:
-        yield started
-
-
 def reelgate(stub: Stub, *arguments: str, said: str = "") -> Result:
-    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": "k-1"}
-    return CliRunner().invoke(cli, list(arguments), env=environ, input=said)
+    return told_by(stub, *arguments, said=said)
 
 
 # --- providers ----------------------------------------------------------------------------------------------

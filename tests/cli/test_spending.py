@@ -6,14 +6,12 @@ Not held here: obeying a stop (`tests/engine/test_spending.py`), the sums (`test
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.__main__ import cli
-from tests.cli.stub import Stub, say, stubbed
+from tests.cli.stub import Stub, say, told_by
 from tests.cli.test_verbs import GOOD, reelgate
 
 REPORT = {
@@ -25,15 +23,8 @@ REPORT = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with stubbed() as started:
-        yield started
-
-
 def usage(stub: Stub, *arguments: str) -> Result:
-    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": "k-1"}
-    return CliRunner().invoke(cli, ["usage", *arguments], env=environ)
+    return told_by(stub, "usage", *arguments)
 
 
 def test_spending_is_stopped_and_started_in_the_store(tmp_path: Path) -> None:

@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.__main__ import cli
 from gateway.client.http import EXITS, Exit, outcome
 from gateway.errors import TASK_ERRORS
-from tests.cli.stub import DROP, Answer, Stub, problem, say, stubbed, video
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with stubbed() as started:
-        yield started
+from tests.cli.stub import DROP, Answer, Stub, problem, say, stubbed, told_by, video
 
 
 def videos(stub: Stub, *arguments: str, key: str = "k-1") -> Result:
-    environ = {"REELGATE_URL": stub.url, "REELGATE_KEY": key}
-    return CliRunner().invoke(cli, ["videos", *arguments], env=environ)
+    return told_by(stub, "videos", *arguments, key=key)
 
 
 def failed(code: str) -> dict[str, object]:

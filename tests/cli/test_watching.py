@@ -5,13 +5,12 @@ Not held here: what a watch shows and exits with (`test_videos`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 from gateway.client.http import Client, ClientError, Exit, Unavailable
-from tests.cli.stub import Answer, Stub, problem, say, stubbed, video
+from tests.cli.stub import Answer, Stub, problem, say, video
 
 DONE = video("completed", stage="stored")
 
@@ -30,12 +29,6 @@ class Clock:
         self.seconds += seconds
         if seconds:
             self.slept.append(round(seconds, 6))
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with stubbed() as started:
-        yield started
 
 
 def busy(retry_after: str | None = None, status: int = 503) -> Answer:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import httpx
 import msgspec
@@ -29,6 +30,7 @@ from tests.ready import NO_TLS, known_adapters, lent_application, lent_tls
 from tests.serving import StillClock, free_port
 
 Json: TypeAlias = dict[str, Any]  # an answer's body, as it came
+T = TypeVar("T")
 
 RENDER_SECONDS: Final = 100.0
 PATIENCE_SECONDS: Final = 30.0  # only a broken gateway takes that long
@@ -95,12 +97,7 @@ class Replica:
 
     async def until(self, video_id: str, is_reached: Callable[[Json], bool]) -> Json:
         """The video once this replica tells it so."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                video = await self.video(video_id)
-                if is_reached(video):
-                    return video
-                await asyncio.sleep(LOOK_SECONDS)
+        return await seen(partial(self.video, video_id), is_reached)
 
     async def provider(self, name: str) -> Json:
         """How this replica sees a provider."""
@@ -183,6 +180,16 @@ async def house(
             url = await stack.enter_async_context(postgres.database(is_empty=is_empty))
         sandbox = await stack.enter_async_context(sandbox_running(vendors, clock=clock))
         yield House(url, sandbox, clock, folder, limited)
+
+
+async def seen(look: Callable[[], Awaitable[T]], is_so: Callable[[T], bool]) -> T:
+    """What one sees who looks until it is so."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = await look()
+            if is_so(found):
+                return found
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def reached(condition: Callable[[], bool]) -> None:

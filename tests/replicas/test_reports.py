@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import pytest
 from gateway.core.health import OPEN_AFTER
 from gateway.engine import replica as engine_replica
 from gateway.engine import reports
-from tests.replicas.house import LOOK_SECONDS, PATIENCE_SECONDS, House, Json, Replica, house, read
+from tests.replicas.house import House, Json, Replica, house, read, seen
 
 pytestmark = pytest.mark.anyio
 
@@ -32,12 +32,7 @@ async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def _shown(one: Replica, is_so: Callable[[Json], bool], name: str = "highway") -> Json:
     """The provider once this replica shows it so."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            found = await one.provider(name)
-            if is_so(found):
-                return found
-            await asyncio.sleep(LOOK_SECONDS)
+    return await seen(partial(one.provider, name), is_so)
 
 
 def _is(state: str) -> Callable[[Json], bool]:
@@ -53,11 +48,7 @@ async def _gauge(one: Replica, state: str) -> float | None:
 
 async def _measured(one: Replica, state: str) -> None:
     """Return once its metrics have highway in that state."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            if await _gauge(one, state) == 1:
-                return
-            await asyncio.sleep(LOOK_SECONDS)
+    await seen(partial(_gauge, one, state), lambda value: value == 1)
 
 
 async def _many_fail(front: Replica) -> None:
