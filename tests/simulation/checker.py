@@ -265,9 +265,14 @@ def _difference(case: Case) -> int:
 
 
 def _was_told(seen: Seen, one: Submission) -> bool:
-    """Whether it was told, while the video was there, that the render failed."""
+    """Whether it was told, while the video was there, that the render failed.
+
+    An ended video that is still asked for has yet to know: whoever heard it may have been taken for dead.
+    """
     at = one.told_failed_at
-    return at is not None and (seen.deleted_at is None or at < seen.deleted_at)
+    if at is None or seen.task.late_until is not None:
+        return False
+    return seen.deleted_at is None or at < seen.deleted_at
 
 
 def _cents(amount: str) -> int:
