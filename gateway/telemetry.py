@@ -34,7 +34,7 @@ _ALARMS: Final = frozenset({"open", "paused"})  # states of a provider that some
 _UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
 _WARNINGS: Final = frozenset({
     "submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised", "resubmit_allowed",
-    "rerun_allowed", "abandoned", "lost",
+    "rerun_allowed", "abandoned", "lost", "other_job",
 })
 _BOUGHT: Final = frozenset({"accepted_by_vendor", "adopted", "accepted_after_end"})
 

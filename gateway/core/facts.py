@@ -145,6 +145,13 @@ class Continued(Fact, frozen=True):
     by: str
 
 
+class OtherJob(Fact, frozen=True):
+    """The vendor accepted a sending of the task that nobody waits for any more: this job is paid, too."""
+
+    vendor_task_id: str
+    candidate: Candidate
+
+
 class LateEnded(Fact, frozen=True):
     """Nobody looks any more for what an ended task may still bring."""
 

@@ -41,6 +41,13 @@ def bought(task: Task, charged: Charged) -> Task:
     return replace(task, charged=charged_with(task, charged), charged_now=charged)
 
 
+def bought_besides(task: Task) -> Task:
+    """A task of which this is known of a sending before the last permission: one that may have been was."""
+    before: Charged = "yes" if task.charged_before == "unknown" else task.charged_before
+    known = replace(task, charged_before=before)
+    return replace(known, charged=charged_with(known, task.charged))
+
+
 def unspent(task: Task) -> Task:
     """The estimate of this sending goes with the proof that it bought nothing."""
     currency = None if task.cost_before is None else task.cost_currency

@@ -26,10 +26,12 @@ from gateway.core.facts import (
     Accepted,
     Adopted,
     Cancelled,
+    Candidate,
     DeadlinePassed,
     Fact,
     Forgotten,
     NotSent,
+    OtherJob,
     OutputMissing,
     Polled,
     QueueTimedOut,
@@ -40,7 +42,7 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.money import bought, cost_with, render_failed, unanswered, unspent
+from gateway.core.money import bought, bought_besides, cost_with, render_failed, unanswered, unspent
 from gateway.core.states import Change, Detail, Event, State, Status, Task, ref_text, with_event
 from providers.spec import Failed, Pending, Submitted, Succeeded, Unrecognised
 
@@ -92,6 +94,9 @@ class InvariantViolation(Exception):
 
 def apply(task: Task, fact: Fact, now: float) -> Change:
     """What `fact` makes of `task` at `now`. Raises IllegalTransition, or InvariantViolation for our fault."""
+    if isinstance(fact, OtherJob):
+        detail: Detail = {"vendor_task_id": fact.vendor_task_id}
+        return _change(task, bought_besides(task), now, "other_job", detail, fact.candidate)
     if task.is_terminal:
         return _late(task, fact, now)
     allowed = EDGES.get((task.state, type(fact)))
@@ -119,11 +124,15 @@ def came_late(stored: Task, fact: Fact, sent: Task) -> Fact | None:
     """
     if not isinstance(fact, Accepted | Rejected | NotSent | SubmitUnknown):
         return None
-    if (stored.attempts, stored.provider) != (sent.attempts, sent.provider) or stored.vendor_task_id:
+    is_same = (stored.attempts, stored.provider) == (sent.attempts, sent.provider)
+    if is_same and stored.vendor_task_id is None:
+        if stored.state == "submission_unknown" and isinstance(fact, Accepted):
+            return Adopted(fact.submitted, "the vendor, whose answer came late")
+        if stored.state == "submitting" or stored.is_terminal:
+            return fact
+    if not isinstance(fact, Accepted) or stored.vendor_task_id == fact.submitted.vendor_task_id:
         return None
-    if stored.state == "submission_unknown" and isinstance(fact, Accepted):
-        return Adopted(fact.submitted, "the vendor, whose answer came late")
-    return fact if stored.state == "submitting" or stored.is_terminal else None
+    return OtherJob(fact.submitted.vendor_task_id, sent.tried)
 
 
 def _check(task: Task, after: Task, fact: Fact) -> None:
@@ -149,12 +158,17 @@ def _stage(task: Task) -> str | None:
     return task.state
 
 
-def _change(task: Task, after: Task, now: float, kind: str, detail: Detail) -> Change:
+def _change(
+    task: Task, after: Task, now: float, kind: str, detail: Detail, of: Candidate | None = None
+) -> Change:
+    """The change with its event, which is `of` where the task was sent last unless said otherwise."""
     seq = task.last_seq + 1
     after = replace(after, last_seq=seq)
+    last = after.provider or task.provider, after.offering or task.offering
+    provider, offering = last if of is None else (of.provider, of.offering)
     event = Event(
         type=kind, at=now, status=after.status, stage=after.stage, detail=detail, seq=seq,
-        provider=after.provider or task.provider, offering=after.offering or task.offering,
+        provider=provider, offering=offering,
     )
     return Change(task, after, (event,))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from gateway.core.facts import Accepted, Adopted, Fact, Polled
+from gateway.core.facts import Accepted, Adopted, Fact, OtherJob, Polled
 from gateway.core.states import Change, Task, is_minor, with_event, with_noted
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.watch import Watch
@@ -31,7 +31,7 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Bound | None = None
     Returns the task after it, or None when the task has gone another way meanwhile and the fact no longer
     counts. Raises NoRoom, FileGone, and Duplicate when the vendor's id already belongs to another video.
     """
-    is_late = False
+    sent, said, is_late = task, fact, False
     while True:
         try:
             change = _with_plan(engine, apply(task, fact, engine.now()), fact)
@@ -55,16 +55,28 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Bound | None = None
         if fresh == replace(change.task, version=task.version + 1):
             engine.store.tell(fresh, change.events)  # it was stored although the database said otherwise
             return fresh
-        answer = None if fresh is None else came_late(fresh, fact, task)
+        answer = None if fresh is None else await _answer(engine, fresh, said, sent)
         is_late = answer is not None
         if fresh is None or (fresh.replica != engine.replica and not is_late):
             engine.forget(task.id)
             return None
         if fresh.replica == engine.replica and fresh != engine.tasks.get(task.id):
             engine.saved(fresh, ())
-        if fresh.attempts != task.attempts:
+        if answer is None and fresh.attempts != sent.attempts:
             return None  # it was sent again meanwhile: what is known is of the sending before
-        task, fact = fresh, answer or fact
+        task, fact = fresh, answer or said
+
+
+async def _answer(engine: Engine, fresh: Task, said: Fact, sent: Task) -> Fact | None:
+    """What still counts of `said`, now that the task is `fresh`. A job is told of once, and of one video."""
+    answer = came_late(fresh, said, sent)
+    if not isinstance(answer, OtherJob):
+        return answer
+    job_id, provider = answer.vendor_task_id, answer.candidate.provider
+    if await engine.insist(fresh.id, partial(engine.store.task_of_job, provider, job_id)) is not None:
+        return None
+    events = await engine.insist(fresh.id, partial(engine.store.events_get, fresh.id, fresh.owner))
+    return None if any(event.detail.get("vendor_task_id") == job_id for event in events) else answer
 
 
 def _with_plan(engine: Engine, change: Change, fact: Fact) -> Change:

@@ -34,7 +34,7 @@ OVERDUE_SECONDS: Final = 5.0  # for the whole seconds that are shown, and a mach
 TOO_LATE_SECONDS: Final = 2.0  # after its deadline a vendor may still get what had left before
 # What may follow the end of a video, without changing it.
 _AFTERWARDS: Final = frozenset({
-    "accepted_after_end", "refused_after_end", "late_output", "late_failure", "late_ended",
+    "accepted_after_end", "refused_after_end", "late_output", "late_failure", "late_ended", "other_job",
 })
 # How a job that the vendor finished may end other than `completed`, when nothing was wrong with its render.
 _UNFOLLOWED: Final = frozenset({"deadline_exceeded", "submission_unknown"})

@@ -20,6 +20,7 @@ from gateway.core.facts import (
     DeadlinePassed,
     Fact,
     NotSent,
+    OtherJob,
     Polled,
     Rejected,
     RerunAllowed,
@@ -61,7 +62,7 @@ def test_from_anywhere_a_fact_is_illegal_or_leads_where_the_table_says(
         is_second = isinstance(fact, SubmitStarted) and task.charged != task.charged_before
         assert is_second or drops_a_job(task, fact)
         return
-    if task.is_terminal:
+    if task.is_terminal or isinstance(fact, OtherJob):
         assert change.task.state == task.state
     else:
         assert allowed is not None
@@ -75,8 +76,8 @@ _WORST: tuple[Charged, ...] = ("no", "unknown", "yes")
 class Life(RuleBasedStateMachine):
     """One task from its acceptance, to which anything happens.
 
-    `bought` is what is known of each sending and `prices` what each was to cost; `awaits` says whether the
-    last one is under way: each has one answer, also after the end.
+    `bought` is what is known of each sending and `prices` what each was to cost; `permitted` of them were
+    before the last permission; `awaits`: the last is under way: each has one answer, also after the end.
     """
 
     def __init__(self) -> None:
@@ -85,6 +86,7 @@ class Life(RuleBasedStateMachine):
         self.now = NOW
         self.bought: list[Charged] = []
         self.prices: list[Cost | None] = []
+        self.permitted = 0
         self.may_send = True
         self.awaits = False
 
@@ -145,6 +147,10 @@ class Life(RuleBasedStateMachine):
                 self.may_send = True
             case ResubmitAllowed():
                 self.may_send = True
+            case OtherJob() if "unknown" in (before_last := self.bought[:self.permitted]):
+                self.bought[before_last.index("unknown")] = "yes"
+        if isinstance(fact, ResubmitAllowed | RerunAllowed):
+            self.permitted = len(self.bought)
 
     def _holds(self, before: Task, change: Change) -> None:
         after = change.task

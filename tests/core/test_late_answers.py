@@ -18,6 +18,7 @@ from gateway.core.facts import (
     Fact,
     LateEnded,
     NotSent,
+    OtherJob,
     OutputMissing,
     Polled,
     QueueTimedOut,
@@ -38,6 +39,8 @@ ANSWERS: dict[str, Fact] = {
     "unknown": SubmitUnknown(CAUSE),
 }
 ADOPTED = Adopted(SUBMITTED, "the vendor, whose answer came late")
+BESIDES = OtherJob("v-1", ONE)
+ONCE_MORE: tuple[Fact, ...] = (SubmitUnknown(CAUSE), ResubmitAllowed("an operator"))
 OTHER = Submitted(vendor_task_id="v-2", ref={"id": "v-2"})
 
 
@@ -54,16 +57,18 @@ TABLE: dict[str, tuple[Task, dict[str, Fact]]] = {
     "over its deadline": (since(DeadlinePassed()), ANSWERS),
     "given up": (since(SubmitUnknown(CAUSE), Abandoned("an operator")), ANSWERS),
     "given up in time": (since(SubmitUnknown(CAUSE), UnknownTimedOut()), ANSWERS),
-    "allowed once more": (since(SubmitUnknown(CAUSE), ResubmitAllowed("an operator")), {}),
-    "sent once more": (
-        since(SubmitUnknown(CAUSE), ResubmitAllowed("an operator"), SubmitStarted(ONE)), {},
+    "allowed once more": (since(*ONCE_MORE), {"accepted": BESIDES}),
+    "sent once more": (since(*ONCE_MORE, SubmitStarted(ONE)), {"accepted": BESIDES}),
+    "sent elsewhere": (since(*ONCE_MORE, SubmitStarted(TWO)), {"accepted": BESIDES}),
+    "bought once more": (since(*ONCE_MORE, SubmitStarted(ONE), Accepted(OTHER)), {"accepted": BESIDES}),
+    "bought once more, and over": (
+        since(*ONCE_MORE, SubmitStarted(ONE), Accepted(OTHER), Polled(FAILED, 600, "no")),
+        {"accepted": BESIDES},
     ),
-    "sent elsewhere": (
-        since(SubmitUnknown(CAUSE), ResubmitAllowed("an operator"), SubmitStarted(TWO)), {},
-    ),
-    "waiting again": (since(NotSent(CAUSE)), {}),
     "found": (since(SubmitUnknown(CAUSE), Adopted(SUBMITTED, "an operator")), {}),
-    "found as another job": (since(SubmitUnknown(CAUSE), Adopted(OTHER, "an operator")), {}),
+    "found as another job": (
+        since(SubmitUnknown(CAUSE), Adopted(OTHER, "an operator")), {"accepted": BESIDES},
+    ),
     "found and over": (
         since(SubmitUnknown(CAUSE), Adopted(SUBMITTED, "an operator"), Polled(FAILED, 600, "no")), {},
     ),
@@ -106,6 +111,19 @@ def test_a_job_that_was_bought_is_known_whoever_owns_its_task(became: str, state
     assert change.task.replica == "another"
 
 
+@pytest.mark.parametrize("became", [name for name, (_, told) in TABLE.items() if BESIDES in told.values()])
+def test_a_job_that_nobody_waits_for_any_more_is_known_and_changes_nothing_else(became: str) -> None:
+    stored = TABLE[became][0]
+    change = apply(stored, BESIDES, NOW + 60)
+    (event,) = change.events
+    assert (event.type, event.detail) == ("other_job", {"vendor_task_id": "v-1"})
+    assert (event.provider, event.offering) == (ONE.provider, ONE.offering)
+    before = "no" if became == "found as another job" else "yes"  # there it was one sending, and is known
+    assert change.task == replace(
+        stored, charged="yes", charged_before=before, last_seq=stored.last_seq + 1
+    )
+
+
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("became", TABLE)
 def test_no_answer_breaks_a_promise_whatever_became_of_the_task(became: str, answer: str) -> None:
@@ -124,6 +142,6 @@ def test_no_answer_breaks_a_promise_whatever_became_of_the_task(became: str, ans
 
 def test_an_answer_of_an_earlier_sending_is_not_taken_for_that_of_a_later_one() -> None:
     again = life(NotSent(CAUSE), SubmitStarted(ONE), task=SENT)
-    assert came_late(again, Accepted(SUBMITTED), SENT) is None
+    assert came_late(again, Accepted(SUBMITTED), SENT) == BESIDES
     assert came_late(again, Accepted(SUBMITTED), again) == Accepted(SUBMITTED)
-    assert came_late(make_task(), Accepted(SUBMITTED), SENT) is None
+    assert came_late(make_task(), Accepted(SUBMITTED), SENT) == BESIDES

@@ -26,6 +26,7 @@ from gateway.core.facts import (
     LateEnded,
     Lost,
     NotSent,
+    OtherJob,
     OutputMissing,
     Polled,
     QueueTimedOut,
@@ -78,8 +79,9 @@ def test_the_table_is_what_the_docstring_draws() -> None:
 def test_every_state_has_a_status_and_every_kind_of_fact_a_place() -> None:
     assert not {state for state, _ in EDGES} & TERMINAL
     assert {state for state, _ in EDGES} | TERMINAL == set(STATUS_OF)
+    anywhere = {OtherJob}
     after_end = {LateEnded, Continued, Stored, Lost, KeepingEnded, FileExpired}
-    assert {kind for _, kind in EDGES} | after_end == set(FACTS) == set(Fact.__subclasses__())
+    assert {kind for _, kind in EDGES} | anywhere | after_end == set(FACTS) == set(Fact.__subclasses__())
 
 
 def test_a_way_back_to_waiting_needs_proof_or_a_permission() -> None:

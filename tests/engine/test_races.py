@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.core.facts import Cancelled, Cause, Fact, SubmitUnknown
+from gateway.core.facts import Cancelled, Cause, Fact, ResubmitAllowed, SubmitUnknown
 from gateway.core.states import Event, Task
 from gateway.core.tasks import apply
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
@@ -106,6 +106,7 @@ def test_a_deadline_does_not_wait_for_a_submit_that_hangs() -> None:
 LOST = SubmitUnknown(Cause("broken", "the gateway ended while it was sending this"))
 TAKEN_OVER: dict[str, tuple[Fact, ...]] = {
     "just now": (), "and knows nothing": (LOST,), "and its caller has gone": (LOST, Cancelled(detach=True)),
+    "and an operator has had it sent once more": (LOST, ResubmitAllowed("an operator")),
 }
 
 
@@ -118,6 +119,8 @@ TAKEN_OVER: dict[str, tuple[Fact, ...]] = {
         ("and knows nothing", REFUSED, "submission_unknown", "unknown", "submission_unknown"),
         ("and its caller has gone", accepted(), "cancelled", "yes", "accepted_after_end"),
         ("and its caller has gone", REFUSED, "cancelled", "no", "refused_after_end"),
+        ("and an operator has had it sent once more", accepted(), "waiting", "yes", "other_job"),
+        ("and an operator has had it sent once more", REFUSED, "waiting", "unknown", "resubmit_allowed"),
     ],
 )
 def test_an_answer_that_comes_after_another_process_took_over_is_kept(

@@ -44,6 +44,7 @@ SHARED_REGRESSIONS = {
     "a vendor's word that waits to be written is taken for a difference": (4206,),
     "a place at one provider's gate is taken for that of a job at another": (50214, 54318),
     "a policy acts before an owner that was taken for dead can tell its answer": (8334,),
+    "the id of a job is forgotten whose answer comes after the order to send once more": (61650,),
 }
 
 TAKEN_FOR_DEAD = (9, 23, 29, 380)  # one stands still, and another is started
