@@ -90,7 +90,8 @@ def campaign(seeds: Sequence[int], jobs: int, tell: Callable[[str], None]) -> To
         for part in pool.imap_unordered(run_seeds, chunks):
             totals.add(part)
             if totals.seeds % (20 * CHUNK) < CHUNK:
-                tell(f"{totals.seeds} of {len(seeds)} seeds, {len(totals.failing)} failing")
+                failing = "".join(f" {seed}" for seed in sorted(totals.failing)[:SHOWN])
+                tell(f"{totals.seeds} of {len(seeds)} seeds, {len(totals.failing)} failing{failing}")
     return totals
 
 

@@ -87,8 +87,9 @@ class Case:
 
     @property
     def is_misled(self) -> bool:
-        """Whether its vendor gave it the id of a job that nobody else knew: it cannot know better."""
-        return self.job is not None and self.job not in self.sent
+        """Whether its vendor once gave it the id of a job that nobody else knew: it cannot know better."""
+        mine = {(one.provider, one.vendor_task_id) for one in self.sent}
+        return not self.seen.jobs <= mine
 
     @property
     def known(self) -> list[Submission]:
@@ -269,8 +270,9 @@ def _was_told(seen: Seen, one: Submission) -> bool:
 
     An ended video that is still asked for has yet to know: whoever heard it may have been taken for dead.
     """
-    at = one.told_failed_at
-    if at is None or seen.task.late_until is not None:
+    at, task = one.told_failed_at, seen.task
+    is_asked_for = task.late_until is not None and task.vendor_task_id == one.vendor_task_id
+    if at is None or is_asked_for:
         return False
     return seen.deleted_at is None or at < seen.deleted_at
 
@@ -282,10 +284,7 @@ def _cents(amount: str) -> int:
 def _submissions(history: History, by_order: dict[int, list[Seen]]) -> Iterator[Problem]:
     """Every submission has a video, and every answer that arrived is known to one."""
     margin = SAVED_SECONDS + history.disk_trouble_seconds
-    known = {(seen.task.provider, seen.task.vendor_task_id) for seen in history.videos}
-    for seen in history.videos:
-        known |= {(event.provider, str(event.detail["vendor_task_id"])) for event in seen.events
-                  if event.detail.get("vendor_task_id")}
+    known = {job for seen in history.videos for job in seen.jobs}
     for one in history.submissions:
         if one.order not in by_order:
             yield f"unexpected: submission {one.number} is for order {one.order}, of which there is no video"

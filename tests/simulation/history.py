@@ -64,6 +64,13 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...]
     deleted_at: float | None = None
 
+    @property
+    def jobs(self) -> set[tuple[str | None, str]]:
+        """Every job that it names: the provider, and the vendor's id."""
+        told = [(event.provider, event.detail.get("vendor_task_id")) for event in self.events]
+        last = self.task.provider, self.task.vendor_task_id
+        return {(provider, str(job_id)) for provider, job_id in (last, *told) if job_id}
+
 
 class Life(msgspec.Struct, kw_only=True):
     """One process: from when to when (virtual seconds), and how it ended.
