@@ -4,7 +4,8 @@ Held here: data. Not held here: the protocol, its words and its quirks (`provide
 
 Links: https://docs.jiekou.ai/en/docs/models/reference-kling-v3.0-std-t2v and its neighbours. Quirks:
 
-- The tier is in the slug: std is 720p, pro is 1080p, 4k is 4k. No field asks for a resolution.
+- The tier is in the slug: std is 720p, pro is 1080p, 4k is 4k. No field asks for a resolution;
+  the heights are those of Kling's own modes, these pages do not say them.
 - std-t2v takes no shots, on any host of this protocol. 4k-t2v takes them here, though two siblings list none.
 - `end_image` is called a URL by its page; `image` is not. Both are passed on as they came.
 - The same service answers at https://api.jiekou.ai, which may be the nearer one: set `base_url`.

@@ -80,9 +80,12 @@ def _check_images(offering: Offering, request: VideoRequest, check: _Check) -> N
     if offering.image is None:
         return
     forms = offering.image.forms
+    only = f"takes an image only as {_words(forms)}"
+    if "data_uri" not in forms:  # with that setting the gateway hands out URLs of its own
+        only += "; uploads and data URIs need the operator's server.public_url"
     for param, value in (("image", request.image), ("end_image", request.end_image)):
         form: ImageForm = "data_uri" if (value or "").startswith("data:") else "url"
-        check(param, value is None or form in forms, f"takes an image only as {_words(forms)}")
+        check(param, value is None or form in forms, only)
 
 
 @lru_cache(256)  # they are asked for with each request, and told to hardly any

@@ -7,7 +7,9 @@ Held here: what it offers, its status and error words, both calls. Not held here
 
 Links: page "kling-v3-text-to-video" of https://docs.aihubmax.com. It names no host, so `base_url` has to be
 configured (AIHubMax's is https://api.aihubmax.com), and it lost its field names: those, the other models and
-the error words are from a published catalogue of this API and an integration's notes. Quirks:
+most error words are from a published catalogue of this API and an integration's notes;
+`content_policy_violation` and `quota_exceeded` are those of EvoLink, a sibling. That images are bound as at
+highwayapi is assumed. Quirks:
 
 - 4k is in the page's list of resolutions, though not in its headline: offered, the vendor has the last word.
 - kling-v3 takes 5 or 10 seconds only. Beside shots a t2v prompt is left out, which is inferred.
@@ -17,7 +19,8 @@ the error words are from a published catalogue of this API and an integration's 
 - kling-o3-image-to-video takes a prompt or shots, our image-to-video always has a prompt: no shots there.
 
 Left out: kling-v2-6-video (its resolution is not known, so none can be promised); motion control, video edit,
-elements, voices (a request has no field for their inputs); EvoLink, which has other fields on the same paths.
+kling-o3-reference-to-video, elements, voices (a request has no field for their inputs); EvoLink, which has
+other fields on the same paths.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class _Task(msgspec.Struct, frozen=True):
 
     status: str
     task_id: msgspec.Raw = msgspec.Raw()
-    reason: str | None = None
+    reason: msgspec.Raw = msgspec.Raw()
     eta: msgspec.Raw = msgspec.Raw()
     progress_percent: msgspec.Raw = msgspec.Raw()
 
@@ -128,7 +128,7 @@ class _Video(msgspec.Struct, frozen=True):
 
 class _Result(msgspec.Struct, frozen=True):
     task: _Task
-    videos: list[_Video] | None = None
+    videos: list[msgspec.Raw] | None = None
 
 
 class V3Async:
@@ -203,13 +203,15 @@ def _progress(result: _Result, door: spec.VendorDoor) -> spec.Progress:
     if state == "pending":
         return spec.Pending(raw_status=task.status, progress=progress, eta_seconds=_seconds(task.eta))
     if state == "succeeded":
-        video = next((video for video in result.videos or () if video.video_url), _Video())
+        videos = (hint(raw, _Video) or _Video() for raw in result.videos or ())
+        video = next((video for video in videos if video.video_url), _Video())
         url, seconds = video.video_url or None, _seconds(video.video_url_ttl)
         return spec.Succeeded(raw_status=task.status, url=url, expires_in_seconds=seconds)
     if state == "failed":
-        text = (task.reason or "").casefold().replace("_", " ")
+        reason = hint(task.reason, str) or ""
+        text = reason.casefold().replace("_", " ")
         codes = (code for code, phrases in FAILURES.items() if any(phrase in text for phrase in phrases))
-        message = door.redact(task.reason or "") or "the vendor gave no reason"
+        message = door.redact(reason) or "the vendor gave no reason"
         return spec.Failed(raw_status=task.status, code=next(codes, "vendor_failed"), message=message)
     return spec.Unrecognised(raw_status=door.redact(task.status), progress=progress)
 

@@ -158,11 +158,11 @@ def changes(limits: Limits) -> Iterator[tuple[bool, str, dict[str, object]]]:
     yield False, "shots", with_shots(limits, *[Shot("a", 1)] * (shots + 1))
     yield False, "shots", with_shots(limits, Shot("a" * (limits.shot_prompt + 1), 5))
     yield False, "shots", with_shots(limits, Shot("a", 5), Shot("a", 0))
-    yield voices > 0, "voice_ids", {"voice_ids": ("v",) * max(voices, 1), "audio": True}
-    yield False, "voice_ids", {"voice_ids": ("v",) * (voices + 1), "audio": True}
+    yield voices > 0, "voice_ids", {"voice_ids": ("v",) * max(voices, 1), "audio": limits.audio}
+    yield False, "voice_ids", {"voice_ids": ("v",) * (voices + 1), "audio": limits.audio}
     yield limits.cfg_scale, "cfg_scale", {"cfg_scale": 0.0}
     yield limits.cfg_scale, "cfg_scale", {"cfg_scale": 1.0}
-    yield True, "audio", {"audio": True}
+    yield limits.audio, "audio", {"audio": True}
     yield False, "model", {"model": "another"}
     yield False, "image", {"image": None if limits.image_forms else FORMS["url"]}
     for form, value in FORMS.items() if limits.image_forms else ():
@@ -190,8 +190,9 @@ def test_the_published_row_is_the_documented_one(subject: Subject, slug: str) ->
     assert row.result_link_seconds == limits.link_seconds
     if limits.image_forms:
         assert row.image is not None
-        assert (row.image.max_bytes, row.image.min_side_pixels, row.image.max_ratio) == (10_000_000, 300, 2.5)
-    assert row.failed_is_charged == "unknown"
+        said = limits.image.max_bytes, limits.image.min_side_pixels, limits.image.max_ratio
+        assert (row.image.max_bytes, row.image.min_side_pixels, row.image.max_ratio) == said
+    assert row.failed_is_charged == limits.failed_is_charged
 
 
 # ---- answers to a submit ----
