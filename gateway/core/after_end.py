@@ -28,6 +28,7 @@ from gateway.core.money import bought, render_failed, unspent
 from gateway.core.states import Detail, Task, ref_text
 from providers.spec import Failed, Succeeded
 
+LINK_MAX_SECONDS: Final = 30 * 86_400.0  # of a link by its vendor's word: a larger one is a mistake of units
 LATE_SECONDS: Final = 86_400.0  # how long a vendor is still asked for a job whose task has ended without it
 
 # The task after it, the event's type (None: nothing to write), and its detail.
@@ -117,9 +118,9 @@ def _stage(task: Task, kept: str) -> str | None:
 
 
 def link_seconds(fact: Polled) -> float:
-    """How long the link lives: as the vendor says, else as its page does."""
+    """How long the link lives: as the vendor says, within reason, else as its page does."""
     said = fact.progress.expires_in_seconds if isinstance(fact.progress, Succeeded) else None
-    return fact.link_seconds if said is None else said
+    return fact.link_seconds if said is None else min(said, LINK_MAX_SECONDS)
 
 
 def cause_detail(cause: Cause) -> Detail:

@@ -67,6 +67,10 @@ class SubmitUnknown(Fact, frozen=True):
     cause: Cause
 
 
+# What can come of a sending: each has one of them.
+ANSWERS: Final = (Accepted, NotSent, Rejected, SubmitUnknown)
+
+
 class Polled(Fact, frozen=True):
     """The vendor answered a poll. `link_seconds` is how long a link lives when the vendor does not say.
 
@@ -146,10 +150,11 @@ class Continued(Fact, frozen=True):
 
 
 class OtherJob(Fact, frozen=True):
-    """The vendor accepted a sending of the task that nobody waits for any more: this job is paid, too."""
+    """The vendor accepted a sending, the `attempt`th, whose job the task does not follow: it is paid, too."""
 
     vendor_task_id: str
     candidate: Candidate
+    attempt: int
 
 
 class LateEnded(Fact, frozen=True):

@@ -41,11 +41,17 @@ def bought(task: Task, charged: Charged) -> Task:
     return replace(task, charged=charged_with(task, charged), charged_now=charged)
 
 
-def bought_besides(task: Task) -> Task:
-    """A task of which this is known of a sending before the last permission: one that may have been was."""
-    before: Charged = "yes" if task.charged_before == "unknown" else task.charged_before
-    known = replace(task, charged_before=before)
-    return replace(known, charged=charged_with(known, task.charged))
+def bought_before(task: Task) -> Task:
+    """A task of which it is known now that a sending before the last permission was bought."""
+    return replace(task, charged="yes", charged_before="yes")
+
+
+def bought_all_the_same(task: Task) -> Task:
+    """A task whose latest sending was surely bought, whatever comes of the job that it follows for it."""
+    price = None if task.sent_amount is None else (task.sent_amount, task.sent_currency or "")
+    amount, currency = cost_with(task, price) or (None, task.cost_currency)
+    known = replace(task, cost_amount=amount, cost_before=amount, cost_currency=currency)
+    return replace(known, charged="yes", charged_before="yes", charged_now="yes")
 
 
 def unspent(task: Task) -> Task:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from gateway.core.after_end import LATE_SECONDS, cause_detail, learned, link_seconds
 from gateway.core.facts import (
+    ANSWERS,
     REFUSALS,
     Abandoned,
     Accepted,
@@ -42,7 +43,15 @@ from gateway.core.facts import (
     SubmitUnknown,
     UnknownTimedOut,
 )
-from gateway.core.money import bought, bought_besides, cost_with, render_failed, unanswered, unspent
+from gateway.core.money import (
+    bought,
+    bought_all_the_same,
+    bought_before,
+    cost_with,
+    render_failed,
+    unanswered,
+    unspent,
+)
 from gateway.core.states import Change, Detail, Event, State, Status, Task, ref_text, with_event
 from providers.spec import Failed, Pending, Submitted, Succeeded, Unrecognised
 
@@ -95,8 +104,7 @@ class InvariantViolation(Exception):
 def apply(task: Task, fact: Fact, now: float) -> Change:
     """What `fact` makes of `task` at `now`. Raises IllegalTransition, or InvariantViolation for our fault."""
     if isinstance(fact, OtherJob):
-        detail: Detail = {"vendor_task_id": fact.vendor_task_id}
-        return _change(task, bought_besides(task), now, "other_job", detail, fact.candidate)
+        return _other_job(task, fact, now)
     if task.is_terminal:
         return _late(task, fact, now)
     allowed = EDGES.get((task.state, type(fact)))
@@ -122,7 +130,7 @@ def came_late(stored: Task, fact: Fact, sent: Task) -> Fact | None:
 
     `sent` is the task as it was sent. Another process may have taken it over meanwhile and not know.
     """
-    if not isinstance(fact, Accepted | Rejected | NotSent | SubmitUnknown):
+    if not isinstance(fact, ANSWERS):
         return None
     is_same = (stored.attempts, stored.provider) == (sent.attempts, sent.provider)
     if is_same and stored.vendor_task_id is None:
@@ -130,9 +138,18 @@ def came_late(stored: Task, fact: Fact, sent: Task) -> Fact | None:
             return Adopted(fact.submitted, "the vendor, whose answer came late")
         if stored.state == "submitting" or stored.is_terminal:
             return fact
-    if not isinstance(fact, Accepted) or stored.vendor_task_id == fact.submitted.vendor_task_id:
+    if not isinstance(fact, Accepted):
         return None
-    return OtherJob(fact.submitted.vendor_task_id, sent.tried)
+    job_id = fact.submitted.vendor_task_id
+    is_known = (stored.provider, stored.vendor_task_id) == (sent.provider, job_id)
+    return None if is_known else OtherJob(job_id, sent.tried, sent.attempts)
+
+
+def _other_job(task: Task, fact: OtherJob, now: float) -> Change:
+    """A job that the task does not follow is noted, whatever its state; what is known of money is kept."""
+    is_last = (task.attempts, task.tried) == (fact.attempt, fact.candidate)
+    after = bought_all_the_same(task) if is_last else bought_before(task)
+    return _change(task, after, now, "other_job", {"vendor_task_id": fact.vendor_task_id}, fact.candidate)
 
 
 def _check(task: Task, after: Task, fact: Fact) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from gateway.core.facts import Accepted, Adopted, Fact, OtherJob, Polled
+from gateway.core.facts import ANSWERS, Accepted, Adopted, Fact, OtherJob, Polled
 from gateway.core.states import Change, Task, is_minor, with_event, with_noted
 from gateway.core.tasks import IllegalTransition, InvariantViolation, apply, came_late
 from gateway.engine.watch import Watch
@@ -62,8 +62,8 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Bound | None = None
             return None
         if fresh.replica == engine.replica and fresh != engine.tasks.get(task.id):
             engine.saved(fresh, ())
-        if answer is None and fresh.attempts != sent.attempts:
-            return None  # it was sent again meanwhile: what is known is of the sending before
+        if answer is None and (isinstance(said, ANSWERS) or fresh.attempts != sent.attempts):
+            return None  # it tells nothing more, or is of the sending before
         task, fact = fresh, answer or said
 
 
@@ -76,7 +76,8 @@ async def _answer(engine: Engine, fresh: Task, said: Fact, sent: Task) -> Fact |
     if await engine.insist(fresh.id, partial(engine.store.task_of_job, provider, job_id)) is not None:
         return None
     events = await engine.insist(fresh.id, partial(engine.store.events_get, fresh.id, fresh.owner))
-    return None if any(event.detail.get("vendor_task_id") == job_id for event in events) else answer
+    told = {(event.provider, event.detail.get("vendor_task_id")) for event in events}
+    return None if (provider, job_id) in told else answer
 
 
 def _with_plan(engine: Engine, change: Change, fact: Fact) -> Change:

@@ -182,7 +182,7 @@ FACTS: dict[type[Fact], st.SearchStrategy[Fact]] = {
     RerunAllowed: st.builds(
         RerunAllowed, _failed, _charged, st.lists(st.sampled_from((ONE, TWO)), max_size=2).map(tuple), _who,
     ),
-    OtherJob: st.builds(OtherJob, st.just("v-9"), st.sampled_from((ONE, TWO))),
+    OtherJob: st.builds(OtherJob, st.just("v-9"), st.sampled_from((ONE, TWO)), st.integers(1, 3)),
     LateEnded: st.just(LateEnded()),
     Continued: st.builds(Continued, texts, _who),
     Stored: st.just(Stored(FILE, "60/video_1-0.mp4")),

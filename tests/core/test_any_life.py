@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from gateway.core.facts import (
+    ANSWERS,
     Accepted,
     Adopted,
     Cancelled,
@@ -33,8 +34,6 @@ from gateway.core.tasks import EDGES, IllegalTransition, InvariantViolation, app
 from gateway.errors import TASK_ERRORS
 from providers.spec import Charged, Failed
 from tests.core.made import FACTS, NOW, facts, make_task, tasks
-
-_ANSWERS = (Accepted, NotSent, Rejected, SubmitUnknown)
 
 
 def drops_a_job(task: Task, fact: Fact) -> bool:
@@ -78,6 +77,7 @@ class Life(RuleBasedStateMachine):
 
     `bought` is what is known of each sending and `prices` what each was to cost; `permitted` of them were
     before the last permission; `awaits`: the last is under way: each has one answer, also after the end.
+    `is_told`: another job is known of the last.
     """
 
     def __init__(self) -> None:
@@ -87,6 +87,7 @@ class Life(RuleBasedStateMachine):
         self.bought: list[Charged] = []
         self.prices: list[Cost | None] = []
         self.permitted = 0
+        self.is_told = False
         self.may_send = True
         self.awaits = False
 
@@ -104,13 +105,15 @@ class Life(RuleBasedStateMachine):
     def _happens(self, fact: Fact) -> None:
         if isinstance(fact, Polled) and self.task.ref is None:
             return  # nobody can ask a vendor for a job without its reference
-        if isinstance(fact, _ANSWERS) and not self.awaits:
+        if isinstance(fact, ANSWERS) and not self.awaits:
+            return
+        if isinstance(fact, OtherJob) and not self._may_come(fact):
             return
         before, self.now = self.task, self.now + 1
         try:
             change = apply(before, fact, self.now)
         except IllegalTransition:
-            if isinstance(fact, _ANSWERS):  # too late to change anything, and an answer all the same
+            if isinstance(fact, ANSWERS):  # too late to change anything, and an answer all the same
                 assert before.is_terminal
                 assert not isinstance(fact, Accepted)
                 self._sendings(before, fact)
@@ -122,13 +125,32 @@ class Life(RuleBasedStateMachine):
         self._holds(before, change)
         self.task = replace(change.task, version=before.version + int(change.is_saved))
 
+    def _is_of_the_last(self, task: Task, fact: OtherJob) -> bool:
+        return (task.attempts, task.tried) == (fact.attempt, fact.candidate)
+
+    def _may_come(self, fact: OtherJob) -> bool:
+        """Whether an owner that was taken for dead could still tell that: of each sending it is told once."""
+        if self._is_of_the_last(self.task, fact):
+            return self.task.vendor_task_id is not None and not self.is_told
+        return "unknown" in self.bought[:self.permitted]
+
+    def _other_job(self, before: Task, fact: OtherJob) -> None:
+        if not self._is_of_the_last(before, fact):
+            self.bought[self.bought.index("unknown")] = "yes"
+            return
+        # Two jobs are known of one sending: one is bought for its price, the other as it may be.
+        price, self.prices[-1] = self.prices[-1], self.prices[-1] and ("0", self.prices[-1][1])
+        self.is_told = True
+        self.bought.insert(-1, "yes")
+        self.prices.insert(-1, price)
+
     def _sendings(self, before: Task, fact: Fact) -> None:
-        if isinstance(fact, _ANSWERS):
+        if isinstance(fact, ANSWERS):
             self.awaits = False
         match fact:
             case SubmitStarted():
                 assert self.may_send, "sent again without proof or permission"
-                self.may_send, self.awaits = False, True
+                self.may_send, self.awaits, self.is_told = False, True, False
                 self.bought.append("no")
                 self.prices.append(fact.cost)
             case Accepted() | Adopted():
@@ -147,8 +169,8 @@ class Life(RuleBasedStateMachine):
                 self.may_send = True
             case ResubmitAllowed():
                 self.may_send = True
-            case OtherJob() if "unknown" in (before_last := self.bought[:self.permitted]):
-                self.bought[before_last.index("unknown")] = "yes"
+            case OtherJob():
+                self._other_job(before, fact)
         if isinstance(fact, ResubmitAllowed | RerunAllowed):
             self.permitted = len(self.bought)
 

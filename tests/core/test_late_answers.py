@@ -39,7 +39,7 @@ ANSWERS: dict[str, Fact] = {
     "unknown": SubmitUnknown(CAUSE),
 }
 ADOPTED = Adopted(SUBMITTED, "the vendor, whose answer came late")
-BESIDES = OtherJob("v-1", ONE)
+BESIDES = OtherJob("v-1", ONE, 1)
 ONCE_MORE: tuple[Fact, ...] = (SubmitUnknown(CAUSE), ResubmitAllowed("an operator"))
 OTHER = Submitted(vendor_task_id="v-2", ref={"id": "v-2"})
 
@@ -68,6 +68,10 @@ TABLE: dict[str, tuple[Task, dict[str, Fact]]] = {
     "found": (since(SubmitUnknown(CAUSE), Adopted(SUBMITTED, "an operator")), {}),
     "found as another job": (
         since(SubmitUnknown(CAUSE), Adopted(OTHER, "an operator")), {"accepted": BESIDES},
+    ),
+    "found as another job that failed": (
+        since(SubmitUnknown(CAUSE), Adopted(OTHER, "an operator"), Polled(FAILED, 600, "no")),
+        {"accepted": BESIDES},
     ),
     "found and over": (
         since(SubmitUnknown(CAUSE), Adopted(SUBMITTED, "an operator"), Polled(FAILED, 600, "no")), {},
@@ -118,9 +122,9 @@ def test_a_job_that_nobody_waits_for_any_more_is_known_and_changes_nothing_else(
     (event,) = change.events
     assert (event.type, event.detail) == ("other_job", {"vendor_task_id": "v-1"})
     assert (event.provider, event.offering) == (ONE.provider, ONE.offering)
-    before = "no" if became == "found as another job" else "yes"  # there it was one sending, and is known
     assert change.task == replace(
-        stored, charged="yes", charged_before=before, last_seq=stored.last_seq + 1
+        stored, charged="yes", charged_before="yes", last_seq=stored.last_seq + 1,
+        charged_now="yes" if became.startswith("found as another") else stored.charged_now,
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.core.facts import (
+    ANSWERS,
     Accepted,
     Adopted,
     Cancelled,
@@ -26,6 +27,7 @@ from gateway.core.facts import (
     Forgotten,
     LateEnded,
     NotSent,
+    OtherJob,
     OutputMissing,
     Polled,
     Rejected,
@@ -197,9 +199,6 @@ def test_a_day_begins_at_midnight_utc() -> None:
     assert [day_of(at) for at in (1_798_761_599.999, 1_798_761_600.0)] == ["2026-12-31", "2027-01-01"]
 
 
-_ANSWERS = (Accepted, NotSent, Rejected, SubmitUnknown)
-
-
 class Books(RuleBasedStateMachine):
     """One task to which anything happens, its ledger, and the books of its vendor.
 
@@ -236,7 +235,7 @@ class Books(RuleBasedStateMachine):
     def _happens(self, fact: Fact, *, is_paid: bool) -> None:
         if isinstance(fact, Polled) and self.task.ref is None:
             return
-        if isinstance(fact, _ANSWERS) and not self.awaits:
+        if isinstance(fact, ANSWERS) and not self.awaits:
             return
         if not self._is_true(fact):
             return
@@ -259,6 +258,8 @@ class Books(RuleBasedStateMachine):
                 return bool(self.truth) and self.truth[-1]
             case NotSent() | Rejected():
                 return not self.truth[-1]
+            case OtherJob():  # of the last sending there is but one job
+                return (self.task.attempts, self.task.tried) != (fact.attempt, fact.candidate)
             case Polled(progress=Succeeded(url=str())):
                 return self.truth[-1]
             case Polled(progress=Failed()) | RerunAllowed() if self.truth:
@@ -268,7 +269,7 @@ class Books(RuleBasedStateMachine):
                 return True
 
     def _learn(self, before: Task, after: Task, fact: Fact, *, is_paid: bool) -> None:
-        if isinstance(fact, _ANSWERS):
+        if isinstance(fact, ANSWERS):
             self.awaits = False
         match fact:
             case SubmitStarted(cost=cost):

@@ -105,7 +105,7 @@ def test_a_task_on_its_way_to_a_video() -> None:
     assert (done.result_url, done.result_expires_at, done.error_code) == ("https://x/v.mp4", NOW + 609, None)
 
 
-@pytest.mark.parametrize(("said", "expires"), [(None, 600), (30.0, 30), (0.0, 0)])
+@pytest.mark.parametrize(("said", "expires"), [(None, 600), (30.0, 30), (0.0, 0), (1e300, LINK_MAX_SECONDS)])
 def test_a_link_lives_as_long_as_its_vendor_or_offering_says(said: float | None, expires: float) -> None:
     got = Succeeded(raw_status="SUCCEED", url="https://x/v.mp4", expires_in_seconds=said)
     assert apply(life(*RENDERING), Polled(got, 600, "no"), NOW).task.result_expires_at == NOW + expires

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from gateway.core.facts import Cancelled, Cause, Fact, ResubmitAllowed, SubmitUnknown
+from gateway.core.facts import (
+    Accepted,
+    Adopted,
+    Cancelled,
+    Cause,
+    Fact,
+    ResubmitAllowed,
+    SubmitStarted,
+    SubmitUnknown,
+)
 from gateway.core.states import Event, Task
 from gateway.core.tasks import apply
+from gateway.engine.takeover import take_over
 from gateway.storage.sqlite import IN_MEMORY, SqliteDatabase
 from gateway.storage.store import Store
-from providers.spec import Progress, Ref, VendorError
-from tests.engine.life import Outcome, ScriptedVendor, accepted, done, life, pending
+from providers.spec import Failed, Offering, Progress, Ref, Submitted, VendorError, VideoRequest
+from tests.engine.life import Life, Outcome, ScriptedVendor, accepted, done, life, pending
 from tests.virtual import VirtualLoop, run_virtual
 
 REFUSED = VendorError("invalid_request", "rejected", "no", status=400)
@@ -144,5 +156,80 @@ def test_an_answer_that_comes_after_another_process_took_over_is_kept(
             assert (told[-1], len(vendor.sent)) == (event, 1)
             gate = zombie.fleet.providers["one"].gate
             assert (zombie.engine.tasks, gate.in_flight, gate.sending) == ({}, 0, 0)
+
+    run_virtual(main())
+
+
+async def _taken_back(one: Life, happened: Sequence[tuple[str, Fact]]) -> None:
+    """A process is taken for dead, comes back under another name, and claims its own tasks again."""
+    await asyncio.sleep(1)
+    one.engine.rename("replica-2")
+    await take_over(one.engine, "replica-1")
+    for video_id, fact in happened:
+        await one.happens(fact, video_id)
+
+
+@pytest.mark.parametrize("ending", [done(), Failed(raw_status="FAILED", code="vendor_failed", message="no")])
+def test_the_answer_to_a_sending_tells_nothing_more_of_a_job_that_was_found_and_has_ended(
+    ending: Progress,
+) -> None:
+    async def main() -> None:
+        gone = VendorError("not_found", "unknown", "no such task", status=404)
+        vendor = ScriptedVendor([accepted()], [ending, gone], seconds=50)
+        async with life({"one": vendor}, one='failed_is_charged = "no"') as one:
+            await asyncio.sleep(1)
+            await one.order()
+            await _taken_back(one, [("video_1", Adopted(accepted(), "an operator"))])
+            ended = await one.end()
+            await asyncio.sleep(200_000)
+            assert await one.store.task_get("video_1") == ended
+            assert len(vendor.sent) == 1
+
+    run_virtual(main())
+
+
+class Counting(ScriptedVendor):
+    """Gives its jobs numbers, late."""
+
+    async def submit(self, request: VideoRequest, offering: Offering) -> Submitted:
+        """A minute later."""
+        self.sent.append(request)
+        number = len(self.sent)
+        await asyncio.sleep(50)
+        return accepted(f"v-{number}")
+
+
+def test_jobs_that_an_operator_mixed_up_break_no_promise_when_the_answers_come() -> None:
+    async def main() -> None:
+        async with life({"one": Counting([], [done()])}) as one:
+            await asyncio.sleep(1)
+            await one.order("video_1")
+            await one.order("video_2")
+            await _taken_back(one, [
+                (f"video_{number}", Adopted(accepted(f"v-{3 - number}"), "an operator")) for number in (1, 2)
+            ])
+            await asyncio.sleep(100)
+            assert one.sample("reelgate_invariant_violations_total") == 0
+            for video_id in ("video_1", "video_2"):
+                assert "other_job" not in [event.type for event in await one.events(video_id)]
+
+    run_virtual(main())
+
+
+def test_a_job_of_another_vendor_with_the_same_id_is_another_job() -> None:
+    async def main() -> None:
+        database, vendor = SqliteDatabase(IN_MEMORY), ScriptedVendor([accepted("1001")], [done()], seconds=20)
+        async with life({"one": vendor}, database) as one:
+            await asyncio.sleep(1)
+            await one.order(providers=("one", "two"))
+            heir = Store(database)
+            (task,) = await heir.tasks_claim("replica-2", "replica-1", 10)
+            elsewhere = SubmitStarted(replace(task.tried, provider="two"))
+            for fact in (LOST, ResubmitAllowed("an operator"), elsewhere, Accepted(accepted("1001"))):
+                task = await heir.task_save(apply(task, fact, one.now()))
+            await asyncio.sleep(60)
+            told = [(event.provider, event.detail["vendor_task_id"]) for event in await one.events()
+                    if event.type == "other_job"]
+            assert told == [("one", "1001")]
 
     run_virtual(main())
