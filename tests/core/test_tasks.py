@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 
 from gateway.core import tasks as module
+from gateway.core.after_end import LINK_MAX_SECONDS
 from gateway.core.facts import (
     REFUSALS,
     Accepted,
