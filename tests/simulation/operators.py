@@ -87,8 +87,10 @@ async def _decides(world: World, process: Process, command: Command, video_id: s
     """Save the decision; what changed meanwhile is looked at again, as long as there is one to make."""
     while True:
         task = await process.store.task_get(video_id)
-        fact = None if task is None else _fact(world, process, command, task)
-        if task is None or fact is None or task.state != "submission_unknown":
+        if task is None or task.state != "submission_unknown":
+            return
+        fact = _fact(world, process, command, task)
+        if fact is None:
             return
         try:
             await process.store.task_save(apply(task, fact, process.now()))

@@ -56,9 +56,16 @@ def _knows(world: World, process: Process) -> Iterator[str]:
 
 
 def _as_written(engine: Engine, task_id: str, stored: Task | None) -> Task | None:
-    """What it knows, without a vendor's words for the same state, which the next save will write."""
+    """What it knows, without a vendor's words for the same state, which the next save will write.
+
+    While it is busy with one, the answer to a save may be on its way.
+    """
     known, watch = engine.tasks.get(task_id), engine.watches.get(task_id)
-    if known is None or stored is None or watch is None or not watch.noted:
+    if known is None or stored is None or watch is None:
+        return known
+    if watch.is_busy:
+        return stored
+    if not watch.noted:
         return known
     return replace(known, raw_status=stored.raw_status, raw_status_at=stored.raw_status_at)
 
