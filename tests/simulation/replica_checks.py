@@ -61,11 +61,9 @@ def _as_written(engine: Engine, task_id: str, stored: Task | None) -> Task | Non
     While it is busy with one, the answer to a save may be on its way.
     """
     known, watch = engine.tasks.get(task_id), engine.watches.get(task_id)
-    if known is None or stored is None or watch is None:
-        return known
-    if watch.is_busy:
+    if watch is not None and watch.is_busy:
         return stored
-    if not watch.noted:
+    if known is None or stored is None or watch is None or not watch.noted:
         return known
     return replace(known, raw_status=stored.raw_status, raw_status_at=stored.raw_status_at)
 
