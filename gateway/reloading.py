@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from datetime import date
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from gateway.assembly import Parts, make_providers
 from gateway.core.facts import Candidate
@@ -21,6 +20,7 @@ from gateway.core.routing import Listing
 from gateway.effective import changes, in_force
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
+from gateway.engine.takeover import tell_missing
 from gateway.logs import configure_logging
 from gateway.settings import Problem, Settings, SettingsError, load
 from gateway.values import Mark, Marks, mark_of
@@ -31,8 +31,6 @@ STILL_SECONDS: Final = 1.0  # a file that has changed is read once it has stood 
 DAY_SECONDS: Final = 86_400.0
 WARNED_DAYS: Final = (30, 7, 1)  # before a last day, beside every start and reload
 _MOVED: Final = "it has jobs that are followed and cannot change its adapter or base_url; use another name"
-
-Wait: TypeAlias = Callable[[float], Awaitable[None]]
 
 
 class Reloads:
@@ -163,6 +161,7 @@ def _swap(parts: Parts, new: Settings) -> list[str]:
         parts.telemetry.log.warning("reload_needs_restart", keys=found.waiting)
     told = {"changed": found.changed, "added": found.added, "removed": found.removed}
     parts.telemetry.reloaded(engine.now(), len(providers), told)
+    tell_missing(engine)
     return []
 
 

@@ -37,12 +37,6 @@ class Rate(msgspec.Struct):
             return now
         return max(now, self.taken[-self.per_minute] + WINDOW_SECONDS)
 
-    def book(self, now: float) -> float:
-        """Take the next one there is; when it may be used. Whoever asks first has the earlier turn."""
-        at = self.free_at(now)
-        self._take(at)
-        return at
-
     def take(self, now: float) -> bool:
         """Take one, if it may be taken now."""
         if self.free_at(now) > now:

@@ -1,7 +1,7 @@
 """What a key may spend and use: limits, and the providers and models that it is for. Pure values.
 
 Not held here: who has which (`gateway.storage.keys`, `[teams]` of the settings), holding a caller to it
-(`gateway.engine`, `gateway.storage.ledger`).
+(`gateway.engine`, `gateway.storage.allowance`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The world behind the vendors: tasks that render by the clock, the money ledger, and links that expire.
 
-Not held here: any vendor's words (`vendors`), and the clips themselves (`media`).
+Not held here: any vendor's words (`protocols`), and the clips themselves (`media`).
 """
 
 from __future__ import annotations

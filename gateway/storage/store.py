@@ -1,8 +1,8 @@
-"""Every statement of the product, once, in the dialect that SQLite and PostgreSQL share.
+"""The statements of videos and of what belongs to them, once, in the dialect that both databases share.
 
 Every read that a caller can cause has the owner in its SQL. Every save is fenced: by version always, and so a
-paused or outlived writer changes nothing. Not held here: how a statement reaches a database (`db` and the
-drivers), and what a change means (`gateway.core.tasks`).
+paused or outlived writer changes nothing. Not held here: the statements of other tables (a module each), how
+a statement reaches a database (`db` and the drivers), and what a change means (`gateway.core.tasks`).
 """
 
 from __future__ import annotations
@@ -157,11 +157,6 @@ class Store:
         self._listeners: list[Listener] = []
         self._doubters: list[Listener] = []
         self._hearers: list[Callable[[str | None], None]] = []
-
-    @property
-    def trouble(self) -> str | None:
-        """Why nothing new should be begun, in a sentence; None when all is well."""
-        return self._database.trouble
 
     @property
     def is_short(self) -> bool:

@@ -247,12 +247,6 @@ def test_free_now_is_what_lets_one_in_and_the_cap_holds(
         assert 0 <= door.in_flight <= cap
 
 
-def test_booked_turns_keep_the_rate_and_the_order() -> None:
-    rate = Rate(3)
-    turns = [round((rate.book(NOW) - NOW) / WINDOW_SECONDS, 3) for _ in range(10)]
-    assert turns == [0] * 3 + [1] * 3 + [2] * 3 + [3]
-
-
 def test_what_an_earlier_process_took_still_counts() -> None:
     rate = Rate(3)
     rate.remember([NOW - 10, NOW - 200, NOW - 20, NOW - 30])

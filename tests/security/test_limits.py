@@ -1,7 +1,7 @@
 """Each limit of what a caller may send, met from both sides: what just fits is taken, one more is refused.
 
 Held here: bodies, heads, the shape of JSON, patience. Not held here: what a field may hold (`tests.api`), how
-much a caller may do (`test_limits_of_callers` and the like).
+much a caller may do (`tests.api.test_rates`, `tests.replicas.test_limits`).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class ConnectionLost(Exception):
 
 
 class Clock:
-    """As `gateway.app.SteadyClock`: follows the machine's clock forward, never back."""
+    """As `gateway.assembly.SteadyClock`: follows the machine's clock forward, never back."""
 
     def __init__(self, process: Process) -> None:
         self._process, self._offset = process, 0.0
