@@ -22,7 +22,8 @@ setup: .venv/.setup  ## build .venv (runtime and sandbox) and put `reelgate` int
 
 .venv/.bootstrap: requirements-bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Reelgate needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
-	@$(PYTHON) -m venv .venv || { echo "python venv support is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2> /dev/null || { echo "python venv support is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
 	@touch $@
 

@@ -34,9 +34,11 @@ The file is followed while `serve` runs: on SIGHUP at once, and within seconds a
 secret, has changed and stands still; a link that is swapped, as Kubernetes does with a ConfigMap, is a
 change. All of a new file is in force, or nothing of it: of a bad one the log says everything
 (`reload_refused`), and the old one stays. Keys marked *restart* keep their old value until then; the log
-names those that wait (`reload_needs_restart`). A provider that is removed, or retired, takes nothing new,
-and what it has is followed to its end; one that has jobs cannot change `adapter` or `base_url`: their ids
-would mean nothing there.
+names those that wait (`reload_needs_restart`). A provider that is removed, or retired, takes nothing new.
+What a retired one has is followed to its end; what a removed one has, only by the process that had it
+(`provider_missing` in the log counts it). So set `retire_on` instead, or restart that process only once
+`reelgate providers list` shows no job there. One that has jobs cannot change `adapter` or `base_url`: their
+ids would mean nothing there.
 
 `reelgate_config_reloads_total`, `reelgate_config_last_reload_successful` and
 `reelgate_config_last_reload_success_timestamp_seconds` tell the outcome.

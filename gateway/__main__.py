@@ -254,11 +254,13 @@ def db_backup(file: Path, config: Path, as_json: bool) -> None:
 
     reelgate db backup reelgate-backup.db
 
-    A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere.
+    A backup is a store itself: configure `sqlite:FILE` to look into it, or `db copy` it elsewhere. A gateway
+    on it buys nothing before `reelgate spending start`: what waits in it may have been bought since.
     """
     with plainly():
         upkeep.backup(config, file, _copied)
-    _done({"file": str(file)}, f"The backup is {file}.", as_json=as_json)
+    text = f"The backup is {file}; a gateway on it buys nothing before `reelgate spending start`."
+    _done({"file": str(file)}, text, as_json=as_json)
 
 
 @db.command("check")

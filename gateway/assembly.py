@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -31,6 +31,7 @@ from gateway.engine.watch import Outside
 from gateway.engine.webhooks import Hooks
 from gateway.seams import UNTRACED, Seams, seams_of
 from gateway.settings import ProviderSettings, Settings
+from gateway.storage.copying import prepare
 from gateway.storage.db import Database, StorageError
 from gateway.storage.files import FileStore, LocalFiles
 from gateway.storage.sqlite import SqliteDatabase
@@ -44,6 +45,8 @@ from providers.transport import Transport, tls_context
 
 CONNECT_SECONDS: Final = 10.0  # for name, connection and TLS towards a vendor
 CONNECT_SHARE: Final = 0.8  # of submit_timeout, where that is short
+SLOWER: Final = 0.1  # of its pace a clock gives up that is ahead
+STEP_SECONDS: Final = 3.0  # more than a synchronised clock is ever set by
 _REACHES: Final[tuple[Reach, ...]] = ("origin", "public", "listed")
 
 
@@ -128,11 +131,11 @@ def open_database(url: StoreUrl, settings: Settings, *, exclusive: bool) -> Data
     return PostgresDatabase(dsn, statement_cache_size=settings.store.statement_cache_size)
 
 
-def open_files(settings: Settings) -> FileStore | None:
-    """Where finished videos are kept; None: nowhere."""
+def open_files(settings: Settings, *, has_files: bool = False) -> FileStore | None:
+    """Where finished videos are kept; None: nowhere. `has_files`: some are known to be kept there."""
     files = settings.files
     if files.url.path is not None:
-        return LocalFiles(files.url.path)
+        return LocalFiles(files.url.path, has_files=has_files)
     if files.url.kind == "off":
         return None
     from gateway.storage.files_s3 import Bucket, S3Files  # noqa: PLC0415 - 0.1 s, for who needs it
@@ -156,16 +159,35 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class SteadyClock:
-    """Unix time in seconds that follows the machine's clock forward, never back: a step stops no timer."""
+    """Unix time in seconds that follows the machine's clock and never goes back, so that no timer stops.
 
-    def __init__(self) -> None:
-        self._offset = 0.0
+    Where the machine's clock was set back, this one runs slower by SLOWER until both agree: after an hour's
+    step for ten hours, in which every timer takes a ninth longer. `wall` is the machine's clock, `passed`
+    counts seconds; `told` hears of every step of more than STEP_SECONDS once: how far it was, and how far
+    this clock is ahead of the machine's now.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, passed: Callable[[], float] = time.monotonic, *,
+        told: Callable[[float, float], None] = lambda _step, _ahead: None,
+    ) -> None:
+        self._wall, self._passed, self._told = wall, passed, told
+        self._now, self._at = wall(), passed()
+        self._offset = self._now - self._at
 
     def __call__(self) -> float:
         """Now."""
-        elapsed = time.monotonic()
-        self._offset = max(self._offset, time.time() - elapsed)
-        return elapsed + self._offset
+        wall, at = self._wall(), self._passed()
+        self._now = max(wall, self._now + (at - self._at) * (1 - SLOWER))
+        step, self._at, self._offset = wall - at - self._offset, at, wall - at
+        if abs(step) > STEP_SECONDS:
+            self._told(step, self._now - wall)
+        return self._now
+
+
+def _tell_step(telemetry: Telemetry, step: float, ahead: float) -> None:
+    found = {"step_seconds": round(step, 1), "ahead_seconds": round(ahead, 1)}
+    telemetry.log.warning("clock_stepped", **found)
 
 
 def elapsed() -> float:
@@ -185,6 +207,7 @@ async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncItera
     """All parts, started; tasks are followed until the context ends. Raises StorageError."""
     chance, seams = random.Random(), seams_of(settings.tracing)  # noqa: S311 - for jitter; ids: `secrets`
     telemetry = seams.telemetry()
+    clock = SteadyClock(told=partial(_tell_step, telemetry))
     database = open_database(settings.store.url, settings, exclusive=True)
     if role != "all" and not database.is_shared:
         await database.close()
@@ -192,11 +215,11 @@ async def assembled(settings: Settings, role: ReplicaRole = "all") -> AsyncItera
     lease = Lease(elapsed, is_shared=database.is_shared)
     wires = Wires(settings, lease, seams)
     try:
-        await database.migrate()
-        store, clock, identity = seams.store(database), SteadyClock(), identity_of(settings, role)
+        await prepare(database)
+        store, identity = seams.store(database), identity_of(settings, role)
         fleet = Fleet(chance, clock)
         fleet.use(settings, make_providers(settings, wires, telemetry, fleet))
-        files = open_files(settings)
+        files = open_files(settings, has_files=await store.files.has_any())
         keeping = None if files is None else Keeping(files, wires.links, settings.files.retention)
         name = identity.new_name()
         outside = Outside(clock, chance, name, lease, follows=role != "api", keeping=keeping)

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import UNSET, Meta, Struct
+from msgspec.structs import replace
 
 from gateway import values as read
 from gateway.provider_settings import (
@@ -52,7 +55,7 @@ from providers.spec import AdapterInfo
 __all__ = [
     "Address", "Auth", "Egress", "Files", "FilesUrl", "Log", "Price", "Problem", "ProviderSettings",
     "Routing", "Secret", "Server", "Settings", "SettingsError", "Store", "StoreUrl", "Team", "Tracing",
-    "load", "parse", "written",
+    "load", "nameable", "parse", "store_settings", "written",
 ]
 
 STATEMENT_CACHE_SIZE: Final = 100
@@ -195,17 +198,74 @@ def load(
     not be read.
     """
     marks = {} if marks is None else marks
-    marks[path] = None
+    with _blamed(path):
+        return parse(_text(path, marks), path.absolute().parent, adapters, environ, marks)
+
+
+def store_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings of which `[store]` alone is read, with its secret: all else is as if it were absent.
+
+    For what is done beside `serve`, which runs on by the file before, and from shells that have no vendor's
+    key: a mistake elsewhere keeps nobody from the store. Raises SettingsError.
+    """
+    with _blamed(path):
+        tree = _tree(_text(path, {}))
+        reading = Pass(path.absolute().parent, environ)
+        meant = {"store"} & tree.keys() or {key for key in tree if _is_near(key, "store")}
+        settings = reading.struct(Settings, {key: tree[key] for key in meant}, "")
+        _check_store(reading, settings.store)
+        if reading.problems:
+            raise SettingsError(reading.problems)
+    return settings
+
+
+def nameable(path: Path, adapters: Mapping[str, AdapterInfo]) -> Settings:
+    """The settings of which is read, as far as it can be, what a key may name; no secret is looked at.
+
+    That is each team, and each provider with its offerings. Raises SettingsError of a file that is no TOML.
+    """
+    with _blamed(path):
+        tree = _tree(_text(path, {}))
+    accounts = {
+        name: {key: table[key] for key in ("adapter", "offerings") if key in table}
+        for name, table in _tables(tree.get("providers")).items()
+    }
+    teams: dict[str, object] = {name: {} for name in _tables(tree.get("teams"))}
+    reading = ProviderPass(path.absolute().parent, adapters, {})
+    settings = reading.struct(Settings, {"providers": accounts, "teams": teams}, "")
+    return replace(settings, providers={
+        name: one if all_known(one.offerings) else replace(one, offerings=())
+        for name, one in settings.providers.items()
+    })
+
+
+def _is_near(key: str, section: str) -> bool:
+    """Whether it is that section, misspelt: what a typo hides is not read as its default."""
+    return get_close_matches(key.lower(), Settings.__struct_fields__, n=1) == [section]
+
+
+def _tables(raw: object) -> dict[str, dict[str, object]]:
+    named = raw if isinstance(raw, dict) else {}
+    return {name: table for name, table in named.items() if isinstance(table, dict)}
+
+
+@contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Says of every problem which file has it."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            marks[path] = mark_of(os.fstat(file.fileno()))
-            text = file.read()
-        return parse(text, path.absolute().parent, adapters, environ, marks)
+        yield
     except (OSError, UnicodeDecodeError) as error:
         why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is not UTF-8 text"
         raise SettingsError([Problem("", why)], path) from None
     except SettingsError as error:
         raise SettingsError(error.problems, path) from None
+
+
+def _text(path: Path, marks: Marks) -> str:
+    marks[path] = None
+    with path.open(encoding="utf-8-sig") as file:
+        marks[path] = mark_of(os.fstat(file.fileno()))
+        return file.read()
 
 
 def written(path: Path) -> str:
@@ -220,31 +280,32 @@ def parse(
     marks: Marks | None = None,
 ) -> Settings:
     """The settings in `text`, relative paths from `folder`. Keeps nothing. Raises as `load`."""
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        what, _, where = str(error).partition(" (at ")
-        raise SettingsError([Problem(where.rstrip(")"), f"not TOML: {what}")]) from None
     reading = ProviderPass(folder, adapters, environ, marks)
-    settings = reading.struct(Settings, tree, "")
+    settings = reading.struct(Settings, _tree(text), "")
     _check_sections(reading, settings)
     if reading.problems:
         raise SettingsError(reading.problems)
     return settings
 
 
+def _tree(text: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        what, _, where = str(error).partition(" (at ")
+        raise SettingsError([Problem(where.rstrip(")"), f"not TOML: {what}")]) from None
+
+
 def _check_sections(reading: Pass, settings: Settings) -> None:
     """The rules between sections."""
-    server, auth, store = settings.server, settings.auth, settings.store
+    server, auth = settings.server, settings.auth
     if auth.mode == "off" and all_known(server.listen) and not server.listen.is_loopback:
         reading.wrong("auth.mode", f'"off" needs server.listen to be loopback; it is {server.listen}')
     if auth.mode == "off" and all_known(server.cors_origins) and server.cors_origins:
         reading.wrong("server.cors_origins", 'needs auth.mode = "keys": a page of elsewhere has to bring one')
     check_server(reading, server)
     check_tracing(reading, settings.tracing)
-    is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
-    if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):
-        reading.wrong("store.statement_cache_size", "is for postgresql:// only")
+    _check_store(reading, settings.store)
     _check_files(reading, settings.files)
     if settings.providers == {}:
         reading.wrong("providers", "no provider is configured; begin with a table [providers.NAME]")
@@ -274,6 +335,13 @@ def _check_team(reading: Pass, path: str, team: Team, known: Mapping[str, Collec
         for name in names if isinstance(names, tuple) else ():
             if name not in there:
                 reading.wrong(f"{path}.{what}s", unknown(what, name, there))
+
+
+def _check_store(reading: Pass, store: Store) -> None:
+    """What only PostgreSQL has."""
+    is_sqlite = all_known(store.url) and store.url.driver == "sqlite"
+    if is_sqlite and store.statement_cache_size not in (UNSET, STATEMENT_CACHE_SIZE):
+        reading.wrong("store.statement_cache_size", "is for postgresql:// only")
 
 
 def _check_files(reading: Pass, files: Files) -> None:

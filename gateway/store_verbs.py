@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -23,11 +23,18 @@ else:
     upkeep = Later("gateway.upkeep")
 
 ROLES = ("caller", "viewer", "operator", "admin")
+# What `curl` asks a running gateway for, in place of `spending`: stopped, started, neither.
+_ASKED_FOR: Final = {
+    True: "-X POST $URL/v1/spending/stop", False: "-X POST $URL/v1/spending/start", None: "$URL/v1/spending",
+}
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """What an operator can mend is told as a message; the rest is a fault of ours and keeps its traceback."""
+def plainly(call: str | None = None) -> Iterator[None]:
+    """What an operator can mend is told as a message; the rest is a fault of ours and keeps its traceback.
+
+    `call`: what `curl` can ask a running gateway for instead, told where the file cannot be used.
+    """
     with lightly():
         from gateway.errors import CannotListen, Problem  # noqa: PLC0415
         from gateway.settings import SettingsError  # noqa: PLC0415
@@ -37,7 +44,11 @@ def plainly() -> Iterator[None]:
 
     try:
         yield
-    except (CannotListen, SettingsError, StorageError, RegisterError, Problem, ReadError) as error:
+    except SettingsError as error:
+        way = f'curl {call} -H "Authorization: Bearer $ADMIN_KEY"'
+        also = "" if call is None else f"\nA running gateway does it, whatever the file says: {way}"
+        raise click.ClickException(f"{error}{also}") from error
+    except (CannotListen, StorageError, RegisterError, Problem, ReadError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -99,7 +110,7 @@ def keys_create(config: Path, as_json: bool, **asked: object) -> None:
     reelgate keys create ci --team video --scope videos:read --expires 90d
     export REELGATE_KEY=$(reelgate keys create alice)
     """
-    with plainly():
+    with plainly("""$URL/v1/keys -d '{"name": "NAME"}'"""):
         made = upkeep.create_key(config, asked)
     _told_once(made, as_json=as_json)
 
@@ -112,7 +123,7 @@ def keys_list(config: Path, as_json: bool) -> None:
 
     reelgate keys list
     """
-    with plainly():
+    with plainly("$URL/v1/keys"):
         found = upkeep.list_keys(config)
     if as_json:
         print_json({"object": "list", "data": found})
@@ -140,9 +151,12 @@ def keys_rotate(key_id: str, overlap: int, config: Path, as_json: bool) -> None:
     reelgate keys rotate key_0123456789abcdef01234567
     reelgate keys rotate key_0123456789abcdef01234567 --overlap 0s
     """
-    with plainly():
+    with plainly("-X POST $URL/v1/keys/ID/rotate"):
         made = upkeep.rotate_key(config, key_id, overlap)
     _told_once(made, as_json=as_json)
+    if made["overlap_until"] is not None and not as_json:
+        until = clock(made["overlap_until"])
+        click.echo(f"The old one is taken until {until}; `keys revoke` ends all of them.", err=True)
 
 
 @keys.command("revoke")
@@ -154,7 +168,7 @@ def keys_revoke(key_id: str, config: Path, as_json: bool) -> None:
 
     reelgate keys revoke key_0123456789abcdef01234567
     """
-    with plainly():
+    with plainly("-X DELETE $URL/v1/keys/ID"):
         ended = upkeep.revoke_key(config, key_id)
     if as_json:
         print_json(ended)
@@ -173,7 +187,8 @@ def _told_once(made: Json, *, as_json: bool) -> None:
 def _state(one: Json) -> str:
     if one["revoked_at"] is not None:
         return f"revoked {clock(one['revoked_at'])}"
-    return "" if one["expires_at"] is None else f"until {clock(one['expires_at'])}"
+    times = (("until", one["expires_at"]), ("old secret until", one["overlap_until"]))
+    return ", ".join(f"{words} {clock(at)}" for words, at in times if at is not None)
 
 
 # --- the stop switch ------------------------------------------------------------------------------
@@ -221,7 +236,7 @@ def spending_status(config: Path, as_json: bool) -> None:
 
 
 def _tell(config: Path, *, is_stopped: bool | None, as_json: bool) -> None:
-    with plainly():
+    with plainly(_ASKED_FOR[is_stopped]):
         found = upkeep.spending(config, is_stopped)
     if as_json:
         print_json({

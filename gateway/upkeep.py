@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -35,11 +37,11 @@ from gateway.assembly import open_database, open_files
 from gateway.core.keys import OVERLAP_MAX_SECONDS
 from gateway.core.lease import LEASE_SECONDS
 from gateway.errors import Problem, invalid
-from gateway.settings import Settings, load
+from gateway.settings import Settings, load, nameable, store_settings
 from gateway.storage import checking
 from gateway.storage.audit import COMMAND_LINE, Entry, Facts, recording
-from gateway.storage.copying import Copied, copy
-from gateway.storage.db import Database, StorageBusy, StorageError
+from gateway.storage.copying import FINISHED, Copied, copy, must_be_whole, prepare
+from gateway.storage.db import Database, StorageBusy, StorageError, must_run
 from gateway.storage.keys import Keys
 from gateway.storage.rows import KeyRow, Page
 from gateway.storage.sqlite import SqliteDatabase
@@ -65,8 +67,9 @@ def create_key(settings_path: Path, asked: Mapping[str, object]) -> dict[str, An
         {name: value for name, value in given.items() if value not in (None, [])} | {"limits": bounds}
     ), KeyBody)
 
-    async def make(keys: Keys, settings: Settings, now: float) -> NewKeyObject:
-        check_body(body, settings)
+    check_body(body, nameable(settings_path, adapters()))
+
+    async def make(keys: Keys, now: float) -> NewKeyObject:
         row, secret = key_of(body, now)
         await keys.add(row, (recording(_done(now, "key.created", row.id, None, facts(row))),))
         return with_secret(row, secret)
@@ -77,7 +80,7 @@ def create_key(settings_path: Path, asked: Mapping[str, object]) -> dict[str, An
 def list_keys(settings_path: Path) -> list[dict[str, Any]]:
     """All keys, newest first, without their secrets."""
 
-    async def find(keys: Keys, _settings: Settings, now: float) -> list[KeyObject]:
+    async def find(keys: Keys, now: float) -> list[KeyObject]:
         found: list[KeyRow] = []
         while True:
             last = (found[-1].created_at, found[-1].id) if found else None
@@ -97,7 +100,7 @@ def rotate_key(settings_path: Path, key_id: str, overlap: float) -> dict[str, An
     if not 0 <= overlap <= OVERLAP_MAX_SECONDS:
         raise invalid("/overlap", f"An overlap is at most {OVERLAP_MAX_SECONDS // 86_400} days.")
 
-    async def rotate(keys: Keys, _settings: Settings, now: float) -> NewKeyObject:
+    async def rotate(keys: Keys, now: float) -> NewKeyObject:
         row = await _key(keys, key_id, now)
         fresh, secret = turned(row, now)
         entry = _done(
@@ -113,7 +116,7 @@ def rotate_key(settings_path: Path, key_id: str, overlap: float) -> dict[str, An
 def revoke_key(settings_path: Path, key_id: str) -> dict[str, Any]:
     """End a key, within seconds on every replica. Raises Problem when there is none."""
 
-    async def revoke(keys: Keys, _settings: Settings, now: float) -> KeyObject:
+    async def revoke(keys: Keys, now: float) -> KeyObject:
         row = await _key(keys, key_id, now)
         entry = _done(now, "key.revoked", key_id, facts(row), facts(replace(row, revoked_at=now)))
         await keys.revoke(key_id, now, (recording(entry),))
@@ -138,14 +141,13 @@ def _done(now: float, action: str, target: str, before: Facts | None, after: Fac
 
 
 def _with_keys(
-    settings_path: Path, work: Callable[[Keys, Settings, float], Awaitable[T]], *, is_there: bool = True
+    settings_path: Path, work: Callable[[Keys, float], Awaitable[T]], *, is_there: bool = True
 ) -> T:
     """`work` on the keys; without `is_there` on those of a store that is made first where it is missing."""
-    settings = load(settings_path, adapters(), os.environ)
 
     async def do_it(database: Database) -> T:
-        await database.migrate()
-        return await work(Store(database).keys, settings, time.time())
+        await prepare(database)
+        return await work(Store(database).keys, time.time())
 
     return _with_store(settings_path, do_it, is_there=is_there)
 
@@ -154,7 +156,7 @@ def spending(settings_path: Path, is_stopped: bool | None) -> Stopped | None:
     """Stop all spending, or let it begin again, also beside `serve`; None: neither. Who stopped it."""
 
     async def order(database: Database) -> Stopped | None:
-        await database.migrate()
+        await prepare(database)
         stop, now = Store(database).stop, time.time()
         before = await stop.get()
         if is_stopped in (None, before is not None):
@@ -187,13 +189,18 @@ def check(settings_path: Path) -> list[str]:
     """What is wrong with what is stored, in sentences; nothing: all is well."""
 
     async def find(database: Database) -> list[str]:
+        await must_run(database.read)
+        await must_be_whole(database.read)
         return [*await database.flaws(), *await checking.check(database)]
 
     return _with_store(settings_path, find, is_there=True)
 
 
 def backup(settings_path: Path, path: Path, copied: Copied) -> None:
-    """Copy everything into a new SQLite file, also beside a running `serve`: all of it as of one moment."""
+    """Copy everything into a new SQLite file, also beside a running `serve`: all of it as of one moment.
+
+    In the copy all spending is stopped: what waits in it may be bought by the time that somebody restores it.
+    """
     partial_path = path.with_name(f"{path.name}.partial")
     try:
         if path.exists():
@@ -203,14 +210,17 @@ def backup(settings_path: Path, path: Path, copied: Copied) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
     async def copy_it(database: Database) -> None:
-        target = SqliteDatabase(partial_path)
+        target, order = SqliteDatabase(partial_path), Stopped("backup", time.time())
         try:
-            await _copy(database, target, copied)
+            try:
+                await _copy(database, target, copied)
+                await Store(target).stop.put(order, (FINISHED,))
+            finally:
+                await target.close()
+            partial_path.rename(path)
         finally:
-            await target.close()
-        for name in ("-wal", "-shm"):
-            path.with_name(f"{partial_path.name}{name}").unlink(missing_ok=True)
-        partial_path.rename(path)
+            for rest in ("", "-wal", "-shm"):
+                path.with_name(f"{partial_path.name}{rest}").unlink(missing_ok=True)
 
     _with_store(settings_path, copy_it, is_there=True)
 
@@ -227,27 +237,58 @@ def move(settings_path: Path, target: str, copied: Copied) -> None:
     else:
         there = load(Path(target), adapters(), os.environ)
         url = there.store.url
+    if _which(settings.store.url) == _which(url):
+        raise StorageError("source and target are the same database")
 
     async def copy_it() -> None:
         async with _opened(settings.store.url, settings, exclusive=True) as source:
-            await _nobody_serves(source)
+            before = await _nobody_serves(source)
             async with _opened(url, there, exclusive=True) as new:
-                await _nobody_serves(new)
+                before |= await _nobody_serves(new)
                 await _copy(source, new, copied)
+                for one in (source, new):
+                    await _nobody_began(one, before)
+                await new.write([FINISHED])
 
     asyncio.run(copy_it())
 
 
-async def _nobody_serves(database: Database) -> None:
-    """Raises StorageBusy with the places of those who do. The last one that was killed nobody has buried."""
+def _which(url: StoreUrl) -> tuple[object, ...]:
+    """Which database that is, as far as its URL says."""
+    if url.dsn is None:
+        return (url.path and url.path.resolve(),)
+    parts = urlsplit(url.dsn.reveal())
+    options = dict(parse_qsl(parts.query))
+    login, _, hosts = parts.netloc.rpartition("@")
+    named = [unquote(host) for host in (hosts or options.get("host", "")).split(",")]
+    port = options.get("port", "5432")
+    places = [host if re.search(r":\d+$", host) else f"{host}:{port}" for host in named]
+    name = unquote(parts.path[1:]) or options.get("dbname") or unquote(login.partition(":")[0])
+    return (*places, name)
+
+
+async def _nobody_serves(database: Database) -> set[str]:
+    """Who has served lately, by id. Raises StorageBusy with the places of those who do."""
     if not database.is_shared:
-        return  # opened exclusively
+        return set()  # opened exclusively
     await database.migrate()
     replicas = Store(database).replicas
-    await replicas.end("", LEASE_SECONDS)
+    await replicas.end("", LEASE_SECONDS)  # the last one that was killed nobody has buried
+    seen = await replicas.seen()  # first: who begins after it is found by whom it is compared with
     if living := await replicas.living():
         places = ", ".join(one.place or one.id for one in living)
         raise StorageBusy(f"stop every replica first, what they do would be lost: {places}")
+    return set(seen)
+
+
+async def _nobody_began(database: Database, before: set[str]) -> None:
+    """Raises StorageBusy with the places of those who have served and are not among `before`."""
+    found = await Store(database).replicas.seen() if database.is_shared else {}
+    if begun := ", ".join(place or name for name, place in found.items() if name not in before):
+        raise StorageBusy(
+            f"began to serve while this copied, so that what it did is lost: {begun}; "
+            "stop every replica, empty the database that was copied to, and copy again"
+        )
 
 
 async def _copy(source: Database, target: Database, copied: Copied) -> None:
@@ -260,7 +301,7 @@ async def _copy(source: Database, target: Database, copied: Copied) -> None:
 def _with_store(
     settings_path: Path, work: Callable[[Database], Awaitable[T]], *, is_there: bool = False
 ) -> T:
-    settings = load(settings_path, adapters(), os.environ)
+    settings = store_settings(settings_path, os.environ)
     if is_there:
         _must_be_there(settings.store.url)
 

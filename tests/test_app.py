@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, redirect_stdout
 from io import StringIO
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 
 from gateway.app import Running, running
 from gateway.assembly import SteadyClock
-from gateway.core.facts import Cancelled, LateEnded
+from gateway.core.facts import Cancelled, Candidate, LateEnded
 from gateway.core.states import Task
 from gateway.core.tasks import apply
 from gateway.reloading import Reloads
@@ -32,7 +31,7 @@ CONFIGURATION = """
 url = "sqlite:reelgate.db"
 [log]
 format = "json"
-[providers.one]
+[providers.{name}]
 adapter = "{adapter}"
 base_url = "{base_url}"
 api_key = {{ env = "KEY" }}
@@ -44,16 +43,52 @@ api_key = {{ env = "KEY" }}
 HERE, ELSEWHERE = "http://127.0.0.1:1/one", "http://127.0.0.1:1/elsewhere"
 
 
-def test_the_clock_follows_steps_forward_and_no_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    wall, elapsed = [1_800_000_000.0], [50.0]
-    monkeypatch.setattr(time, "time", lambda: wall[0])
-    monkeypatch.setattr(time, "monotonic", lambda: elapsed[0])
-    now = SteadyClock()
-    assert now() == 1_800_000_000
-    wall[0], elapsed[0] = wall[0] - 3_590, elapsed[0] + 10
-    assert now() == 1_800_000_010
-    wall[0], elapsed[0] = 1_800_007_200, elapsed[0] + 10
-    assert now() == 1_800_007_200
+class Machine:
+    """Its two clocks, and what is told of their steps."""
+
+    def __init__(self) -> None:
+        self.wall, self.passed = 1_800_000_000.0, 50.0
+        self.told: list[tuple[float, float]] = []
+        self.now = SteadyClock(
+            lambda: self.wall, lambda: self.passed, told=lambda *step: self.told.append(step)
+        )
+
+    def later(self, seconds: float, step_seconds: float = 0.0) -> float:
+        """How far the gateway's clock is ahead after so long, and after a step."""
+        self.wall, self.passed = self.wall + seconds + step_seconds, self.passed + seconds
+        return round(self.now() - self.wall, 6)
+
+
+def test_the_clock_follows_steps_forward() -> None:
+    machine = Machine()
+    assert machine.later(10) == 0
+    assert machine.later(10, 7_200) == 0
+    assert machine.later(10) == 0
+    assert machine.told == [(7_200, 0)]
+
+
+def test_the_clock_comes_back_slowly_after_a_step_back_and_stops_no_timer() -> None:
+    machine = Machine()
+    before, ahead = machine.now(), machine.later(10, -3_600)
+    assert (machine.now() - before, ahead) == (9, 3_599)
+    for second in range(1, 35_990):
+        before, ahead = machine.now(), machine.later(1)
+        assert machine.now() - before == pytest.approx(0.9, abs=1e-5), second
+    assert 0 < ahead < 0.2, "ten hours, and never with a jump"
+    assert [machine.later(1) for _ in range(3)][1:] == [0, 0]
+    assert machine.told == [(-3_600, 3_599)]
+
+
+def test_a_clock_that_was_ahead_and_is_set_right_is_right_at_once_where_it_jumps_forward_again() -> None:
+    machine = Machine()
+    assert [machine.later(1, -600), machine.later(1, 300), machine.later(1, 400)] == [599.9, 299.8, 0]
+    assert [round(step) for step, _ in machine.told] == [-600, 300, 400]
+
+
+def test_what_a_synchronised_clock_is_set_by_is_followed_and_not_told() -> None:
+    machine = Machine()
+    assert [machine.later(10, 0.5), machine.later(10, -0.5), machine.later(10, -0.5)] == [0, 0, 0]
+    assert machine.told == []
 
 
 @pytest.mark.anyio
@@ -85,8 +120,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     structlog.configure(**kept)
 
 
-def write(path: Path, adapter: str = "myrouter", base_url: str = HERE) -> None:
-    path.write_text(CONFIGURATION.format(adapter=adapter, base_url=base_url), "utf-8")
+def write(path: Path, adapter: str = "myrouter", base_url: str = HERE, name: str = "one") -> None:
+    path.write_text(CONFIGURATION.format(name=name, adapter=adapter, base_url=base_url), "utf-8")
 
 
 async def reload(
@@ -190,3 +225,22 @@ async def test_a_reload_tells_nothing_of_a_provider_that_is_as_it_was(config: Pa
         assert [line["event"] for line in lines] == ["reloaded"]
         paused = parts.gateway.telemetry.provider_state("one", "paused")
         assert [sample.value for metric in paused.collect() for sample in metric.samples] == [1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("state", ["rendering", "waiting"])
+async def test_each_reload_tells_of_videos_whose_provider_is_in_the_file_no_more(
+    config: Path, state: str
+) -> None:
+    async with started(config) as parts:
+        parts.gateway.fleet.hold("one", "pause")
+        task = replace(left(parts, state), candidates=(Candidate("one", "kling-v3.0-pro-t2v"),))
+        task = task if state == "rendering" else replace(task, provider=None, vendor_task_id=None)
+        await followed(parts, task, state)
+        assert await reload(parts, config, about=("provider_missing",)) == []
+        write(config, name="three")
+        for _ in range(2):
+            (told,) = await reload(parts, config, about=("provider_missing",))
+            assert (told["provider"], told["unfinished_videos"]) == ("one", 1)
+        write(config)
+        assert await reload(parts, config, about=("provider_missing",)) == []

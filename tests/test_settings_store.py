@@ -1,13 +1,17 @@
-"""The section `[store]`: which databases there are, and what is for one of them only.
+"""The section `[store]`: which databases there are, what is for one of them only, and reading it alone.
 
 Not held here: the forms of paths and URLs, secrets, and what holds for every section (`test_settings.py`).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.test_settings import CANARY, ENVIRON, ONE, parse, problems
+from gateway import settings
+from gateway.settings import SettingsError
+from tests.test_settings import ADAPTERS, CANARY, ENVIRON, ONE, parse, problems
 
 POSTGRES = f'{ONE}[store]\nurl = {{ env = "DSN" }}\n'
 
@@ -78,3 +82,67 @@ def test_a_url_that_is_none_is_refused_without_its_password(user: str) -> None:
     found = problems(f'{ONE}[store]\nurl = "postgresql://{user.format(CANARY)}@db.example/x"')
     assert list(found) == ["store.url"]
     assert "no URL" in found["store.url"]
+
+
+BROKEN = """
+default_modell = "kling-v3"
+[webhooks]
+secrets = [{ env = "NOT_THERE" }]
+[providers.a]
+adapter = "alpha"
+api_key = { file = "not-there" }
+max_inflight = 3
+[providers.b]
+adapter = "alhpa"
+offerings = ["old-v1"]
+[providers.c]
+adapter = "alpha"
+offerings = ["old-v2"]
+[teams]
+red = { max_queued = -1 }
+blue = 3
+"""
+
+
+def file_of(folder: Path, text: str) -> Path:
+    file = folder / "reel.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("store", ['[store]\nurl = { env = "DSN" }\n', '[store]\nurl = "sqlite:x.db"\n', ""])
+def test_of_a_file_with_mistakes_elsewhere_the_store_can_be_had(tmp_path: Path, store: str) -> None:
+    """The gateway runs on by what it read before; the others of its file's secrets are not looked at."""
+    file = file_of(tmp_path, BROKEN + store)
+    found = settings.store_settings(file, ENVIRON)
+    assert found.store == settings.load(file_of(tmp_path, ONE + store), ADAPTERS, ENVIRON).store
+    assert (found.providers, found.webhooks.secrets) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('[store]\nurl = "mysql://h"', "store.url: expected sqlite:PATH"),
+        ('[store]\nurl = { env = "NOT_THERE" }', "store.url: environment variable NOT_THERE is not set"),
+        ('[store]\nulr = "sqlite:x.db"', 'store.ulr: unknown key "ulr"; did you mean "url"'),
+        ('[stroe]\nurl = "sqlite:x.db"', 'stroe: unknown key "stroe"; did you mean "store"'),
+        ("[store]\nstatement_cache_size = 1", "is for postgresql:// only"),
+        ("store = 1", "expected a table"), ("[store", "not TOML"),
+    ],
+)
+def test_a_store_that_cannot_be_read_is_not_the_default_one(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(SettingsError, match=r"reel\.toml cannot be used") as caught:
+        settings.store_settings(file_of(tmp_path, text), ENVIRON)
+    assert part in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_what_a_key_may_name_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
+    found = settings.nameable(file_of(tmp_path, BROKEN), ADAPTERS)
+    offered = {name: [one.slug for one in provider.offerings] for name, provider in found.providers.items()}
+    assert offered == {"a": ["std-v1.0", "pro-v1.0"], "b": [], "c": []}
+    assert list(found.teams) == ["red"]
+    nothing = settings.nameable(file_of(tmp_path, "providers = 1\nteams = 2"), ADAPTERS)
+    assert (nothing.providers, nothing.teams) == ({}, {})
+    with pytest.raises(SettingsError, match="not TOML"):
+        settings.nameable(file_of(tmp_path, "["), ADAPTERS)

@@ -12,7 +12,7 @@ import click
 
 from gateway.client.http import Client, ClientError
 from gateway.client.options import service
-from gateway.client.output import Json, print_json, said, table
+from gateway.client.output import Json, clock, print_json, said, table
 from gateway.client.words import Group, did_you_mean, near
 
 
@@ -58,8 +58,9 @@ def providers_get(client: Client, name: str, as_json: bool) -> None:
     if as_json:
         print_json(every[name])
     else:
-        width = max(map(len, every[name])) + 2
-        click.echo("\n".join(f"{fact:<{width}}{said(value) or '-'}" for fact, value in every[name].items()))
+        facts = every[name] | {"since": clock(every[name].get("since"))}
+        width = max(map(len, facts)) + 2
+        click.echo("\n".join(f"{fact:<{width}}{said(value) or '-'}" for fact, value in facts.items()))
 
 
 @providers.command("pause")

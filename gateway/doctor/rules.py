@@ -281,6 +281,9 @@ _STORES: Final[Mapping[str, Rule]] = {
     "files-not-shared": _error(
         "What one replica has stored the others do not find: callers meet 410 by chance.",
         "Use s3://, or a folder that all replicas share."),
+    "files-away": _error(
+        "The folder of the stored videos is not there: callers meet 503, and no new video can be stored.",
+        "Mount its volume. Where its files are lost, or the folder is new, make an empty .reelgate in it."),
     "schema-newer": _error(
         "A newer version has changed the database; this one must not touch it.",
         "Start the newer version, or restore a backup from before."),
@@ -301,6 +304,9 @@ _STORES: Final[Mapping[str, Rule]] = {
     "key-for-nothing": _error(
         "The key is for providers or models of which none is configured: it orders nothing.",
         "Make a key for those there are, and revoke this one."),
+    "provider-gone": _error(
+        "Unfinished videos are at a provider that is not configured: who starts now never asks for them.",
+        "Put the provider back, then they are followed again; or wait until their deadline ends them."),
     "spending-stopped": _warning(
         "No video is taken or sent while it lasts.", "When that is over: `reelgate spending start`."),
 }

@@ -5,13 +5,22 @@ Not held here: broken rows and rules (`reelgate db check`), the file that SQLite
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from gateway.assembly import open_database
+from gateway.doctor.aside import aside
 from gateway.doctor.case import Case
-from gateway.doctor.machine import SHARED_FILESYSTEMS, is_seen, may_write, may_write_in, nearest
+from gateway.doctor.machine import (
+    SHARED_FILESYSTEMS,
+    Machine,
+    is_seen,
+    may_write,
+    may_write_in,
+    nearest,
+)
 from gateway.doctor.rules import Finding
 from gateway.settings import Settings
 from gateway.storage.db import (
@@ -23,9 +32,11 @@ from gateway.storage.db import (
     migrations,
     pending,
 )
+from gateway.storage.files import MARKER, is_there
 from gateway.storage.postgres_health import FACTS, Facts, facts_of
 from gateway.storage.rows import KeyRow, Page
 from gateway.storage.store import Store
+from gateway.storage.unfinished import homes
 
 CONNECTIONS: Final = 11  # of one replica: eight that read, one that writes, one that listens; one of a backup
 _SKEW_SECONDS: Final = 30.0
@@ -102,15 +113,27 @@ async def _asked(database: Database, case: Case) -> AsyncIterator[Finding]:
     state, now = Store(database), case.machine.now()
     for finding in _of_keys(await _all(state, now), case.settings, now):
         yield finding
-    files = case.settings.files.url.path
-    if database.is_shared and files is not None and case.machine.filesystem(files) not in SHARED_FILESYSTEMS:
-        hosts = {replica.place.partition(" ")[0] for replica in await state.replicas.living()}
-        if len(hosts) > 1:
-            found = f"{files} is on one machine, replicas on {', '.join(sorted(hosts))}"
-            yield Finding("files-not-shared", "files.url", found)
+    for finding in _of_homes(await homes(database), case.settings):
+        yield finding
+    folder = case.settings.files.url.path
+    for finding in [] if folder is None else await _of_folder(folder, state, case.machine):
+        yield finding
     stopped = await state.stop.get()
     if stopped is not None:
         yield Finding("spending-stopped", "spending", f"{stopped.by} stopped it")
+
+
+async def _of_folder(folder: Path, state: Store, machine: Machine) -> list[Finding]:
+    """What is wrong with a folder of files, by what the database knows of them, and of replicas."""
+    found = []
+    if await state.files.has_any() and not await aside(is_there, folder):
+        found.append(Finding("files-away", "files.url", f"{folder} has no {MARKER}, and videos are stored"))
+    if state.is_shared and machine.filesystem(folder) not in SHARED_FILESYSTEMS:
+        hosts = {replica.place.partition(" ")[0] for replica in await state.replicas.living()}
+        if len(hosts) > 1:
+            told = f"{folder} is on one machine, replicas on {', '.join(sorted(hosts))}"
+            found.append(Finding("files-not-shared", "files.url", told))
+    return found
 
 
 async def _number(database: Database, sql: str, *args: int) -> int | None:
@@ -152,6 +175,16 @@ def _of_server(facts: Facts, case: Case) -> Iterator[Finding]:
         yield Finding("database-statement-timeout", where, found)
     if abs(skew) > _SKEW_SECONDS:
         yield Finding("clock-wrong", where, f"the database's clock is {skew:+.0f} s from this machine's")
+
+
+def _of_homes(found: Sequence[tuple[tuple[str, ...], int]], settings: Settings) -> Iterator[Finding]:
+    """Whose videos nobody follows, or can send."""
+    missing: Counter[str] = Counter()
+    for names, count in found:
+        if names and settings.providers.keys().isdisjoint(names):
+            missing[names[0]] += count
+    for name, count in missing.items():
+        yield Finding("provider-gone", f"providers.{name}", f"is not there; unfinished videos: {count}")
 
 
 def _of_keys(keys: Sequence[KeyRow], settings: Settings, now: float) -> Iterator[Finding]:

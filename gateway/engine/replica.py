@@ -22,7 +22,7 @@ from gateway.engine.loop import Engine
 from gateway.engine.reports import hear, met
 from gateway.engine.summing import sum_up_ever
 from gateway.engine.sweeping import sweep_ever
-from gateway.engine.takeover import adopt, is_known, look_around, take_over
+from gateway.engine.takeover import adopt, is_known, look_around, take_over, tell_missing
 from gateway.storage import news
 from gateway.storage.db import Duplicate, StorageError
 from gateway.storage.replicas import Outlived, ReplicaRow
@@ -167,6 +167,7 @@ class Replica:
                     count = await take_over(engine, owner)
                     if count and owner:
                         engine.telemetry.took_over(owner, count)
+                        tell_missing(engine)
                 self._share(await self._replicas.living())
             except StorageError as error:
                 engine.telemetry.storage_failed("", error)

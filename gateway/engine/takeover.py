@@ -78,7 +78,20 @@ async def look_around(engine: Engine) -> None:
     for name, at in await engine.insist("", partial(engine.store.submitted_since, since)):
         if name in providers:
             providers[name].gate.rate.remember([at])
-    unfinished = (task.provider for task in engine.tasks.values() if not task.is_terminal)
-    for missing, count in Counter(unfinished).items():
-        if missing is not None and missing not in providers:
-            engine.telemetry.provider_missing(missing, count)
+    tell_missing(engine)
+
+
+def tell_missing(engine: Engine) -> None:
+    """Tell of unfinished tasks that no configured provider has or may get, by the one that should."""
+    configured = engine.fleet.settings.providers
+    homes = (_homes(task) for task in engine.tasks.values() if not task.is_terminal)
+    missing = Counter(home[0] for home in homes if home and configured.keys().isdisjoint(home))
+    for name, count in missing.items():
+        engine.telemetry.provider_missing(name, count)
+
+
+def _homes(task: Task) -> tuple[str, ...]:
+    """The provider that has its job, or those that it waits for."""
+    if task.is_in_flight and task.provider is not None:
+        return (task.provider,)
+    return tuple(candidate.provider for candidate in task.open_candidates)

@@ -1,7 +1,8 @@
 """A whole database copied into another: the move from SQLite to PostgreSQL and back, and backups.
 
 Every table that outlives its processes goes along, row by row in the order of its key, so tasks in flight go
-on where they were. Not held here: opening databases, and making sure that nobody serves (`gateway.upkeep`).
+on where they were. A target is marked while it is incomplete, and nobody uses it then. Not held here: opening
+databases, and making sure that nobody serves (`gateway.upkeep`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from gateway.storage.db import Database, Read, Step, StorageError
+from gateway.storage.db import Database, Read, Step, StorageError, must_know
 from gateway.storage.ledger import AMOUNTS, LEDGER_COLUMNS, SPENT_KEY, USAGE_KEY
 from gateway.storage.rows import TASK_COLUMNS
 
@@ -82,14 +83,38 @@ NOT_COPIED: Final = (
 )
 
 
+# A row of `chores` that no replica ever takes: there before the first row is, and gone after the last.
+_MARK: Final = "copying"
+_MARK_GET: Final = "select 1 from chores where name = $1"
+_MARK_ADD: Final = Step("insert into chores (name, at) values ($1, 0)", (_MARK,))
+FINISHED: Final = Step("delete from chores where name = $1", (_MARK,))
+
+
+async def must_be_whole(read: Read, name: str = "this database") -> None:
+    """Raises StorageError where a copy was begun and not finished: what it lacks would be bought again."""
+    if await read(_MARK_GET, (_MARK,)):
+        raise StorageError(f"a copy into {name} was not finished: empty it and copy again")
+
+
+async def prepare(database: Database) -> None:
+    """Bring the schema up to date, before its rows are used. Raises StorageError, also for half a copy."""
+    await database.migrate()
+    await must_be_whole(database.read)
+
+
 async def copy(read: Read, target: Database, copied: Copied) -> None:
     """Copy everything that `read` sees into `target`, an empty database of this very schema.
 
-    `copied` is told of each table's rows so far. Raises StorageError, also for a target that is not empty.
+    `copied` is told of each table's rows so far. Nobody may use `target` before FINISHED is written there.
+    Raises StorageError, also for a target that is not empty.
     """
+    for name, side in (("the source", read), ("the target", target.read)):
+        await must_know(side)
+        await must_be_whole(side, name)
     for table in TABLES:
         if await target.read(f"select 1 from {table.name} limit 1"):  # noqa: S608 (a name of the table above)
             raise StorageError(f"the database to copy to is not empty: it has rows in {table.name}")
+    await target.write([_MARK_ADD])
     for table in TABLES:
         await _copy_table(read, target, table, copied)
 

@@ -148,6 +148,7 @@ class Migration(msgspec.Struct, frozen=True):
 SCHEMA: Final = "create table if not exists schema_version (number bigint primary key, name text not null)"
 VERSION_GET: Final = "select coalesce(max(number), 0) from schema_version"
 RUNS_FROM_GET: Final = "select max(coalesce(runs_from, number)) from schema_version where number > $1"
+LATER_GET: Final = "select name from schema_version where number > $1 order by number"
 VERSION_ADD: Final = "insert into schema_version (number, name) values ($1, $2)"
 RUNS_FROM_SET: Final = "update schema_version set runs_from = $2 where number = $1"
 RUNS_FROM_SINCE: Final = 3  # the migration that made room for it
@@ -186,3 +187,18 @@ def pending(applied: int, runs_from: int, known: Sequence[Migration]) -> Sequenc
             f"{runs_from} is needed: start the newer version of reelgate, or restore a backup from before"
         )
     return known[applied:]
+
+
+async def must_run(read: Read) -> None:
+    """Raises SchemaTooNew where this program may not even look at what `read` reads."""
+    known = migrations()
+    ((version,),) = await read(VERSION_GET, ())
+    ((runs_from,),) = await read(RUNS_FROM_GET, (len(known),)) if int(version or 0) > len(known) else [(0,)]
+    pending(int(version or 0), int(runs_from or 0), known)
+
+
+async def must_know(read: Read) -> None:
+    """Raises SchemaTooNew where a newer program's migration has run, also one that only adds."""
+    if later := await read(LATER_GET, (len(migrations()),)):
+        names = ", ".join(str(name) for (name,) in later)
+        raise SchemaTooNew(f"use the newer program: this one would leave out what migration {names} added")

@@ -23,6 +23,7 @@ NAMED: Final = "delete from file_removals where key = $1 and is_begun = 0"
 REMOVAL_OF_VIDEO: Final = """insert into file_removals (key, at, is_begun)
     select file_key, 0, 0 from videos where id = $1 and owner = $2 and file_key is not null
     and state in ('completed', 'failed', 'cancelled') on conflict do nothing"""
+FILES_ANY: Final = "select 1 from videos where file_until is not null limit 1"
 FILES_EXPIRED: Final = """select id from videos where file_until is not null and file_until <= $1
     order by file_until limit $2"""
 # What is still looked up, or still to be stored, is kept however old it is.
@@ -84,6 +85,10 @@ class FileRows:
     async def removal_end(self, key: str) -> None:
         """The file is gone."""
         await self._database.write((Step(REMOVAL_END, (key,)),))
+
+    async def has_any(self) -> bool:
+        """Whether any video has a stored file."""
+        return bool(await self._database.read(FILES_ANY))
 
     async def expired(self, now: float, limit: int) -> list[str]:
         """Videos whose files are kept no longer."""

@@ -1,7 +1,8 @@
 """Where the bytes of finished videos are kept: what any such place does, and a folder of this machine.
 
 A file is there whole and durable, or not at all: written under another name, flushed to the disk, then
-renamed, and the folder flushed, too. Not held here: S3 (`files_s3`), which files there are (`file_rows`).
+renamed, and the folder flushed, too. The folder has a marker, by which it is told from the empty place where
+its volume is not mounted. Not held here: S3 (`files_s3`), which files there are (`file_rows`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -22,6 +24,8 @@ WRITE_BYTES: Final = 1024 * 1024  # at a time towards the disk
 THREADS: Final = 8
 _PARTIAL: Final = ".partial"
 _PROBE: Final = ".probe"  # one name, so that no more than one is ever left
+MARKER: Final = ".reelgate"  # in every folder of files, and copied with it
+_FILES: Final = "*/*.mp4"  # what is in one that was made before there were markers
 
 
 class FileStoreError(Exception):
@@ -61,15 +65,20 @@ class FileStore(Protocol):
 
 
 class LocalFiles:
-    """Files in a folder, which is made when the first one comes."""
+    """Files in a folder, which is made, once, when the first one comes.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `has_files`: some are stored already, so that the folder is there, or its volume is not mounted: then
+    everything raises FileStoreError, until it is.
+    """
+
+    def __init__(self, folder: Path, *, has_files: bool = False) -> None:
+        self._folder, self._home = folder, _Home(folder, has_files=has_files)
         # Of its own: a disk that hangs holds up nothing but files.
         self._threads = ThreadPoolExecutor(THREADS, "files")
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> None:
         """Write to another name, flush, rename, flush the folder."""
+        await self._do(partial(self._home.mark, is_new_too=True))
         writing = _Writing(self._folder / key)
         try:
             await self._do(writing.begin)
@@ -87,6 +96,7 @@ class LocalFiles:
 
     async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Piece by piece; a file that ends early is trouble."""
+        await self._do(partial(self._home.find, has_files=True))
         reading = _Reading(self._folder / key)
         try:
             position = start
@@ -101,6 +111,7 @@ class LocalFiles:
 
     async def remove(self, key: str) -> None:
         """Unlink it, and what an attempt left under the other name."""
+        await self._do(self._home.mark)
         await self._do(_Writing(self._folder / key).abandon)
 
     async def link(self, key: str, seconds: float) -> str | None:
@@ -110,6 +121,7 @@ class LocalFiles:
     async def trouble(self) -> str | None:
         """Try to write a small file."""
         try:
+            await self._do(self._home.mark)
             await self._do(_probe, self._folder)
         except FileStoreError as error:
             return str(error)
@@ -138,6 +150,41 @@ def _told(folder: Path, error: OSError) -> str:
     return f"{folder} cannot be used: {error.strerror or error} ({name})"
 
 
+def is_there(folder: Path) -> bool:
+    """Whether it is a folder of files: marked, or older than markers. An empty one may be any. Blocks."""
+    return (folder / MARKER).exists() or next(folder.glob(_FILES), None) is not None
+
+
+class _Home:
+    """The folder itself, in a thread's words. Once it was there it is found or missed, and not made again."""
+
+    def __init__(self, folder: Path, *, has_files: bool) -> None:
+        self._folder, self._has_files = folder, has_files
+        self._was_marked = False
+
+    def find(self, *, has_files: bool = False) -> bool:
+        """Whether it is marked; one that is not is new, or too old. Raises FileStoreError where it is gone.
+
+        `has_files`: the caller knows of one, whoever stored it.
+        """
+        self._has_files |= has_files
+        if (self._folder / MARKER).exists():
+            self._was_marked = True
+            return True
+        if self._was_marked or (self._has_files and not is_there(self._folder)):
+            why = f"is its volume mounted? {self._folder} has no {MARKER}"
+            raise FileStoreError(f"the folder of files is not there: {why}")
+        return False
+
+    def mark(self, *, is_new_too: bool = False) -> None:
+        """Have it marked, and lasting: an old one, and where it may be made a new one. Raises as `find`."""
+        if not self.find() and (self._has_files or is_new_too):
+            _make(self._folder)
+            os.close(os.open(self._folder / MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+            _flush(self._folder)
+            self._was_marked = True
+
+
 class _Writing:
     """A file on its way, in a thread's words. It is at its own name only when `finish` has returned."""
 
@@ -147,10 +194,7 @@ class _Writing:
 
     def begin(self) -> None:
         """A new file under the other name, whatever was there. The folders above it are made, and last."""
-        missing = [parent for parent in self._partial.parents if not parent.exists()]
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        for parent in reversed(missing):
-            _flush(parent.parent)
+        _make(self._partial.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._descriptor = os.open(self._partial, flags, 0o640)
 
@@ -199,6 +243,14 @@ class _Reading:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    """Have it there with all above it, each by a name that lasts."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        _flush(place.parent)
 
 
 def _flush(folder: Path) -> None:

@@ -36,6 +36,7 @@ REPLICA_LEAVE: Final = f"update replicas set ended_at = {_NOW} where id = $1"  #
 REPLICAS_DROP: Final = f"delete from replicas where ended_at < {_NOW} - {DEAD_KEPT_SECONDS}"  # noqa: S608
 REPLICAS_LIVING: Final = f"""select id, place, role, version, following, met, {_NOW} - beat_at
     from replicas where ended_at is null order by started_at, id"""  # noqa: S608
+REPLICAS_SEEN: Final = "select id, place from replicas"
 
 GATE_TAKE: Final = """insert into provider_gates (provider, passed) values ($1, 1)
     on conflict (provider) do update set passed = provider_gates.passed + 1"""
@@ -154,6 +155,10 @@ class Replicas:
             )
             for name, place, role, version, following, met, silent in rows
         ]
+
+    async def seen(self) -> dict[str, str]:
+        """The place of everybody who lives or lived within the last day, by id."""
+        return {str(name): str(place) for name, place in await self._database.read(REPLICAS_SEEN)}
 
     async def render_times(self) -> list[TimesRow]:
         """How many renders of each kind fell into each bin."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.client.output import clock
 from gateway.core.keys import is_well_formed
-from tests.cli.test_verbs import GOOD, reelgate
+from tests.cli.test_verbs import GOOD, reelgate, without_keys
 from tests.serving import Json
 
 
@@ -92,3 +93,50 @@ def test_a_key_is_listed_turned_and_ended(config: str, tmp_path: Path) -> None:
         assert [what for _, what, _ in rows] == ["key.created", "key.rotated", "key.revoked"]
         assert {(who, of) for who, _, of in rows} == {("command line", made["id"])}
         assert not [line for line in database.iterdump() if made["key"] in line or turned["key"] in line]
+
+
+def test_while_an_old_secret_is_taken_it_is_said(config: str) -> None:
+    made = told(config, "create", "alice", "--expires", "90d")
+    turned = reelgate("keys", "rotate", made["id"], "--overlap", "1h", "--config", config)
+    until = clock(told(config, "list")["data"][0]["overlap_until"])
+    assert f"The old one is taken until {until}; `keys revoke` ends all of them." in turned.stderr
+    assert is_well_formed(turned.stdout.strip())
+    shown = reelgate("keys", "list", "--config", config).stdout
+    assert shown.endswith(f"until {clock(made['expires_at'])}, old secret until {until}\n")
+    at_once = reelgate("keys", "rotate", made["id"], "--overlap", "0s", "--config", config)
+    assert "The old one" not in at_once.stderr
+    assert "old secret" not in reelgate("keys", "list", "--config", config).stdout
+
+
+def test_a_mistake_elsewhere_in_the_file_keeps_no_leaked_key(config: str) -> None:
+    """As after a reload that was refused, while the gateway lets the key in; no vendor's key is there."""
+    made = told(config, "create", "alice")
+    file = Path(config)
+    file.write_text(file.read_text("utf-8").replace("max_queued", "max_queud") + "[loog]\n", "utf-8")
+    assert reelgate("check", config).exit_code == 1
+    for verb in (
+        ["create", "bob", "--team", "red", "--provider", "highway", "--model", "kling-v3"],
+        ["list"], ["rotate", made["id"]], ["revoke", made["id"]],
+    ):
+        result = without_keys("keys", *verb, "--config", config)
+        assert result.exit_code == 0, result.stderr
+    refused = without_keys("keys", "create", "eve", "--team", "rad", "--config", config)
+    assert (refused.exit_code, "red" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "call"),
+    [
+        (["create", "x"], """curl $URL/v1/keys -d '{"name": "NAME"}' -H"""),
+        (["list"], "curl $URL/v1/keys -H"),
+        (["rotate", "key_0"], "curl -X POST $URL/v1/keys/ID/rotate -H"),
+        (["revoke", "key_0"], "curl -X DELETE $URL/v1/keys/ID -H"),
+    ],
+)
+def test_where_the_store_cannot_be_known_the_other_way_is_told(
+    config: str, verb: list[str], call: str
+) -> None:
+    Path(config).write_text("[store", "utf-8")
+    result = reelgate("keys", *verb, "--config", config)
+    assert (result.exit_code, "not TOML" in result.stderr) == (1, True)
+    assert f'{call} "Authorization: Bearer $ADMIN_KEY"' in result.stderr

@@ -72,6 +72,7 @@ def test_one_provider_is_shown_with_all_that_is_known(stub: Stub) -> None:
     assert result.exit_code == 0
     shown = dict(line.split(None, 1) for line in result.stdout.splitlines())
     assert (shown["host"], shown["in_flight"]) == ("api.vendor.test", "3")
+    assert (shown["since"], shown["last_error"]) == ("2026-11-21 07:51:43Z", "timeout")
     assert json.loads(reelgate(stub, "providers", "get", "highway", "--json").stdout) == FOUND
     unknown = reelgate(stub, "providers", "get", "higway")
     assert (unknown.exit_code, unknown.stdout) == (1, "")

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from tests.cli.stub import Stub, say, told_by
-from tests.cli.test_verbs import GOOD, reelgate
+from tests.cli.test_verbs import GOOD, reelgate, without_keys
 
 REPORT = {
     "object": "usage", "start": "2026-11-01", "end": "2026-11-21", "group_by": ["day"],
@@ -54,6 +54,37 @@ def test_a_stop_where_nothing_is_stored_stops_nobody_and_does_not_say_so(tmp_pat
     assert (result.exit_code, result.stdout) == (1, "")
     assert "cannot open" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["reelgate.toml"]
+
+
+TYPO = GOOD.replace("adapter =", "adaptor =")
+ELSEWHERE = 'curl -X POST $URL/v1/spending/stop -H "Authorization: Bearer $ADMIN_KEY"'
+
+
+def test_a_mistake_elsewhere_in_the_file_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    """As after a reload that was refused, while the gateway buys on; from a shell without a vendor's key."""
+    file = tmp_path / "reelgate.toml"
+    file.write_text(GOOD, "utf-8")
+    assert reelgate("db", "migrate", "--config", str(file)).exit_code == 0
+    file.write_text(TYPO, "utf-8")
+    assert reelgate("check", str(file)).exit_code == 1
+    for verb, said in (("stop", "is stopped by"), ("status", "is stopped by"), ("start", "is not stopped")):
+        result = without_keys("spending", verb, "--config", str(file))
+        assert (result.exit_code, result.stderr, said in result.stdout) == (0, "", True)
+    for order in (["migrate"], ["check"], ["backup", str(tmp_path / "backup.db")]):
+        assert without_keys("db", *order, "--config", str(file)).exit_code == 0
+
+
+@pytest.mark.parametrize("written", ["[store", '[store]\nurl = { env = "NOT_THERE" }', None])
+def test_where_the_store_cannot_be_known_the_other_way_to_stop_is_told(
+    tmp_path: Path, written: str | None
+) -> None:
+    file = tmp_path / "reelgate.toml"
+    if written is not None:
+        file.write_text(written, "utf-8")
+    result = without_keys("spending", "stop", "--config", str(file))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{file} cannot be used" in result.stderr
+    assert ELSEWHERE in result.stderr
 
 
 def test_usage_is_a_table_of_sums(stub: Stub) -> None:

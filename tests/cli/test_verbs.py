@@ -35,6 +35,11 @@ def reelgate(*arguments: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), env={"SOME_KEY": "secret-of-the-vendor"})
 
 
+def without_keys(*arguments: str) -> Result:
+    """As `reelgate`, from a shell that has no vendor's key."""
+    return CliRunner().invoke(cli, list(arguments), env={"SOME_KEY": None})
+
+
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     file = tmp_path / "good.toml"

@@ -17,7 +17,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from gateway.core.facts import Candidate
 from gateway.core.grants import Grant
+from gateway.core.states import Task
 from gateway.doctor.rules import RULES
 from gateway.storage.db import Step, migrations
 from gateway.storage.postgres import PostgresDatabase
@@ -26,8 +28,10 @@ from gateway.storage.sqlite import SqliteDatabase
 from gateway.storage.stop import Stopped
 from gateway.storage.store import Store
 from tests import postgres
+from tests.core.made import FILE, ONE, make_task
 from tests.doctor.conftest import ADMIN
 from tests.doctor.patient import Patient
+from tests.storage.stores import add, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -52,10 +56,15 @@ def key(**changed: object) -> Work:
     return put
 
 
+def videos(*made: Task) -> Work:
+    return lambda database: add(Store(database), *made)
+
+
 def beside(row: KeyRow) -> Work:
     return lambda database: Store(database).keys.add(row)
 
 
+HERE: Final = Candidate("highway", "kling-v3.0-std-t2v")
 _OTHER: Final = msgspec.structs.replace(ADMIN, id="key_3", name="bob", role="caller", digest="e")
 _ILL: Final[list[tuple[list[str], Work]]] = [
     (["no-key"], run("delete from key_digests", "delete from keys")),
@@ -67,6 +76,13 @@ _ILL: Final[list[tuple[list[str], Work]]] = [
     (["key-for-nothing"], beside(msgspec.structs.replace(_OTHER, grant=Grant(providers=("gone",))))),
     (["key-for-nothing"], beside(msgspec.structs.replace(_OTHER, grant=Grant(models=("sora-2",))))),
     (["spending-stopped"], lambda database: Store(database).stop.put(Stopped("olga", NOW))),
+    (["provider-gone"], videos(make_task(state="rendering", provider="gone", vendor_task_id="v"))),
+    (["provider-gone"], videos(make_task(state="submission_unknown", provider="gone"))),
+    (["provider-gone"], videos(make_task(candidates=(ONE, HERE), ruled_out=(HERE,)))),
+    ([], videos(make_task(candidates=(ONE, HERE)))),
+    ([], videos(make_task(state="rendering", provider="highway", vendor_task_id="v"))),
+    ([], videos(ended("over", provider="gone"))),
+    (["files-away"], videos(ended("kept", file=FILE, file_key="60/kept.mp4", file_until=NOW + 60))),
     (["schema-newer"], run("insert into schema_version (number, name, runs_from) values (999, 'x', 999)")),
     (["schema-behind"], run(f"delete from schema_version where number = {NEWEST}")),  # noqa: S608
     ([], run("insert into schema_version (number, name, runs_from) values (999, 'x', 1)")),
@@ -81,6 +97,17 @@ async def test_an_illness_of_the_store(patient: Patient, rules: list[str], work:
     await database.close()
     found = await patient.examined(is_offline=True)
     assert [finding.rule for finding in found] == rules, found
+
+
+@pytest.mark.parametrize("name", [".reelgate", "60/kept.mp4"])
+async def test_a_folder_of_files_that_is_there(patient: Patient, name: str) -> None:
+    database = SqliteDatabase(patient.folder / "reelgate.db")
+    await videos(ended("kept", file=FILE, file_key="60/kept.mp4", file_until=NOW + 60))(database)
+    await database.close()
+    file = patient.folder / "videos" / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert await patient.examined(is_offline=True) == []
 
 
 async def test_a_store_that_is_not_there_yet_is_not_made(patient: Patient) -> None:

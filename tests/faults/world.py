@@ -335,7 +335,7 @@ def _in_virtual_time() -> Iterator[None]:
     """What the composition root takes from the machine: its clock, its chance, its disk. Rare rounds."""
     taken = mock.patch.multiple(
         assembly,
-        SteadyClock=lambda: now,
+        SteadyClock=lambda told: now,
         open_database=lambda url, settings, exclusive: blank(),
         tls_context=_contexts,
         random=mock.Mock(Random=lambda: random.Random(1)),

@@ -30,7 +30,7 @@ def check_files(folder: Path, story: Story) -> None:
         listed = {key for (key,) in database.execute("select key from file_removals")}
     kept = folder / "videos"
     there = {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()}
-    assert {name.removesuffix(".partial") for name in there} - {".probe"} <= named | listed
+    assert {name.removesuffix(".partial") for name in there} - {".probe", ".reelgate"} <= named | listed
     if video["status"] != "completed":
         assert not named
         return
