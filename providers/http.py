@@ -346,8 +346,10 @@ def refusal(
 
 def poll_error(reply: Reply, door: VendorDoor, reasons: Mapping[str, ErrorKind]) -> VendorError:
     """Why a complete answer to a poll other than 2xx told nothing: by `reasons` first, then by the status."""
-    kind = _UNASKED.get(reply.status) or _unproven(reply.status)
-    return _vendor_error(reply, door, error_body(reply.body), reasons, kind=kind, outcome="unknown")
+    said = error_body(reply.body)
+    known = _UNASKED if said else _RATE_LIMITED  # what is no JSON object may be a proxy's own page
+    kind = known.get(reply.status) or _unproven(reply.status)
+    return _vendor_error(reply, door, said, reasons, kind=kind, outcome="unknown")
 
 
 def _unproven(status: int) -> ErrorKind:

@@ -14,6 +14,7 @@ Polls of paid tasks go on in every state.
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Final, Literal, TypeAlias
 
@@ -27,6 +28,9 @@ HoldAction: TypeAlias = Literal["pause", "drain"]
 # What a failed call says of the provider. Any other complete answer shows that somebody is there.
 DOWN: Final[frozenset[ErrorKind]] = frozenset({"not_sent", "timeout", "broken", "unavailable", "junk"})
 REFUSES_US: Final[frozenset[ErrorKind]] = frozenset({"auth", "insufficient_credit"})  # whatever we ask for
+# Of a poll of a job of ours: somebody is there, but what was bought cannot be asked for. One job may be odd;
+# where all are refused so, no more is to be bought. Of a job that cannot exist it is an answer like another.
+REFUSES_POLLS: Final[frozenset[ErrorKind]] = frozenset({"permission", "invalid_request", "unsupported"})
 
 OPEN_AFTER: Final = 5  # tasks in a row whose call failed
 OPEN_SECONDS: Final = (10.0, 300.0)  # before a free call may close it: the first time, and at most
@@ -49,7 +53,7 @@ def _doubled(bounds: tuple[float, float], times: int) -> float:
 class Breaker(msgspec.Struct):
     """One kind of call to one provider. `failing` are the tasks whose calls failed since one was answered.
 
-    `since` (Unix seconds) they do so without anybody having answered.
+    `since` (Unix seconds) they do so without anybody having answered; infinite: somebody has, all the same.
     """
 
     failing: set[str] = msgspec.field(default_factory=set)
@@ -61,8 +65,7 @@ class Breaker(msgspec.Struct):
 
     def failed(self, task_id: str, now: float, chance: random.Random) -> None:
         """A call failed. One that was just closed again opens at the first failure."""
-        if not self.failing:
-            self.since = now
+        self.since = min(self.since, now) if self.failing else now
         self.failing.add(task_id)
         if not self.is_open and (len(self.failing) >= OPEN_AFTER or self.openings):
             self.open(now, chance)
@@ -229,6 +232,8 @@ class Health(msgspec.Struct, kw_only=True):
         if not self.is_away:
             doubts = [breaker.since for breaker in (self.submits, self.polls) if breaker.failing]
             return max(min(doubts, default=float("inf")), self.probed_at) + DOUBT_SECONDS
+        if self.polls.is_open and math.isinf(self.polls.since):
+            return self.asked_at + TRIAL_SECONDS  # only a poll of a job of ours tells more
         return self.asked_at + PROBE_SECONDS * (2.0 if self.polls.is_open else 1.0)
 
     def has_trial(self, now: float) -> bool:
@@ -243,6 +248,7 @@ class Health(msgspec.Struct, kw_only=True):
     def missed(self, now: float, chance: random.Random) -> None:
         """It did not answer that either. With what failed before, that is no task's own trouble."""
         if not self.is_open and (self.submits.failing or self.polls.failing):
+            self.polls.since = now
             self.polls.open(now, chance)
 
     def asked(self, now: float) -> bool:
@@ -256,6 +262,11 @@ class Health(msgspec.Struct, kw_only=True):
     def poll_refused(self, task_id: str) -> None:
         """A poll met a refusal of our key or account."""
         self.refused_polls.add(task_id)
+
+    def job_refused(self, task_id: str, now: float, chance: random.Random) -> None:
+        """A poll of a task met one of REFUSES_POLLS."""
+        self.polls.failed(task_id, now, chance)
+        self.submits.since, self.polls.since = now, math.inf  # somebody is there
 
     def forgive(self) -> None:
         """Key or account were mended."""

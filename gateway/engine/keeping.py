@@ -1,9 +1,10 @@
 """Files that outlive their vendors' links: copied out as soon as their videos are done, checked on the way.
 
 It is tried until it is stored, or until its last chance is gone: the link has died and the vendor, asked
-once more (which is free), has no other, or a day later still names what cannot be stored. Held here:
-one try, and what follows from how it ends. Not held here: whose turn it is (`copies`), the bytes' way
-(`download`, `gateway.storage.files`), what a stored file means for its task (`gateway.core.after_end`).
+again (which is free), has denied for an hour that there is another, or a day later still names what cannot
+be stored, be it another link each time. Held here: one try, and what follows from how it ends. Not held
+here: whose turn it is (`copies`), the bytes' way (`download`, `gateway.storage.files`), what a stored file
+means for its task (`gateway.core.after_end`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ FILE_MAX_BYTES: Final = 16 * 1024**3
 UNNAMED_SECONDS: Final = 86_400.0  # after which a file that no video names by then is removed
 LAST_CHANCE_SECONDS: Final = 86_400.0  # after a link's end, while its vendor cannot be asked for another
 LAST_TRIES: Final = 3  # at least, of a link that its vendor names although nothing can be stored of it
-NO_VIDEO_SECONDS: Final = (60.0, 3_600.0)  # after the first and the later tries that brought no whole video
+BAD_LINKS_SECONDS: Final = 3_600.0  # at least, of links that bring nothing, before the last chance is gone
+DENIED_SECONDS: Final = 3_600.0  # unbroken, before a vendor's word that it has no file any more is believed
+# After the first and the later tries that brought no whole video, or another link that is dead, too.
+NO_VIDEO_SECONDS: Final = (60.0, 3_600.0)
 _UNSURE_SECONDS: Final = 0.5
 _NO_TURN_SECONDS: Final = 5.0  # until it is asked again whether a vendor has time for a question
 
@@ -88,29 +92,37 @@ async def _try(engine: Engine, task: Task) -> None:
     if not engine.lease.is_held:
         watch.not_before = engine.now() + _UNSURE_SECONDS  # it may be another's by now
         return
-    expires_at = link_of(task)[1]
-    is_over = engine.now() >= expires_at
-    if is_over and not await _stands_by(engine, task, "the vendor's link has died"):
+    # A link that was named since is tried, whatever was said of its end.
+    is_over = engine.now() >= link_of(task)[1] and watch.link != "fresh"
+    has_asked = is_over or watch.link == "refused"
+    if has_asked and not await _stands_by(engine, task, watch, "the vendor's link has died"):
         return
     try:
         await _store(engine, keeping, task, watch)
-    except LinkRefused as error:
-        # Before its time a dead link is tried again: a vendor may have a bad hour, too.
-        if is_over:
-            await _lose(engine, task, str(error))
-        elif await _stands_by(engine, task, str(error)):
-            _again(engine, task, error)
     except FileStoreError as error:
+        watch.link, watch.bad_since, watch.renewals = None, None, 0
         _again(engine, task, error)
-    except (LinkUnreachable, NotAVideo, TimeoutError) as error:
+    except (LinkRefused, LinkUnreachable, NotAVideo, TimeoutError) as error:
+        watch.link = "refused" if isinstance(error, LinkRefused) else None
         watch.bad_links += 1
-        if engine.now() >= expires_at + LAST_CHANCE_SECONDS and watch.bad_links >= LAST_TRIES:
+        watch.bad_since = watch.bad_since or engine.now()
+        if _is_last(engine.now(), task, watch) or (is_over and isinstance(error, LinkRefused)):
             await _lose(engine, task, f"{str(error) or 'it came too slowly'}, and the vendor has no other")
-            return
-        _again(engine, task, error)
-        if isinstance(error, NotAVideo):  # the same bytes will hardly be another file in a second
-            first, most = NO_VIDEO_SECONDS
-            _pause(engine, task, min(most, first * 2 ** min(watch.bad_links - 1, 10)))
+        # Before its time a dead link is tried again: a vendor may have a bad hour, too.
+        elif has_asked or watch.renewals or watch.link is None:
+            _again(engine, task, error)
+            _rest(engine, task, watch, error)
+        elif await _stands_by(engine, task, watch, str(error)):
+            _again(engine, task, error)
+
+
+def _is_last(now: float, task: Task, watch: Watch) -> bool:
+    """Whether no more can be hoped for: a day after a link's end, or of others that bring nothing, either."""
+    is_late = now >= link_of(task)[1] + LAST_CHANCE_SECONDS
+    if watch.renewals and watch.bad_since is not None:  # each of them has an end of its own
+        waits_since, bad_since = task.unstored_since or now, watch.bad_since
+        is_late = now >= max(waits_since + LAST_CHANCE_SECONDS, bad_since + BAD_LINKS_SECONDS)
+    return is_late and watch.bad_links >= LAST_TRIES
 
 
 async def _store(engine: Engine, keeping: Keeping, task: Task, watch: Watch) -> None:
@@ -187,7 +199,7 @@ def _again(engine: Engine, task: Task, error: Exception) -> None:
         engine.telemetry.file_store_failed(task.id, error)
 
 
-async def _stands_by(engine: Engine, task: Task, why: str) -> bool:
+async def _stands_by(engine: Engine, task: Task, watch: Watch, why: str) -> bool:
     """Whether the vendor, asked once more, names the same link. If not, what follows is done here.
 
     That is another link, or trying later while there is still hope, or the loss.
@@ -199,19 +211,36 @@ async def _stands_by(engine: Engine, task: Task, why: str) -> bool:
         _pause(engine, task, _NO_TURN_SECONDS)
         return False
     answer = None if provider is None else await _asked(engine, provider, task.id, ref_of(task))
+    watch.link = None
+    is_denied = isinstance(answer, Failed) or (isinstance(answer, VendorError) and answer.kind == "not_found")
+    watch.denied_since = (watch.denied_since or now) if is_denied else None
     if isinstance(answer, Succeeded) and answer.url is not None and provider is not None:
         if answer.url == link:
             return True
+        watch.link, watch.renewals, watch.not_before = "fresh", watch.renewals + 1, now
         await engine.save(task, as_fact(engine, provider, task, answer))
-        _pause(engine, task, 0.0)
         return False
     # Any other answer may be one odd poll, and the file is paid: the last chance bounds the hope.
-    is_gone = isinstance(answer, Failed) or (isinstance(answer, VendorError) and answer.kind == "not_found")
-    if is_hopeless or (is_gone and now >= expires_at):
+    is_gone = watch.denied_since is not None and now >= max(expires_at, watch.denied_since + DENIED_SECONDS)
+    if is_hopeless or is_gone:
         await _lose(engine, task, f"{why}, and the vendor has no other")
     else:
         _again(engine, task, LinkUnreachable(f"{why}, and the vendor gives no other"))
     return False
+
+
+def _rest(engine: Engine, task: Task, watch: Watch, error: Exception) -> None:
+    """Leave a file alone for longer than after other failures, where those that came so far were in vain.
+
+    The same bytes will hardly be another file in a second, nor the next of links that are all dead another.
+    """
+    first, most = NO_VIDEO_SECONDS
+    if isinstance(error, NotAVideo):
+        _pause(engine, task, min(most, first * 2 ** min(watch.bad_links - 1, 10)))
+    elif watch.link == "refused" and watch.renewals:
+        provider = engine.fleet.providers.get(task.provider or "")
+        least = 0.0 if provider is None else provider.bounds.min_seconds
+        _pause(engine, task, max(least, min(most, first * 2 ** min(watch.renewals - 1, 10))))
 
 
 def _pause(engine: Engine, task: Task, seconds: float) -> None:

@@ -5,7 +5,7 @@ Never a paid one. Not held here: what follows for submissions (`gateway.core.hea
 
 from __future__ import annotations
 
-from gateway.core.health import DOWN, REFUSES_US
+from gateway.core.health import DOWN, REFUSES_POLLS, REFUSES_US
 from gateway.engine.loop import Engine
 from gateway.engine.provider import Provider
 from providers.spec import VendorError
@@ -19,7 +19,7 @@ def answered(engine: Engine, provider: Provider) -> None:
 
 
 def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorError) -> None:
-    """A free call could not be made. A complete refusal is an answer too.
+    """A free call could not be made. A complete refusal is an answer too, unless of what we bought.
 
     `task_id` is '' for a call of no task's: it may ask for a job that cannot exist, and hear just that.
     """
@@ -28,6 +28,8 @@ def unanswered(engine: Engine, provider: Provider, task_id: str, error: VendorEr
         health.last_error = error.kind
     if error.kind in DOWN:
         health.polls.failed(task_id, now, engine.chance)
+    elif task_id and error.kind in REFUSES_POLLS:
+        health.job_refused(task_id, now, engine.chance)
     elif error.kind in REFUSES_US:
         health.poll_refused(task_id)
         provider.gate.slow()
@@ -54,6 +56,8 @@ async def probe(engine: Engine, provider: Provider) -> None:
             if error.reason is None:  # there are vendors that say so of every job that they do not know
                 health.last_error = error.kind
                 health.missed(engine.now(), engine.chance)
+        elif task_id and error.kind in REFUSES_POLLS and provider.no_ref() is not None:
+            health.last_error = error.kind  # the next to be asked for is a job that cannot exist
         elif error.reason is not None and health.has_trial(engine.now()):
             answered(engine, provider)  # likewise, and it has been asked in vain for long enough
         else:

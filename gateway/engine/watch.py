@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
@@ -32,7 +32,10 @@ class Watch(msgspec.Struct, gc=False):
     """What the engine remembers of a task beside its row: times in Unix seconds, lost with the process.
 
     `noted` are events that go with the next save; `file_key` is where its file is, or was to be, stored;
-    `bad_links` counts the tries at storing it that the vendor's link stood in the way of.
+    `bad_links` counts the tries at storing it that the vendor's link stood in the way of, `bad_since` is when
+    the first of those was that nothing else came between, and `renewals` counts the other links named since.
+    `link` is how the present one is: not tried yet, or dead when it was; None: its own end tells.
+    `denied_since`: the vendor has denied since then, whenever asked for another link, that there is one.
     `poll_at` is when its job is to be asked for by the schedule, or was; None where that is not planned yet.
     `is_parked`: a step would have broken a promise; nothing but its deadline happens to the task any more.
     """
@@ -48,6 +51,10 @@ class Watch(msgspec.Struct, gc=False):
     noted: tuple[Event, ...] = ()
     file_key: str | None = None
     bad_links: int = 0
+    bad_since: float | None = None
+    renewals: int = 0
+    link: Literal["fresh", "refused"] | None = None
+    denied_since: float | None = None
 
 
 class Entry(msgspec.Struct):

@@ -140,13 +140,13 @@ def test_what_no_vendor_links_to_any_more_is_reported_as_lost() -> None:
 
 def test_a_vendor_that_forgot_the_job_ends_the_hope() -> None:
     async def story(one: Life, vendor: FileVendor, host: Host, shelf: Shelf) -> None:
-        shelf.fault = away(2 * HOUR)
+        shelf.fault = away(3 * HOUR)
         await one.create()
         await one.end()
         vendor.jobs.clear()
         task = await one.until(is_over)
         assert task.stage == "lost"
-        assert HOUR <= asyncio.get_running_loop().time() < 1.1 * HOUR
+        assert 2 * HOUR <= asyncio.get_running_loop().time() < 2.1 * HOUR, "an hour after its link's end"
 
     play(story)
 

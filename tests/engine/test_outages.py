@@ -215,8 +215,8 @@ def test_repetitions_are_kept_to_a_budget() -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize("kind", ["permission", "not_found", "invalid_request"])
-def test_a_refused_poll_is_an_answer(kind: ErrorKind) -> None:
+@pytest.mark.parametrize("kind", ["not_found", "content_policy", "rate_limited"])
+def test_a_poll_that_is_not_served_is_an_answer(kind: ErrorKind) -> None:
     async def main() -> None:
         vendor = AskableVendor(renders=100_000)
         async with life({"one": vendor}) as one:

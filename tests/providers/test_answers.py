@@ -222,7 +222,19 @@ async def test_refusal_without_an_object_proves_nothing(status: int, body: bytes
     async with door_to("https://a.test") as door:
         error = refusal(Reply(status, body), door, WORDS)
         assert (error.outcome, error.kind) == ("unknown", "junk")
-        assert poll_error(Reply(status, body), door, WORDS).kind != "junk"
+        assert poll_error(Reply(status, body), door, WORDS).kind == "junk"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(302, "junk"), (404, "junk"), (429, "rate_limited"), (500, "unavailable"), (503, "unavailable")],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>no</html>", b"[]"])
+async def test_a_page_in_answer_to_a_poll_is_judged_as_one_that_proves_nothing(
+    status: int, kind: ErrorKind, body: bytes
+) -> None:
+    async with door_to("https://a.test") as door:
+        assert poll_error(Reply(status, body), door, WORDS).kind == kind
 
 
 async def test_adapter_may_assert_more() -> None:
