@@ -34,10 +34,12 @@ from gateway.api import (
 )
 from gateway.api.auth import check_same_site, is_declared, require
 from gateway.api.edge import Edge, header_of
+from gateway.api.entrance import check_unpacked
 from gateway.api.gateway import Gateway
 from gateway.api.hops import address_of
 from gateway.api.origins import Origins
 from gateway.api.problems import HANDLERS
+from gateway.api.query import check_names
 from gateway.api.rates import count
 from gateway.api.signed import is_signed
 
@@ -55,8 +57,9 @@ ROUTES: Final = (
     keys.create_key, keys.list_keys, keys.get_key, keys.revoke_key, keys.rotate_key,
     webhooks.create_endpoint, webhooks.list_endpoints, webhooks.get_endpoint, webhooks.delete_endpoint,
     webhooks.rotate_secret, webhooks.try_endpoint, webhooks.replay_deliveries, webhooks.list_deliveries,
-    operations.list_models, operations.get_version, operations.get_livez, operations.get_readyz,
-    operations.get_metrics, operations.get_openapi, operations.get_docs,
+    operations.list_models, operations.get_model, operations.get_version,
+    operations.get_livez, operations.get_readyz, operations.get_metrics,
+    operations.get_openapi, operations.get_docs,
 )
 # What `server.management` moves to a port of its own.
 MANAGEMENT: Final = frozenset({"/livez", "/readyz", "/metrics"})
@@ -65,6 +68,9 @@ PUBLIC: Final = frozenset[str]().union(*(route.paths for route in ROUTES)) - MAN
 
 async def authorize(gateway: Gateway, scope: Scope, receive: Receive) -> Receive:
     """Let a request through to a public route, or to one for whose role it brings a key; refuse any other.
+
+    With a key it has to be one that nothing is dropped of. Whoever passes a signed URL on may add to it, and
+    vendors do so when they call back.
 
     What it is to receive its body by from here on.
     """
@@ -82,6 +88,9 @@ async def authorize(gateway: Gateway, scope: Scope, receive: Receive) -> Receive
     caller = await door.caller(authorization, address)
     count(gateway.rates, scope, caller)
     require(caller, opt)
+    check_names(scope, scope["route_handler"])
+    if scope["method"] == "POST":  # type: ignore[typeddict-item]  # only HTTP is served
+        check_unpacked(scope)
     scope["state"]["caller"] = caller
     return receive if door.is_open else door.while_good(receive, authorization, address)
 

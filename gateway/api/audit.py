@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway.api.auth import MAY, operator
 from gateway.api.gateway import caller_of, gateway_of, request_id_of
 from gateway.api.problems import responses
-from gateway.api.query import read_audit_query
+from gateway.api.query import AuditQuery, read_audit_query
 from gateway.errors import invalid
 from gateway.storage.audit import Entry, Facts, Recorded
 from gateway.storage.rows import Page
@@ -61,7 +61,7 @@ def entry_of(
 
 
 @get(
-    "/v1/audit", opt={"role": "operator", "scope": "audit"}, responses=responses(400),
+    "/v1/audit", opt={"role": "operator", "scope": "audit", "query": AuditQuery}, responses=responses(),
     summary="What operators and admins did", tags=["operations"],
 )
 async def list_audit(request: Request[Any, Any, Any]) -> AuditList:

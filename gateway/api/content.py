@@ -18,7 +18,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
-from gateway.api.problems import responses
+from gateway.api.problems import about, responses
 from gateway.api.ranges import asked_range, is_listed, span, whole_or_part
 from gateway.core.states import Task
 from gateway.engine.collect import LinkRefused, LinkUnreachable, Piece, open_link
@@ -54,23 +54,23 @@ async def get_content(
 
     A link of `POST /v1/videos/{id}/links` needs no key. There is no thumbnail: other variants are 404.
     """
-    gateway = gateway_of(request)
     task = await _task(request, video_id)
-    if variant != "video":
-        raise Problem("not_found", f"There is no variant {variant[:40]!r} of a video here; only `video`.")
-    _check_there_is_a_file(gateway, task)
-    tag = _tag(task)
-    headers = {
-        "ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=0",
-        "Content-Disposition": f'inline; filename="{video_id}.mp4"',
-    }
-    if is_listed(tag, if_none_match):
-        return Response(b"", status_code=304, headers=headers)
-    # A weak tag never matches here: parts of two files would be put together.
-    asked = asked_range(range_header if if_range in (None, tag) and not _is_torn(tag, if_range) else None)
-    if task.file_key is None:
-        return await _from_vendor(request, task, asked, headers)
-    return await _from_store(request, task, asked, headers)
+    with about(task):
+        if variant != "video":
+            raise Problem("not_found", f"There is no variant {variant[:40]!r} of a video here; only `video`.")
+        _check_there_is_a_file(gateway_of(request), task)
+        tag = _tag(task)
+        headers = {
+            "ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, max-age=0",
+            "Content-Disposition": f'inline; filename="{video_id}.mp4"',
+        }
+        if is_listed(tag, if_none_match):
+            return Response(b"", status_code=304, headers=headers)
+        # A weak tag never matches here: parts of two files would be put together.
+        asked = asked_range(range_header if if_range in (None, tag) and not _is_torn(tag, if_range) else None)
+        if task.file_key is None:
+            return await _from_vendor(request, task, asked, headers)
+        return await _from_store(request, task, asked, headers)
 
 
 def _is_torn(tag: str, if_range: str | None) -> bool:
@@ -92,28 +92,28 @@ def _tag(task: Task) -> str:
     return f'W/"{task.id}"' if task.file_key is None or task.file is None else f'"{task.file.sha256}"'
 
 
-def has_file(task: Task) -> bool:
-    """Whether there is, or was, a file of this video anywhere."""
-    return task.result_url is not None or task.late_url is not None
+def check_has_file(task: Task) -> None:
+    """Raises Problem not_ready unless there is, or was, a file of this video anywhere."""
+    if task.result_url is None and task.late_url is None:
+        extra = {"retryable": task.is_followed}
+        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
 
 
 def _check_there_is_a_file(gateway: Gateway, task: Task) -> None:
     """Raises Problem while there is none, and when its time is over or it was lost."""
-    charged, now = {"charged": task.charged}, gateway.now()
-    if not has_file(task):
-        extra = {**charged, "retryable": task.is_followed}
-        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
+    now = gateway.now()
+    check_has_file(task)
     if task.file is not None:
         if task.file_key is None or now >= task.file.expires_at:
-            raise Problem("expired", "The time for which files are kept is over.", extra=charged)
+            raise Problem("expired", "The time for which files are kept is over.")
     elif task.stage == "lost":
         detail = "The vendor's link died before the file could be stored."
-        raise Problem("expired", detail, extra=charged)
+        raise Problem("expired", detail)
     elif now >= link_of(task)[1]:
         if task.unstored_since is not None:
             detail = "The vendor's link has died; the vendor is asked for another one."
-            raise Problem("vendor_unavailable", detail, extra=charged)
-        raise Problem("expired", "The vendor's link has died, and the file was not stored.", extra=charged)
+            raise Problem("vendor_unavailable", detail)
+        raise Problem("expired", "The vendor's link has died, and the file was not stored.")
 
 
 async def _from_store(
@@ -166,29 +166,27 @@ async def _from_vendor(
 @contextmanager
 def _explained(task: Task) -> Iterator[None]:
     """Make a Problem of what goes wrong with a link. While the file is being stored there is hope."""
-    charged = {"charged": "yes"}
     try:
         yield
     except LinkRefused as error:
         if task.unstored_since is not None:
             detail = f"{error}; the vendor is asked for another one.".capitalize()
-            raise Problem("vendor_unavailable", detail, extra=charged) from error
+            raise Problem("vendor_unavailable", detail) from error
         detail = f"{error}; the file was not stored.".capitalize()
-        raise Problem("expired", detail, extra=charged) from error
+        raise Problem("expired", detail) from error
     except LinkUnreachable as error:
-        raise Problem("vendor_unavailable", f"{error}.".capitalize(), extra=charged) from error
+        raise Problem("vendor_unavailable", f"{error}.".capitalize()) from error
 
 
 @contextmanager
 def _explained_store() -> Iterator[None]:
     """Make a Problem of what goes wrong with stored files."""
-    charged = {"charged": "yes"}
     try:
         yield
     except FileMissing as error:
-        raise Problem("expired", "The file is no longer where it was stored.", extra=charged) from error
+        raise Problem("expired", "The file is no longer where it was stored.") from error
     except FileStoreError as error:
-        raise Problem("overloaded", "The gateway's file store does not answer.", extra=charged) from error
+        raise Problem("overloaded", "The gateway's file store does not answer.") from error
 
 
 async def _open(gateway: Gateway, url: str, asked: str | None) -> Piece:

@@ -41,15 +41,13 @@ from gateway.storage.rows import Idempotency, NewVideo, Video
 
 CREATE_MAX_BYTES: Final = BODY_MAX_BYTES
 KEY_MAX_CHARS: Final = 255
+# Whether that was charged is not known any more.
 _DELETED: Final = "The video of this Idempotency-Key was deleted."
 _BOUGHT: Final = (
     "This Idempotency-Key has made {id}. An upload that this request names is gone, so it cannot be told"
     " whether it is the same request; nothing more was made."
 )
 
-_Key: TypeAlias = Annotated[
-    str | None, HeaderParameter(name="Idempotency-Key", description="<= 255 characters")
-]
 _Prefer: TypeAlias = Annotated[
     str | None, HeaderParameter(name="Prefer", description="wait=N holds the answer up to N seconds")
 ]
@@ -73,28 +71,27 @@ class _Order(Struct, frozen=True):
 @post(
     "/v1/videos", status_code=202, request_max_body_size=CREATE_MAX_BYTES,
     opt={"role": "caller", "scope": "videos:write"},
-    responses=responses(400, 409, 410, 413, 422),
+    responses=responses(409, 410, 413, 422),
     summary="Create a video", tags=["videos"],
 )
 async def create_video(
-    request: Request[Any, Any, Any], idempotency_key: _Key = None, prefer: _Prefer = None
+    request: Request[Any, Any, Any], prefer: _Prefer = None
 ) -> Response[VideoObject]:
     """Accept a video. The task is durable before the answer leaves; the vendor is called at once after it.
 
     The body is JSON, or multipart/form-data with the same names, where images may be files.
     """
-    video, headers = await _ordered(request, idempotency_key)
+    video, headers = await _ordered(request)
     return await _answer(request, video, prefer, headers)
 
 
 @post(
     "/v1/videos/{video_id:str}/rerun", status_code=202, opt={"role": "caller", "scope": "videos:write"},
-    responses=responses(400, 404, 410, 413, 422),
+    responses=responses(404, 410, 413, 422),
     summary="Order the same once more", tags=["videos"],
 )
 async def rerun_video(
-    request: Request[Any, Any, Any], video_id: FromPath[str], idempotency_key: _Key = None,
-    prefer: _Prefer = None,
+    request: Request[Any, Any, Any], video_id: FromPath[str], prefer: _Prefer = None
 ) -> Response[VideoObject]:
     """The same request as a new video, whatever became of this one; it is bought and paid like any create.
 
@@ -104,14 +101,14 @@ async def rerun_video(
     read_nothing(await request.body())
     fingerprint = hashlib.sha256(f"rerun of {video_id}".encode()).hexdigest()
     make = partial(_rerun, request, video_id)
-    video, headers = await _accept(request, fingerprint, idempotency_key, make)
+    video, headers = await _accept(request, fingerprint, make)
     return await _answer(request, video, prefer, headers)
 
 
 @post(
     "/v1/videos/plan", status_code=200, request_max_body_size=CREATE_MAX_BYTES,
     opt={"role": "caller", "scope": "videos:write"},
-    responses=responses(400, 413, 422), summary="Plan a video",
+    responses=responses(413, 422), summary="Plan a video",
     tags=["videos"],
 )
 async def plan_video(request: Request[Any, Any, Any]) -> Plan:
@@ -122,31 +119,31 @@ async def plan_video(request: Request[Any, Any, Any]) -> Plan:
         return plan_of(gateway_of(request), asked, caller_of(request).grant)
 
 
-async def _ordered(request: Request[Any, Any, Any], key: str | None) -> tuple[Video, dict[str, str]]:
+async def _ordered(request: Request[Any, Any, Any]) -> tuple[Video, dict[str, str]]:
     """The video of a body, and what its 202 has in its head; then nothing of the body is in memory."""
     async with Arrival(request) as arrival:
         try:
             asked = await _read(request, arrival)
         except UploadGone:
-            await _check_unbought(request, key)
+            await _check_unbought(request)
             raise
 
         async def make() -> _Order:
             refuse(asked.unknown)
             return await _new_video(request, asked)
 
-        return await _accept(request, asked.fingerprint, key, make)
+        return await _accept(request, asked.fingerprint, make)
 
 
-async def _check_unbought(request: Request[Any, Any, Any], key: str | None) -> None:
+async def _check_unbought(request: Request[Any, Any, Any]) -> None:
     """Raises Problem not_resolvable or expired where this key has made a video, which a 400 would deny."""
-    store, owner, name = gateway_of(request).store, caller_of(request).owner, _key_name(key)
+    store, owner, name = gateway_of(request).store, caller_of(request).owner, _key_name(request)
     held = None if name is None else await store.idempotency_get(owner, name)
     if held is None:
         return
     video = await store.video_get(held.video_id, owner)
     if video is None:
-        raise Problem("expired", _DELETED)
+        raise Problem("expired", _DELETED, extra={"charged": "unknown"})
     raise Problem(
         "not_resolvable", _BOUGHT.format(id=held.video_id), extra={"charged": video.task.charged}
     )
@@ -165,12 +162,11 @@ async def _read(request: Request[Any, Any, Any], arrival: Arrival) -> Asked:
 
 
 async def _accept(
-    request: Request[Any, Any, Any], fingerprint: str, key: str | None,
-    make: Callable[[], Awaitable[_Order]],
+    request: Request[Any, Any, Any], fingerprint: str, make: Callable[[], Awaitable[_Order]]
 ) -> tuple[Video, dict[str, str]]:
-    """What `make` makes, or what was made with this key before; and what the 202 has in its head."""
+    """What `make` makes, or what was made with its key before; and what the 202 has in its head."""
     store, owner = gateway_of(request).store, caller_of(request).owner
-    name = _key_name(key)
+    name = _key_name(request)
     held = None if name is None else await store.idempotency_get(owner, name)
     if held is None:
         order = await make()
@@ -185,7 +181,7 @@ async def _accept(
         raise Problem("idempotency_key_reused", detail)
     video = await store.video_get(held.video_id, owner)
     if video is None:
-        raise Problem("expired", _DELETED)
+        raise Problem("expired", _DELETED, extra={"charged": "unknown"})
     return video, {"Idempotent-Replayed": "true"}
 
 
@@ -284,11 +280,14 @@ async def _answer(
     return answer(video, place, 202, headers | hints(gateway, video, place))
 
 
-def _key_name(value: str | None) -> str | None:
-    """An idempotency key, bare or quoted. Raises Problem for one that is empty, too long or not printable."""
-    if value is None:
+def _key_name(request: Request[Any, Any, Any]) -> str | None:
+    """The idempotency key, bare or quoted. Raises Problem for a second one, and for one that cannot be."""
+    given = request.headers.getall("Idempotency-Key", [])
+    if not given:
         return None
-    name = value.strip()
+    if len(given) > 1:
+        raise invalid("Idempotency-Key", "Idempotency-Key is given twice")
+    name = given[0].strip()
     if len(name) >= 2 and name[0] == name[-1] == '"':
         name = name[1:-1]
     if not 0 < len(name) <= KEY_MAX_CHARS or not name.isprintable():

@@ -10,15 +10,14 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 
 from gateway.api.key_shapes import KeyBody, TurnBody
-from gateway.api.keys import KeyQuery
 from gateway.api.problems import MEDIA_TYPE
-from gateway.api.query import AuditQuery, list_parameters, parameters_of
+from gateway.api.query import parameters_of
 from gateway.api.resolving import ResolveBody
 from gateway.api.uploads import UploadForm
-from gateway.api.usage import UsageQuery
-from gateway.api.webhooks import DeliveryQuery, EndpointBody, ReplayBody, RotateBody
+from gateway.api.webhooks import EndpointBody, ReplayBody, RotateBody
 from gateway.api.wire import CreateBody
 from gateway.errors import CODES, TASK_ERRORS
 
@@ -33,7 +32,12 @@ _BODIES: Final = {
 _FORMS: Final = {"/v1/videos": CreateBody, "/v1/videos/plan": CreateBody, "/v1/files": UploadForm}
 _PUBLIC: Final = ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/version",
                   "/v1/callbacks/{provider}/{token}")
-# A header that is read where it is needed, not by the framework. No pattern: what does not fit is ignored.
+# Headers that are read where they are needed, not by the framework: it takes the first of several.
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string"},
+    "description": "<= 255 characters",
+}
+# No pattern: what does not fit is ignored.
 _TRACEPARENT: Final = {
     "name": "traceparent", "in": "header", "required": False, "schema": {"type": "string"},
     "description": "W3C Trace Context: the trace that the video's spans and webhooks join",
@@ -68,15 +72,14 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     for path, form in _FORMS.items():
         body = document["paths"][path]["post"].setdefault("requestBody", {"required": True, "content": {}})
         body["content"]["multipart/form-data"] = {"schema": {"$ref": _REFS.format(name=form.__name__)}}
-    document["paths"]["/v1/videos"]["get"]["parameters"] = list_parameters()
-    document["paths"]["/v1/audit"]["get"]["parameters"] = parameters_of(AuditQuery)
-    document["paths"]["/v1/usage"]["get"]["parameters"] = parameters_of(UsageQuery)
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if (query := handler.opt.get("query")) is not None:
+                operation = document["paths"][route.path_format]["get"]
+                operation.setdefault("parameters", []).extend(parameters_of(query))
     document["paths"]["/v1/usage"]["get"]["responses"]["200"]["content"]["text/csv"] = _TABLE
-    document["paths"]["/v1/keys"]["get"]["parameters"] = parameters_of(KeyQuery)
-    deliveries = document["paths"]["/v1/webhook_endpoints/{endpoint_id}/deliveries"]["get"]
-    deliveries["parameters"] += parameters_of(DeliveryQuery)
     for path in ("/v1/videos", "/v1/videos/{video_id}/rerun"):
-        document["paths"][path]["post"].setdefault("parameters", []).append(_TRACEPARENT)
+        document["paths"][path]["post"].setdefault("parameters", []).extend((_IDEMPOTENCY_KEY, _TRACEPARENT))
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path in _PUBLIC else [{"key": []}]

@@ -10,9 +10,9 @@ import asyncio
 import re
 from typing import Final
 
-from litestar.types import HTTPScope, Receive, ReceiveMessage
+from litestar.types import HTTPScope, Receive, ReceiveMessage, Scope
 
-from gateway.errors import Problem
+from gateway.errors import Problem, invalid
 
 HEAD_MAX_BYTES: Final = 32 * 1024  # request line and headers
 VALUE_MAX_BYTES: Final = 8 * 1024  # of one header
@@ -52,6 +52,13 @@ def head_fault(scope: HTTPScope, hostless: frozenset[str]) -> str | None:
         return None
     is_watching = not host and scope["http_version"] in _OLD_HTTP and scope["path"] in hostless
     return None if is_watching else _NO_HOST
+
+
+def check_unpacked(scope: Scope) -> None:
+    """Raises Problem for a body that is packed, before it is read: it would be taken for what it is not."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+            raise invalid("Content-Encoding", "Bodies are taken unpacked: send it without Content-Encoding.")
 
 
 class Body:

@@ -55,7 +55,7 @@ class KeyList(Struct, frozen=True, kw_only=True):
 
 
 @post(
-    "/v1/keys", status_code=201, opt={"role": "admin", "scope": "keys"}, responses=responses(400, 413),
+    "/v1/keys", status_code=201, opt={"role": "admin", "scope": "keys"}, responses=responses(413),
     summary="Make a key", tags=["keys"],
 )
 async def create_key(request: Request[Any, Any, Any]) -> NewKeyObject:
@@ -71,7 +71,7 @@ async def create_key(request: Request[Any, Any, Any]) -> NewKeyObject:
 
 
 @get(
-    "/v1/keys", opt={"role": "admin", "scope": "keys"}, responses=responses(400),
+    "/v1/keys", opt={"role": "admin", "scope": "keys", "query": KeyQuery}, responses=responses(),
     summary="List keys", tags=["keys"],
 )
 async def list_keys(request: Request[Any, Any, Any]) -> KeyList:
@@ -116,7 +116,7 @@ async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> 
 
 @post(
     "/v1/keys/{key_id:str}/rotate", status_code=200, opt={"role": "admin", "scope": "keys"},
-    responses=responses(400, 404, 410, 413), summary="Give a key a new secret", tags=["keys"],
+    responses=responses(404, 410, 413), summary="Give a key a new secret", tags=["keys"],
 )
 async def rotate_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> NewKeyObject:
     """A new secret, shown this once, for the same key: what it owns stays its own.

@@ -13,11 +13,10 @@ from litestar.params import FromPath
 from msgspec import Meta
 
 from gateway.api.base import under_base
-from gateway.api.content import PURPOSE, has_file
+from gateway.api.content import PURPOSE, check_has_file
 from gateway.api.gateway import gateway_of, video_of
-from gateway.api.problems import responses
+from gateway.api.problems import about, responses
 from gateway.api.reading import read_struct
-from gateway.errors import Problem
 
 LINK_SECONDS: Final = 3_600
 LINK_MAX_SECONDS: Final = 7 * 86_400
@@ -40,7 +39,7 @@ class LinkObject(msgspec.Struct, frozen=True, kw_only=True):
 
 @post(
     "/v1/videos/{video_id:str}/links", status_code=200, opt={"role": "caller", "scope": "videos:write"},
-    responses=responses(400, 404, 409), summary="A link to the file that needs no key", tags=["videos"],
+    responses=responses(404, 409), summary="A link to the file that needs no key", tags=["videos"],
 )
 async def create_link(request: Request[Any, Any, Any], video_id: FromPath[str]) -> LinkObject:
     """Body: `{"expires_in": seconds}`, 1 to 604800, 3600 if absent. Not before there is a file."""
@@ -48,9 +47,8 @@ async def create_link(request: Request[Any, Any, Any], video_id: FromPath[str]) 
     body = await request.body()
     order = read_struct(body, LinkOrder) if body else LinkOrder()
     task = (await video_of(request, video_id)).task
-    if not has_file(task):
-        extra = {"charged": task.charged, "retryable": task.is_followed}
-        raise Problem("not_ready", f"The video is {task.status}; there is no file.", extra=extra)
+    with about(task):
+        check_has_file(task)
     expires_at = int(gateway.now()) + order.expires_in
     query = await gateway.engine.signer.query(PURPOSE, video_id, expires_at)
     base = gateway.fleet.settings.server.public_url or str(request.base_url).rstrip("/") + under_base("")

@@ -13,12 +13,13 @@ from typing import Any, Final
 import msgspec
 from litestar import Litestar, Request, Response, get, route
 from litestar.enums import HttpMethod
+from litestar.params import FromPath
 
 from gateway import __version__
 from gateway.api.document import docs_page, openapi_document
 from gateway.api.gateway import caller_of, gateway_of
 from gateway.api.problems import responses
-from gateway.api.shapes import ModelList, model_list
+from gateway.api.shapes import ModelList, ModelObject, model_list
 from gateway.core.routing import Listing, is_allowed
 from gateway.engine.reports import measured
 from gateway.errors import Problem
@@ -42,6 +43,22 @@ class Version(msgspec.Struct):
 )
 async def list_models(request: Request[Any, Any, Any]) -> ModelList:
     """What your key may use of the table that validates requests: what stands here is what is enforced."""
+    return _models(request)
+
+
+@get(
+    "/v1/models/{model:str}", opt={"role": "viewer", "scope": "videos:read"}, responses=responses(404),
+    summary="A model and what serves it", tags=["models"],
+)
+async def get_model(request: Request[Any, Any, Any], model: FromPath[str]) -> ModelObject:
+    """What the list has of this model; 404 for one that your key may not use, or nobody serves."""
+    for known in _models(request).data:
+        if known.id == model:
+            return known
+    raise Problem("not_found", f"There is no model {model[:80]!r} for you; GET /v1/models lists them.")
+
+
+def _models(request: Request[Any, Any, Any]) -> ModelList:
     fleet, grant = gateway_of(request).fleet, caller_of(request).grant
 
     def prices(listing: Listing) -> Sequence[Price]:
@@ -97,7 +114,7 @@ async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         gateway.telemetry.provider_is(provider.name, found.state, found.why or "")
         gateway.telemetry.provider_has(provider.name, limit, refuses_us=found.refuses_us)
         gateway.telemetry.poll_stretch(provider.name).set(provider.polls.stretch(gateway.now()))
-    gateway.telemetry.database_short.set(gateway.store.is_short)
+    gateway.telemetry.database_is(gateway.store.trouble)
     content_type, text = gateway.telemetry.negotiated(request.headers.get("accept", ""))
     return Response(text, media_type=content_type)
 

@@ -6,6 +6,8 @@ Not held here: which codes there are (`gateway.errors`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from litestar.types import ExceptionHandlersMap
 
 from gateway.api.base import under_base
 from gateway.api.gateway import gateway_of, request_id_of
+from gateway.core.states import Task
 from gateway.errors import CODES, Code, FieldError, Problem
 from gateway.storage.db import StorageBusy, StorageError, StorageShort
 
@@ -203,7 +206,17 @@ HANDLERS: Final[ExceptionHandlersMap] = {
 }
 
 
-_KEYED: Final = (401, 403, 429, 503)  # what every route that needs a key may answer
+@contextmanager
+def about(task: Task) -> Iterator[None]:
+    """Have each Problem in here say of this video what it was `charged`."""
+    try:
+        yield
+    except Problem as problem:
+        problem.extra.setdefault("charged", task.charged)
+        raise
+
+
+_KEYED: Final = (400, 401, 403, 429, 503)  # what every route that needs a key may answer
 
 
 def responses(*statuses: int, keyed: bool = True) -> dict[int, ResponseSpec]:

@@ -88,7 +88,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> ProviderList:
 
 @post(
     "/v1/providers/{name:str}/pause", status_code=200,
-    opt={"role": "operator", "scope": "providers"}, responses=responses(400, 404, 413),
+    opt={"role": "operator", "scope": "providers"}, responses=responses(404, 413),
     summary="Pause a provider", tags=["operations"],
 )
 async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -98,7 +98,7 @@ async def pause_provider(request: Request[Any, Any, Any], name: FromPath[str]) -
 
 @post(
     "/v1/providers/{name:str}/drain", status_code=200,
-    opt={"role": "operator", "scope": "providers"}, responses=responses(400, 404, 413),
+    opt={"role": "operator", "scope": "providers"}, responses=responses(404, 413),
     summary="Drain a provider", tags=["operations"],
 )
 async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:
@@ -108,7 +108,7 @@ async def drain_provider(request: Request[Any, Any, Any], name: FromPath[str]) -
 
 @post(
     "/v1/providers/{name:str}/resume", status_code=200,
-    opt={"role": "operator", "scope": "providers"}, responses=responses(400, 404, 413),
+    opt={"role": "operator", "scope": "providers"}, responses=responses(404, 413),
     summary="Resume a provider", tags=["operations"],
 )
 async def resume_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> ProviderObject:

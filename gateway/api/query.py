@@ -1,6 +1,8 @@
-"""The query parameters of lists: strict, because a misspelt filter that is ignored lists too much.
+"""Query parameters: strict, because a misspelt filter that is ignored lists too much, or buys elsewhere.
 
-Not held here: the statements that they become (`gateway.storage`).
+Held here: the one check of names, for every route that needs a key, and the values of lists. A route has its
+parameters in its signature, or names in its `opt`, as `query`, the Struct that it reads them by. Not held
+here: the statements that they become (`gateway.storage`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
+from litestar import Request
+from litestar.handlers import BaseRouteHandler
+from litestar.params import QueryParameter
+from litestar.types import Scope
 from msgspec import Meta
 
 from gateway.errors import FieldError, Problem, invalid
@@ -18,6 +24,7 @@ from gateway.storage.rows import Filters
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 _LABEL: Final = re.compile(r"metadata\[(.{1,64})\]")
+_LABELS: Final = "metadata[key]"  # how all of those are shown
 LABELS_MAX: Final = 16  # that a video can have
 _UnixSeconds = Annotated[int, Meta(ge=0, le=2**53, description="Unix seconds, inclusive")]
 _Limit = Annotated[int, Meta(ge=1, le=100, description="how many at most")]
@@ -55,19 +62,45 @@ class AuditQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     created_before: _UnixSeconds | None = None
 
 
+def known_names(route: BaseRouteHandler) -> tuple[str, ...]:
+    """What the query of a request to that route may name; all `metadata[...]` as `metadata[key]`."""
+    declared = [
+        one.kwarg_definition.name or name for name, one in route.parsed_fn_signature.parameters.items()
+        if isinstance(one.kwarg_definition, QueryParameter)
+    ]
+    shape: type[msgspec.Struct] | None = route.opt.get("query")
+    if shape is not None:
+        declared += shape.__struct_fields__
+    return (*declared, _LABELS) if shape is ListQuery else tuple(declared)
+
+
+def check_names(scope: Scope, route: BaseRouteHandler) -> None:
+    """Raises Problem for a name in the query that the route does not know, or that comes twice."""
+    if not scope["query_string"]:
+        return
+    known, given = known_names(route), set[str]()
+    for name, _ in Request[Any, Any, Any](scope).query_params.multi_items():
+        if (_LABELS if _LABEL.fullmatch(name) else name) not in known:
+            which = f"known are {', '.join(known)}" if known else "none is known"
+            raise invalid(f"?{name}", f"{name} is no query parameter here; {which}")
+        if name in given:
+            raise invalid(f"?{name}", f"{name} is given twice")
+        given.add(name)
+
+
 def read_list_query(items: Iterable[tuple[str, str]]) -> tuple[ListQuery, Filters]:
-    """The parameters and the filters they make. Raises Problem: one is unknown, repeated or out of range."""
-    plain: dict[str, str] = {}
+    """The parameters and the filters they make. Raises Problem: one is not storable, or out of range."""
     labels: dict[str, str] = {}
+    query = ListQuery()
     for name, value in items:
+        _check_storable(name, value)
         label = _LABEL.fullmatch(name)
-        kept, key = (plain, name) if label is None else (labels, label.group(1))
-        _keep(kept, key, name, value)
+        if label is None:
+            query = _with(query, name, value)
+        else:
+            labels[label.group(1)] = value
     if len(labels) > LABELS_MAX:
         raise invalid("?metadata", f"a video has at most {LABELS_MAX} labels")
-    query = ListQuery()
-    for name, value in plain.items():
-        query = _with(query, name, value, " and metadata[key]")
     since, until = _times(query.created_after, query.created_before)
     filters = Filters(
         status=query.status, stage=query.stage, model=query.model, provider=query.provider, metadata=labels,
@@ -80,11 +113,7 @@ def read_audit_query(
     items: Iterable[tuple[str, str]], whose: str | None
 ) -> tuple[AuditQuery, AuditFilters]:
     """As `read_list_query`; `whose` is the key that all must have been done with, None: any."""
-    plain: dict[str, str] = {}
-    query = AuditQuery()
-    for name, value in items:
-        _keep(plain, name, name, value)
-        query = _with(query, name, value)
+    query = read_query(items, AuditQuery())
     since, until = _times(query.created_after, query.created_before)
     filters = AuditFilters(
         action=query.action, actor=query.actor, object=query.target, key_id=whose,
@@ -95,20 +124,16 @@ def read_audit_query(
 
 def read_query(items: Iterable[tuple[str, str]], query: Query) -> Query:
     """`query` with these parameters in the place of its own. Raises Problem as `read_list_query`."""
-    plain: dict[str, str] = {}
     for name, value in items:
-        _keep(plain, name, name, value)
+        _check_storable(name, value)
         query = _with(query, name, value)
     return query
 
 
-def _keep(kept: dict[str, str], key: str, name: str, value: str) -> None:
-    """Take a parameter. Raises Problem for one that comes again, or that no database could be asked of."""
-    if key in kept:
-        raise invalid(f"?{name}", f"{name} is given twice")
+def _check_storable(name: str, value: str) -> None:
+    """Raises Problem for a parameter that no database could be asked of."""
     if "\0" in name + value:
         raise invalid(f"?{name}", "Holds U+0000, which no database keeps in a text.")
-    kept[key] = value
 
 
 def _times(after: int | None, before: int | None) -> tuple[float | None, float | None]:
@@ -116,11 +141,8 @@ def _times(after: int | None, before: int | None) -> tuple[float | None, float |
     return None if after is None else float(after), None if before is None else before + 0.999999
 
 
-def _with(query: Query, name: str, value: str, also_known: str = "") -> Query:
+def _with(query: Query, name: str, value: str) -> Query:
     """`query` with one more parameter, read on its own so that an error names it."""
-    known = query.__struct_fields__
-    if name not in known:
-        raise invalid(f"?{name}", f"{name} is no filter; known are {', '.join(known)}{also_known}")
     try:
         read = msgspec.convert({name: value}, type(query), strict=False)
     except msgspec.ValidationError as error:
@@ -134,13 +156,12 @@ def parameters_of(shape: type[msgspec.Struct]) -> list[dict[str, Any]]:
     """The parameters as the OpenAPI document shows them, made from the Struct."""
     _, components = msgspec.json.schema_components((shape,))
     fields: dict[str, dict[str, Any]] = components[shape.__name__]["properties"]
-    return [
+    shown: list[dict[str, Any]] = [
         {"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()
     ]
-
-
-def list_parameters() -> list[dict[str, Any]]:
-    """Those of `GET /v1/videos`."""
-    labels = {"type": "object", "additionalProperties": {"type": "string"}}
-    metadata = {"name": "metadata", "in": "query", "required": False, "style": "deepObject", "schema": labels}
-    return [*parameters_of(ListQuery), metadata]
+    if shape is ListQuery:
+        labels = {"type": "object", "additionalProperties": {"type": "string"}}
+        shown.append(
+            {"name": "metadata", "in": "query", "required": False, "style": "deepObject", "schema": labels}
+        )
+    return shown

@@ -10,16 +10,19 @@ from typing import Final
 
 from gateway.errors import Problem
 
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_DIGITS: Final = 18  # of a number of bytes: with these alone it is beyond every file
 
 
 def asked_range(header: str | None) -> str | None:
     """One well-formed range, else None: by RFC 9110 14.2 any other is ignored, and the whole file sent."""
     match = _RANGE.fullmatch((header or "").replace(" ", "").lower())
-    if match is None or not (match.group(1) or match.group(2)):
+    if match is None:
         return None
-    first, last = match.groups()
-    return None if first and last and int(last) < int(first) else match.group()
+    first, last = (digits and (digits.lstrip("0")[:_DIGITS] or "0") for digits in match.groups())
+    if not (first or last) or (first and last and int(last) < int(first)):
+        return None
+    return f"bytes={first}-{last}"
 
 
 def span(asked: str | None, total: int) -> tuple[int, int]:

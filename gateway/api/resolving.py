@@ -47,7 +47,7 @@ class ResolveBody(Struct, forbid_unknown_fields=True):
 
 @post(
     "/v1/videos/{video_id:str}/resolve", status_code=200, opt={"role": "operator", "scope": "videos:resolve"},
-    responses=responses(400, 404, 409, 413),
+    responses=responses(404, 409, 413),
     summary="Decide about an unknown submission", tags=["operations"],
 )
 async def resolve_video(request: Request[Any, Any, Any], video_id: FromPath[str]) -> Response[VideoObject]:

@@ -40,7 +40,7 @@ async def get_spending(request: Request[Any, Any, Any]) -> SpendingState:
 
 @post(
     "/v1/spending/stop", status_code=200, opt={"role": "operator", "scope": "spending"},
-    responses=responses(400, 413), summary="Stop all spending", tags=["operations"],
+    responses=responses(413), summary="Stop all spending", tags=["operations"],
 )
 async def stop_spending(request: Request[Any, Any, Any]) -> SpendingState:
     """Take no new video and send none that waits, on every replica; what vendors have goes to its end."""
@@ -49,7 +49,7 @@ async def stop_spending(request: Request[Any, Any, Any]) -> SpendingState:
 
 @post(
     "/v1/spending/start", status_code=200, opt={"role": "operator", "scope": "spending"},
-    responses=responses(400, 413), summary="Let spending begin again", tags=["operations"],
+    responses=responses(413), summary="Let spending begin again", tags=["operations"],
 )
 async def start_spending(request: Request[Any, Any, Any]) -> SpendingState:
     """Lift the stop: new videos are taken, and those that wait are sent."""
@@ -68,8 +68,7 @@ async def _order(request: Request[Any, Any, Any], *, is_stopped: bool) -> Spendi
             await stop.put(Stopped(by, gateway.now()), also)
         else:
             await stop.delete(also)
-        gateway.telemetry.log.warning(action.replace(".", "_"), by=by)
-    gateway.engine.spending.obey(is_stopped=is_stopped)
+    gateway.engine.spending.obey(by, is_stopped=is_stopped)
     gateway.engine.look()
     return _shown(await stop.get())
 

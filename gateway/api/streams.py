@@ -232,7 +232,7 @@ _LastAsked = Annotated[
 
 @get(
     "/v1/videos/{video_id:str}/events", opt={"role": "viewer", "scope": "videos:read"},
-    responses=_STREAM | _OVER | responses(400, 404), summary="Follow a video", tags=["videos"],
+    responses=_STREAM | _OVER | responses(404), summary="Follow a video", tags=["videos"],
 )
 async def get_video_events(
     request: Request[Any, Any, Any], video_id: FromPath[str], last: _Last = None,
@@ -247,7 +247,7 @@ async def get_video_events(
 
 
 @get(
-    "/v1/events", opt={"role": "viewer", "scope": "videos:read"}, responses=_STREAM | responses(400, 410),
+    "/v1/events", opt={"role": "viewer", "scope": "videos:read"}, responses=_STREAM | responses(410),
     summary="Follow all of your videos", tags=["videos"],
 )
 async def get_events(

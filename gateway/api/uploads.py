@@ -79,7 +79,7 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 @post(
     "/v1/files", status_code=200, request_max_body_size=UPLOAD_MAX_BYTES,
     opt={"role": "caller", "scope": "files"},
-    responses=responses(400, 413), summary="Upload an image", tags=["files"],
+    responses=responses(413), summary="Upload an image", tags=["files"],
 )
 async def upload_file(request: Request[Any, Any, Any]) -> FileObject:
     """Store an image for creates to come; multipart/form-data with the file under `file`.

@@ -75,7 +75,7 @@ class UsageReport(Struct, frozen=True, kw_only=True):
 
 
 @get(
-    "/v1/usage", opt={"role": "viewer", "scope": "usage:read"}, responses=responses(400),
+    "/v1/usage", opt={"role": "viewer", "scope": "usage:read", "query": UsageQuery}, responses=responses(),
     summary="What was spent", tags=["operations"],
 )
 async def get_usage(request: Request[Any, Any, Any]) -> Response[UsageReport]:

@@ -30,8 +30,8 @@ from gateway.api.edge import header_of
 from gateway.api.gateway import Gateway, absent, caller_of, gateway_of, video_of
 from gateway.api.held import Held, asked_seconds
 from gateway.api.messages import with_tries
-from gateway.api.problems import responses
-from gateway.api.query import read_list_query
+from gateway.api.problems import about, responses
+from gateway.api.query import ListQuery, read_list_query
 from gateway.api.rates import count
 from gateway.api.reading import read_nothing
 from gateway.api.shapes import (
@@ -48,10 +48,13 @@ from gateway.api.waiting import WAIT_MAX_SECONDS
 from gateway.core.facts import Cancelled
 from gateway.core.states import Task
 from gateway.core.tasks import IllegalTransition, apply
+from gateway.engine.submit import BACKSTOP_SECONDS
 from gateway.errors import Problem, invalid
 from gateway.storage.db import GuardFailed
 from gateway.storage.rows import Page, Video
 
+SAVE_SECONDS: Final = 10.0  # in which an answer is stored once it is here, by whatever clock the replica has
+SUBMIT_SECONDS: Final = 60.0  # the `submit_timeout` of a provider that nobody knows any more
 _UNCHANGED: Final = {
     304: ResponseSpec(None, generate_examples=False, description="The caller has this version")
 }
@@ -112,7 +115,7 @@ async def _shown(
 
 @get(
     "/v1/videos/{video_id:str}",
-    opt={"role": "viewer", "scope": "videos:read"}, responses=_UNCHANGED | responses(400, 404),
+    opt={"role": "viewer", "scope": "videos:read"}, responses=_UNCHANGED | responses(404),
     summary="Get a video", tags=["videos"],
 )
 async def get_video(
@@ -139,7 +142,7 @@ async def get_video(
 
 
 @get(
-    "/v1/videos", opt={"role": "viewer", "scope": "videos:read"}, responses=responses(400),
+    "/v1/videos", opt={"role": "viewer", "scope": "videos:read", "query": ListQuery}, responses=responses(),
     summary="List your videos", tags=["videos"],
 )
 async def list_videos(request: Request[Any, Any, Any]) -> Response[VideoList]:
@@ -176,7 +179,7 @@ async def get_timeline(request: Request[Any, Any, Any], video_id: FromPath[str])
 
 @post(
     "/v1/videos/{video_id:str}/cancel", status_code=200, opt={"role": "caller", "scope": "videos:write"},
-    responses=responses(400, 404, 409, 413), summary="Cancel a video", tags=["videos"],
+    responses=responses(404, 409, 413), summary="Cancel a video", tags=["videos"],
 )
 async def cancel_video(
     request: Request[Any, Any, Any], video_id: FromPath[str], *, detach: FromQuery[bool] = False
@@ -208,10 +211,8 @@ async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str])
     """
     gateway, owner = gateway_of(request), caller_of(request).owner
     video = await video_of(request, video_id)
-    if not video.task.is_terminal:
-        raise Problem("not_ready", f"The video is {video.task.status}; only a finished one can be deleted.")
-    if video_id in gateway.engine.sending:
-        raise Problem("not_ready", "The vendor's answer to this video is still to come; delete it then.")
+    with about(video.task):
+        _check_deletable(gateway, video.task)
     if not await gateway.store.video_delete(video_id, owner):
         raise absent(video_id)
     gateway.telemetry.video_deleted(video.task.status)
@@ -219,6 +220,24 @@ async def delete_video(request: Request[Any, Any, Any], video_id: FromPath[str])
     if keeping is not None and key is not None:  # whatever is cut off here is done by the next sweep
         await keeping.remove(gateway.store, gateway.telemetry, key)
     return Deleted(id=video_id)
+
+
+def _check_deletable(gateway: Gateway, task: Task) -> None:
+    """Raises Problem not_ready while something may still become known of the video that has to be kept."""
+    if not task.is_terminal:
+        raise Problem("not_ready", f"The video is {task.status}; only a finished one can be deleted.")
+    if task.id in gateway.engine.sending or _is_awaited(gateway, task):
+        raise Problem("not_ready", "The vendor's answer to this video is still to come; delete it then.")
+
+
+def _is_awaited(gateway: Gateway, task: Task) -> bool:
+    """Whether some replica may still be sending the video: without its record the job would be lost."""
+    if task.charged_now != "unknown" or task.vendor_task_id is not None or task.submitted_at is None:
+        return False
+    providers = gateway.fleet.providers
+    asked = [providers[task.tried.provider]] if task.tried.provider in providers else providers.values()
+    patience = max((one.settings.submit_timeout for one in asked), default=SUBMIT_SECONDS)
+    return gateway.now() < task.submitted_at + patience + BACKSTOP_SECONDS + SAVE_SECONDS
 
 
 def _not_cancellable(task: Task) -> Problem:

@@ -142,7 +142,7 @@ class Replayed(Struct, frozen=True, kw_only=True):
 
 @post(
     "/v1/webhook_endpoints", status_code=201,
-    opt={"role": "caller", "scope": "webhooks"}, responses=responses(400, 413),
+    opt={"role": "caller", "scope": "webhooks"}, responses=responses(413),
     summary="Add a webhook endpoint", tags=["webhooks"],
 )
 async def create_endpoint(request: Request[Any, Any, Any]) -> NewEndpointObject:
@@ -200,7 +200,7 @@ async def delete_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath
 @post(
     "/v1/webhook_endpoints/{endpoint_id:str}/rotate", status_code=200,
     opt={"role": "caller", "scope": "webhooks"},
-    responses=responses(400, 404, 413), summary="Give a webhook endpoint a new secret", tags=["webhooks"],
+    responses=responses(404, 413), summary="Give a webhook endpoint a new secret", tags=["webhooks"],
 )
 async def rotate_secret(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> NewEndpointObject:
     """A new secret, shown this once. For `overlap` seconds the old one signs as well, so none is missed."""
@@ -216,7 +216,7 @@ async def rotate_secret(request: Request[Any, Any, Any], endpoint_id: FromPath[s
 @post(
     "/v1/webhook_endpoints/{endpoint_id:str}/test", status_code=202,
     opt={"role": "caller", "scope": "webhooks"},
-    responses=responses(400, 404, 413), summary="Send a test event", tags=["webhooks"],
+    responses=responses(404, 413), summary="Send a test event", tags=["webhooks"],
 )
 async def try_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> DeliveryObject:
     """Send an event of the type `webhook.test`, once. An endpoint that was disabled is back if it arrives."""
@@ -233,7 +233,7 @@ async def try_endpoint(request: Request[Any, Any, Any], endpoint_id: FromPath[st
 @post(
     "/v1/webhook_endpoints/{endpoint_id:str}/replay", status_code=202,
     opt={"role": "caller", "scope": "webhooks"},
-    responses=responses(400, 404, 413), summary="Send webhooks again", tags=["webhooks"],
+    responses=responses(404, 413), summary="Send webhooks again", tags=["webhooks"],
 )
 async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> Replayed:
     """Send one message again, or those of all events between `since` and `until`, delivered or not.
@@ -262,8 +262,9 @@ async def replay_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPa
 
 
 @get(
-    "/v1/webhook_endpoints/{endpoint_id:str}/deliveries", opt={"role": "caller", "scope": "webhooks"},
-    responses=responses(400, 404), summary="List what was sent to a webhook endpoint", tags=["webhooks"],
+    "/v1/webhook_endpoints/{endpoint_id:str}/deliveries",
+    opt={"role": "caller", "scope": "webhooks", "query": DeliveryQuery},
+    responses=responses(404), summary="List what was sent to a webhook endpoint", tags=["webhooks"],
 )
 async def list_deliveries(request: Request[Any, Any, Any], endpoint_id: FromPath[str]) -> DeliveryList:
     """Every message with each try to deliver it, newest first."""

@@ -62,6 +62,10 @@ EXITS: Final[Mapping[tuple[str, str | int], Exit]] = {
 }
 
 
+# What a refusal names as the service spells it, by its code, and as a terminal does.
+SPELT: Final[Mapping[str, tuple[str, str]]] = {"not_cancellable": ("?detach=true", "--detach")}
+
+
 class ClientError(click.ClickException):
     """A call did not do what was asked; the message is for the person, `exit_code` for their script."""
 
@@ -320,7 +324,8 @@ def _refused(answer: httpx.Response) -> ClientError:
     """The problem document as lines: what is wrong, each field, each candidate, and the id to ask about."""
     ours = answer.headers.get("content-type", "").startswith("application/problem+json")
     problem = (_object(answer) if ours else None) or {}
-    lines = [str(problem.get("detail") or f"{answer.request.url} answered with status {answer.status_code}")]
+    said = str(problem.get("detail") or f"{answer.request.url} answered with status {answer.status_code}")
+    lines = [said.replace(*SPELT.get(str(problem.get("code")), ("", "")))]
     lines += [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors") or ()]
     for candidate in problem.get("candidates") or ():
         lines.append(f"  {candidate['provider']} {candidate['offering']}: {'; '.join(candidate['reasons'])}")

@@ -91,6 +91,21 @@ def test_what_is_no_key_is_refused(alice: httpx.Client, key: str) -> None:
     assert found["errors"][0]["pointer"] == "Idempotency-Key"
 
 
+def test_two_keys_are_refused_and_buy_nothing(served: Served, alice: httpx.Client) -> None:
+    video_id = served.finish(read(create(alice, "one"))["id"], alice)["id"]
+    before = len(served.ledger)
+    for keys in (("one", "two"), ("two", "one"), ("one", "one")):
+        headers = [("Idempotency-Key", key) for key in keys]
+        for answer in (
+            alice.post("/v1/videos", json=FOX, headers=headers),
+            alice.post(f"/v1/videos/{video_id}/rerun", headers=headers),
+        ):
+            found = problem(answer, 400, "invalid_request")
+            assert (found["param"], found["charged"]) == ("Idempotency-Key", "no")
+    assert len(served.ledger) == before
+    assert read(create(alice, "one"))["id"] == video_id
+
+
 def test_thirty_at_once_are_one_video_and_one_charge(served: Served, alice: httpx.Client) -> None:
     answers = together(lambda: create(alice, "thirty", {"prompt": "[[ref:thirty]] at once"}), 30)
     assert {answer.status_code for answer in answers} == {202}
@@ -128,7 +143,7 @@ def test_a_replay_of_a_deleted_video_is_410_for_ever(served: Served, alice: http
     video_id = served.finish(read(create(alice, "deleted"))["id"], alice)["id"]
     before = len(served.ledger)
     assert alice.delete(f"/v1/videos/{video_id}").status_code == 200
-    problem(create(alice, "deleted"), 410, "expired")
+    assert problem(create(alice, "deleted"), 410, "expired")["charged"] == "unknown"
     problem(create(alice, "deleted", FOX | {"prompt": "a wolf"}), 422, "idempotency_key_reused")
     assert len(served.ledger) == before
 

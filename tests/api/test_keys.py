@@ -338,6 +338,7 @@ def test_a_key_is_for_its_providers_and_models(served: Served, admin: httpx.Clie
     shown = read(key.get("/v1/models"))["data"]
     assert [one["id"] for one in shown] == ["kling-v3"]
     assert {offering["provider"] for one in shown for offering in one["offerings"]} == {"unified"}
+    assert read(key.get("/v1/models/kling-v3")) == shown[0]
     pinned = {"prompt": "a", "provider": "highway"}
     for path in ("/v1/videos", "/v1/videos/plan"):
         answer = problem(key.post(path, json=pinned), 400, "invalid_request")
@@ -349,6 +350,7 @@ def test_a_key_is_for_its_providers_and_models(served: Served, admin: httpx.Clie
     assert video["provider"] == "unified"
     assert read(key.post(f"/v1/videos/{video['id']}/rerun"))["rerun_of"] == video["id"]
     other = served.as_caller("for a model that is gone", grant=Grant(models=("kling-v2",)))
+    problem(other.get("/v1/models/kling-v3"), 404, "not_found")
     for path in ("/v1/videos", "/v1/videos/plan"):
         found = reasons(other.post(path, json={"prompt": "a"}))
         assert set.union(*found.values()) == {"model: is not among the models that this key may use"}

@@ -295,7 +295,7 @@ def test_a_rendering_video_is_only_detached(served: Served) -> None:
 def test_only_a_finished_video_is_deleted_and_then_it_is_gone(served: Served) -> None:
     video = served.rendering()
     path = f"/v1/videos/{video['id']}"
-    problem(served.client.delete(path), 409, "not_ready")
+    assert problem(served.client.delete(path), 409, "not_ready")["charged"] == "yes"
     served.finish(video["id"])
     deleted = served.client.delete(path)
     assert read(deleted) == {"id": video["id"], "object": "video.deleted", "deleted": True}
@@ -320,6 +320,13 @@ def test_models_say_what_serves_them_and_for_how_much(served: Served) -> None:
     assert row["durations"] == list(range(3, 16))
     assert row["price"][0]["per_second"] == "0.084"
     assert ("narrow", "kling-v3.0-pro-t2v") in rows
+
+
+def test_one_model_is_what_the_list_has_of_it(served: Served) -> None:
+    for model in read(served.client.get("/v1/models"))["data"]:
+        assert read(served.client.get(f"/v1/models/{model['id']}")) == model
+    found = problem(served.client.get("/v1/models/kling-v4"), 404, "not_found")
+    assert "'kling-v4'" in found["detail"]
 
 
 def test_providers_show_their_load(occupied: Served) -> None:

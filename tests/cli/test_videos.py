@@ -125,6 +125,8 @@ def test_nobody_there_names_the_url_and_how_to_change_it() -> None:
         ["get"],
         ["got", "video_1"],
         ["watch", "video_1", "--timeout", "-1"],
+        ["create", "x", "--cfg-scale", "1.1"],
+        ["create", "x", "--cfg-scale", "-0.1"],
     ],
 )
 def test_wrong_usage_exits_with_2_and_asks_nothing(stub: Stub, arguments: list[str]) -> None:
@@ -139,12 +141,14 @@ def test_create_sends_what_was_given_and_nothing_else(stub: Stub) -> None:
     result = videos(
         stub, "create", "a fox", "--resolution", "1080p", "--no-audio", "--priority", "0", "--provider", "b",
         "--provider", "a", "--metadata", "k=v=w", "--shot", "2:one: two", "--cfg-scale", "0.5", "--json",
+        "--webhook-url", "https://hooks.test/videos",
     )  # fmt: skip
     asked = stub.asked[0]
     assert (asked.method, asked.path, asked.headers["authorization"]) == ("POST", "/v1/videos", "Bearer k-1")
     assert asked.body == {
         "prompt": "a fox", "resolution": "1080p", "audio": False, "priority": 0, "provider": ["b", "a"],
         "metadata": {"k": "v=w"}, "shots": [{"prompt": "one: two", "duration": 2}], "cfg_scale": 0.5,
+        "webhook_url": "https://hooks.test/videos",
     }  # fmt: skip
     assert json.loads(result.stdout)["id"] == "video_1"
     assert asked.headers["idempotency-key"] in result.stderr
@@ -274,6 +278,20 @@ def test_timeline_is_a_table(stub: Stub) -> None:
     row = videos(stub, "timeline", "video_1").stdout.splitlines()[1]
     assert row.split()[0] == "1"
     assert '{"why": "new"}' in row
+
+
+def test_that_only_detaching_is_left_is_said_as_it_is_typed(stub: Stub) -> None:
+    said = "The video is rendering, and its vendor cannot cancel. With ?detach=true it is let go."
+    stub.script = [problem(409, code="not_cancellable", detail=said)]
+    told = videos(stub, "cancel", "video_1").stderr
+    assert "With --detach it is let go." in told
+    assert "?detach" not in told
+
+
+def test_the_help_of_create_shows_bounds_that_there_are(stub: Stub) -> None:
+    told = videos(stub, "create", "--help").stdout
+    assert "[0<=x<=1]" in told
+    assert "None" not in told
 
 
 @pytest.mark.parametrize(("flags", "query"), [([], {}), (["--detach"], {"detach": "true"})])

@@ -72,6 +72,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/v1/webhook_endpoints/{endpoint_id}/replay"): _HOOK._replace(good=202, body={"since": 0}),
     ("GET", "/v1/webhook_endpoints/{endpoint_id}/deliveries"): _HOOK,
     ("GET", "/v1/models"): _READ,
+    ("GET", "/v1/models/{model}"): _READ,
     ("GET", "/v1/providers"): Row("operator", "providers"),
     ("POST", "/v1/providers/{name}/pause"): _PROVIDER,
     ("POST", "/v1/providers/{name}/drain"): _PROVIDER,

@@ -53,11 +53,11 @@ ACTORS: Final = {
     "same team": Actor("caller", RED),
     "owner": Actor("caller", RED),
 }
-# What a name in braces stands for, and what nobody has. The last three belong to no caller.
+# What a name in braces stands for, and what nobody has. The last four belong to no caller.
 ABSENT: Final = {
     "video_id": f"video_{0:032x}", "file_id": f"file_{0:032x}", "endpoint_id": f"we_{0:024x}",
     "message_id": f"msg_{0:032x}", "name": "nobody0", "key_id": f"key_{0:024x}", "token": "0" * 32,
-    "provider": "nobody0",
+    "provider": "nobody0", "model": "nobody0",
 }
 OWNED: Final = frozenset({"video_id", "file_id", "endpoint_id", "message_id"})
 _NAME: Final = re.compile(r"\{([a-z_]+)\}")
@@ -115,7 +115,7 @@ class World:
             return str(read(self.owner.post(f"/v1/webhook_endpoints/{beside['endpoint_id']}/test"))["id"])
         if name == "key_id":
             return str(read(self.clients["admin"].post("/v1/keys", json={"name": "used up"}))["id"])
-        return {"name": "unified", "provider": "unified", "token": "1" * 32}[name]
+        return {"name": "unified", "provider": "unified", "token": "1" * 32, "model": "kling-v3"}[name]
 
     def _video(self) -> str:
         if not self._videos:  # some at once: the vendor's clock moves once for all of them
