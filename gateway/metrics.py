@@ -141,6 +141,10 @@ METRICS: Final = (
         ("provider", "currency", "state"),
     ),
     Metric(
+        "reelgate_spending_stopped", "gauge", "0 or 1",
+        "1 while an operator has stopped all spending: creates are refused, and nothing is bought.",
+    ),
+    Metric(
         "reelgate_file_copies", "counter", "tries", "Tries to store a finished video, by what came of them.",
         ("result",),
     ),
@@ -156,6 +160,10 @@ METRICS: Final = (
     Metric(
         "reelgate_webhook_oldest_pending_seconds", "gauge", "seconds",
         "Age of the oldest event that somebody is still to be told of, 0 when there is none.",
+    ),
+    Metric(
+        "reelgate_webhook_late_seconds", "gauge", "seconds",
+        "How long the message that is overdue longest has been due and is not under way, 0 when none is.",
     ),
     Metric(
         "reelgate_database_short", "gauge", "0 or 1",

@@ -2,7 +2,8 @@
 
 Log lines take named fields from an allow-list of plain values; there is no way to log "the request". Never a
 key, a prompt, a header or a link with its query. Not held here: when something is reported (the callers of
-these methods), the metrics themselves (`gateway.metrics`), how a line is written (`gateway.logs`).
+these methods), what of a video may be reported (`gateway.reported`), the metrics themselves
+(`gateway.metrics`), how a line is written (`gateway.logs`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway import logs
 from gateway.metrics import Current, Metrics
+from gateway.reported import (
+    BOUGHT,
+    UNLOGGED,
+    WARNINGS,
+    Delivered,
+    Followed,
+    Happening,
+    doubter,
+    fields,
+    holder,
+)
 
 RESULTS: Final = ("accepted", "rejected", "not_sent", "unknown")
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled")
@@ -31,86 +43,6 @@ MONEY: Final = ("reserved", "settled")
 CALLS: Final = ("2xx", "3xx", "4xx", "5xx", "not_sent", "timeout", "broken", "junk", "cancelled", "crashed")
 
 _ALARMS: Final = frozenset({"open", "paused"})  # states of a provider that somebody should look at
-_UNLOGGED: Final = frozenset({"next_poll", "candidate_refused"})  # on the timeline, but no change of state
-_WARNINGS: Final = frozenset({
-    "submission_unknown", "rejected", "not_sent", "failed", "status_unrecognised", "resubmit_allowed",
-    "rerun_allowed", "abandoned", "lost", "other_job",
-})
-_BOUGHT: Final = frozenset({"accepted_by_vendor", "adopted", "accepted_after_end"})
-
-
-class Followed(Protocol):
-    """What is reported of a task; `gateway.core.tasks.Task` has it. Times in Unix seconds."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def is_terminal(self) -> bool: ...
-    @property
-    def is_in_flight(self) -> bool: ...
-    @property
-    def provider(self) -> str | None: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def created_at(self) -> float: ...
-    @property
-    def submitted_at(self) -> float | None: ...
-    @property
-    def completed_at(self) -> float | None: ...
-    @property
-    def charged(self) -> str: ...
-    @property
-    def cost_amount(self) -> str | None: ...
-    @property
-    def cost_currency(self) -> str | None: ...
-    @property
-    def cost_before(self) -> str | None: ...
-    @property
-    def traceparent(self) -> str | None: ...
-
-
-class Happening(Protocol):
-    """What is reported of an event; `gateway.core.tasks.Event` has it."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def stage(self) -> str | None: ...
-    @property
-    def provider(self) -> str | None: ...
-    @property
-    def offering(self) -> str | None: ...
-    @property
-    def detail(self) -> Mapping[str, str | int | float | None]: ...
-
-
-def _fields(task: Followed, event: Happening) -> dict[str, str | int | float]:
-    """What a line says of an event, as far as it has it."""
-    fields = {
-        "video_id": task.id, "status": event.status, "stage": event.stage,
-        "provider": event.provider, "offering": event.offering, "attempt": task.attempts or None,
-        "cause": event.detail.get("kind") or event.detail.get("code"),
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _holder(task: Followed | None) -> str | None:
-    """The provider that has, or may have, a job of the task."""
-    return None if task is None or not task.is_in_flight else task.provider
-
-
-def _doubter(task: Followed | None) -> str | None:
-    """The provider that may have a job of the task, which nobody knows."""
-    return None if task is None or task.state != "submission_unknown" else task.provider
 
 
 def _move(gauge: Callable[..., Gauge], before: str | None, after: str | None) -> None:
@@ -132,6 +64,7 @@ class Telemetry:
         self.registry = self._metrics.registry
         self.follow_configuration()
         self._states: dict[str, str] = {}
+        self._is_short = False
         self._spent_at: set[tuple[str, str, str]] = set()
         self._define()
         self._define_unlabelled()
@@ -183,6 +116,8 @@ class Telemetry:
         self.stored_bytes = one(Counter, "reelgate_files_stored_bytes")
         self.unstored_oldest = one(Gauge, "reelgate_file_unstored_oldest_seconds")
         self.webhook_oldest_pending = one(Gauge, "reelgate_webhook_oldest_pending_seconds")
+        self.webhook_late = one(Gauge, "reelgate_webhook_late_seconds")
+        self.spending_stopped = one(Gauge, "reelgate_spending_stopped")
         self.database_short = one(Gauge, "reelgate_database_short")
         self.config_is_good = one(Gauge, "reelgate_config_last_reload_successful")
         self.config_at = one(Gauge, "reelgate_config_last_reload_success_timestamp_seconds")
@@ -239,6 +174,23 @@ class Telemetry:
         for series in self._spent_at:
             self.spending(*series).set(spent.get(series, 0.0))
 
+    def spending_turned(self, by: str | None, *, is_stopped: bool) -> None:
+        """All spending is stopped from now on, or begins again; `by`: who ordered it, as far as known."""
+        self.spending_stopped.set(is_stopped)
+        if is_stopped:
+            self.log.warning("spending_stopped", by=by)
+        else:
+            self.log.info("spending_started", by=by)
+
+    def database_is(self, trouble: str | None) -> None:
+        """Why the database takes nothing new, in a sentence; None: it does. A change of that is logged."""
+        was_short, self._is_short = self._is_short, trouble is not None
+        self.database_short.set(self._is_short)
+        if trouble is not None and not was_short:
+            self.log.error("database_short", error=trouble)
+        elif trouble is None and was_short:
+            self.log.info("database_well")
+
     def video_deleted(self, status: str) -> None:
         """A video of this status was removed."""
         self.videos(status).dec()
@@ -279,18 +231,18 @@ class Telemetry:
     ) -> None:
         """A task was created, changed, or taken over: one log line per event, and the metrics that follow."""
         for event in events:
-            if event.type in _UNLOGGED:
+            if event.type in UNLOGGED:
                 continue
-            write = self.log.warning if event.type in _WARNINGS else self.log.info
-            write(event.type, **_fields(after, event))
+            write = self.log.warning if event.type in WARNINGS else self.log.info
+            write(event.type, **fields(after, event))
         kinds = {event.type for event in events}
         if "accepted" in kinds:
             self.accepted.inc()
         if before is not None or "accepted" in kinds:
             _move(self.videos, None if before is None else before.status, after.status)
-        _move(self.provider_in_flight, _holder(before), _holder(after))
-        _move(self.submission_unknown, _doubter(before), _doubter(after))
-        if after.cost_amount is not None and not kinds.isdisjoint(_BOUGHT):
+        _move(self.provider_in_flight, holder(before), holder(after))
+        _move(self.submission_unknown, doubter(before), doubter(after))
+        if after.cost_amount is not None and not kinds.isdisjoint(BOUGHT):
             amount = float(after.cost_amount) - float(after.cost_before or 0)
             self.cost(after.provider, after.cost_currency or "USD").inc(amount)
         if after.submitted_at is not None and "submitting" in kinds:
@@ -303,6 +255,11 @@ class Telemetry:
         if after.is_terminal and after.completed_at is not None:
             seconds = after.completed_at - after.created_at
             self.video_duration(provider, after.model, after.state).observe(max(0.0, seconds))
+
+    def task_forgotten(self, task: Followed) -> None:
+        """A task is not followed here any more: whoever follows it counts its job."""
+        _move(self.provider_in_flight, holder(task), None)
+        _move(self.submission_unknown, doubter(task), None)
 
     def submitted(self, provider: str, result: str) -> None:
         """A paid create call came to `result`, one of RESULTS."""
@@ -332,6 +289,12 @@ class Telemetry:
         """A request met a fault of ours."""
         self.log.error("request_failed", request_id=request_id, error=type(error).__name__, exc_info=error)
 
+    def job_of_nobody(self, video_id: str, provider: str, vendor_task_id: str) -> None:
+        """A vendor accepted what was deleted meanwhile: the job is paid, and no row knows it."""
+        self.log.error(
+            "job_of_nobody", video_id=video_id, provider=provider, vendor_task_id=vendor_task_id
+        )
+
     def storage_failed(self, video_id: str, error: Exception) -> None:
         """The database did not take a save; it is tried until it does."""
         self.log.error("storage_failed", video_id=video_id, error=str(error))
@@ -350,17 +313,22 @@ class Telemetry:
         """A video's file could not be stored before its link died."""
         self.file_copies("lost").inc()
 
-    def webhook_sent(
-        self, result: str, message_id: str, kind: str, status: int | None, error: str | None
-    ) -> None:
+    def webhook_sent(self, result: str, sent: Delivered, status: int | None, error: str | None) -> None:
         """A try to deliver a webhook was made; `result` is one of WEBHOOKS."""
         self.webhook_deliveries(result).inc()
         write = self.log.warning if result in ("failed", "disabled") else self.log.info
-        write("webhook_sent", message_id=message_id, type=kind, result=result, status=status, cause=error)
+        write(
+            "webhook_sent", message_id=sent.id, type=sent.type, endpoint=sent.endpoint or None,
+            owner=sent.owner, result=result, status=status, cause=error,
+        )
 
     def webhook_oldest(self, age_seconds: float) -> None:
         """How old the oldest event is that somebody is still to be told of."""
         self.webhook_oldest_pending.set(age_seconds)
+
+    def webhooks_late(self, seconds: float) -> None:
+        """For how long the message has been due that is overdue longest."""
+        self.webhook_late.set(seconds)
 
     def configured(self, at: float) -> None:
         """The file that was read last is in force."""

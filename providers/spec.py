@@ -94,12 +94,9 @@ class ShotLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an offering takes as `image` and `end_image`. Bytes and sides bind what we can see, a data URI."""
+    """What an offering takes as `image` and `end_image`: in which forms. All have one limit of bytes."""
 
     forms: tuple[ImageForm, ...] = ("url", "data_uri")
-    max_bytes: int = 10_000_000
-    min_side_pixels: int = 300
-    max_ratio: float = 2.5
 
 
 class Offering(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,7 @@ Held here: what it offers, its status and error words, both calls. Not held here
 Links: page "kling-v3-text-to-video" of https://docs.aihubmax.com. It names no host, so `base_url` has to be
 configured (AIHubMax's is https://api.aihubmax.com), and it lost its field names: those, the other models and
 most error words are from a published catalogue of this API and an integration's notes;
-`content_policy_violation` and `quota_exceeded` are those of EvoLink, a sibling. That images are bound as at
-highwayapi is assumed. Quirks:
+`content_policy_violation` and `quota_exceeded` are those of EvoLink, a sibling. Quirks:
 
 - 4k is in the page's list of resolutions, though not in its headline: offered, the vendor has the last word.
 - kling-v3 takes 5 or 10 seconds only. Beside shots a t2v prompt is left out, which is inferred.

@@ -227,19 +227,21 @@ async def _new_video(
     if not route.candidates:
         raise no_route(route)
     now = gateway.now()
-    deadline = asked.deadline_seconds
+    deadline = asked.deadline_seconds or gateway.fleet.settings.routing.deadline
     aside = as_cost(gateway.fleet.aside(route.candidates, asked.request)) or (None, None)
     task = Task(
         id=new_video_id(now), owner=caller.owner, model=asked.request.model,
         state="waiting", stage="waiting", candidates=route.candidates, created_at=now,
-        deadline_at=now + (gateway.fleet.settings.routing.deadline if deadline is None else deadline),
+        deadline_at=now + deadline,
         priority=asked.priority, replica=gateway.engine.owner, last_seq=1 + len(route.refused),
         rerun_of=rerun_of, duration=asked.request.duration, audio=asked.request.audio, key_id=caller.id,
         reserved_amount=aside[0], reserved_currency=aside[1], traceparent=traceparent_of(request.scope),
     )
     wanted = asked.request
     has_data = (wanted.image or "").startswith("data:") or (wanted.end_image or "").startswith("data:")
-    text, inputs = await asyncio.to_thread(split_request, wanted) if has_data else split_request(wanted)
+    more = {"provider": asked.pins or None, "priority": asked.priority, "deadline": round(deadline)}
+    split = partial(split_request, wanted, more)
+    text, inputs = await asyncio.to_thread(split) if has_data else split()
     events = _first_events(task, route)
     waiting = NewVideo(
         task=task, request=text, metadata=asked.metadata, inputs=inputs, pins=asked.pins, events=events,

@@ -13,12 +13,13 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from gateway.api.base import under_base
+from gateway.api.images import IMAGE_MAX_BYTES, RATIO_MAX, SIDE_MIN_PIXELS
 from gateway.core.routing import Listing
 from gateway.core.states import Event, Status, Task
 from gateway.engine.request import StoredImage, frame_of
 from gateway.settings import Price
 from gateway.storage.rows import Video
-from providers.spec import AspectRatio, Charged, ImageLimits, Mode, Resolution, Shot, ShotLimits
+from providers.spec import AspectRatio, Charged, ImageForm, Mode, Resolution, Shot, ShotLimits
 
 Size: TypeAlias = Literal[
     "1280x720", "720x1280", "720x720",
@@ -34,7 +35,11 @@ _SIZE_OF: Final = {shape: size for size, shape in SIZES.items()}
 
 
 class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The request as understood, defaults filled in; an image given as data is shown by length and hash."""
+    """The request as understood, defaults filled in; an image given as data is shown by length and hash.
+
+    `deadline` (seconds) is null where it was not written down. A `webhook_url` may hold a secret, and this
+    goes to all who are told of the video: it is not shown.
+    """
 
     model: str
     prompt: str | None = None
@@ -48,6 +53,9 @@ class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
     audio: bool = False
     voice_ids: tuple[str, ...] | None = None
     cfg_scale: float | None = None
+    provider: tuple[str, ...] | None = None
+    priority: int = 0
+    deadline: int | None = None
 
 
 class QueueObject(msgspec.Struct, frozen=True):
@@ -164,6 +172,15 @@ class Deleted(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["video.deleted"] = "video.deleted"
     deleted: Literal[True] = True
+
+
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an offering takes as an image. The numbers are those of all, and bind what we can see of one."""
+
+    forms: tuple[ImageForm, ...] = ("url", "data_uri")
+    max_bytes: int = IMAGE_MAX_BYTES
+    min_side_pixels: int = SIDE_MIN_PIXELS
+    max_ratio: float = RATIO_MAX
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):

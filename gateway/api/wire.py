@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from gateway.api.images import Checked, check_image
-from gateway.api.reading import ERRORS_MAX, faults, nearest, read_object, refuse, shortened
+from gateway.api.reading import ERRORS_MAX, faults, nearest, refuse, shortened
 from gateway.api.shapes import SIZES, Size
 from gateway.core.grants import EVERYTHING, Grant
 from gateway.core.routing import is_allowed
@@ -109,17 +109,11 @@ class Asked(Struct, frozen=True):
     webhook_url: str | None = None
 
 
-def read_create(body: bytes, known: Known) -> Asked:
-    """The request in `body`. Raises Problem with every broken rule (at most `reading.ERRORS_MAX`)."""
-    asked = read_asked(read_object(body), known)
-    refuse(asked.unknown)
-    return asked
-
-
 def read_asked(raw: dict[str, object], known: Known) -> Asked:
-    """As `read_create`, but if nothing else is wrong, a name that is not `known` is only noted in `unknown`.
+    """The request in a body, `raw` as JSON would hold it. Raises Problem with every broken rule.
 
-    A replay must find its video although the configuration has changed since. `raw` is what JSON would hold.
+    At most ERRORS_MAX of them. If nothing else is wrong, a name that is not `known` is only noted in
+    `unknown`: a replay must find its video although the configuration has changed since.
     """
     errors = faults(raw, CreateBody)
     errors += _reference_faults(raw)

@@ -59,7 +59,7 @@ class Engine:
         self.tasks: dict[str, Task] = {}
         self.watches: dict[str, Watch] = {}
         self.images = ByteBudget(IMAGES_MAX_BYTES)
-        self.signer, self.spending = store.uploads.signer(self.now), Spending(store.stop, self.now)
+        self.signer, self.spending = store.uploads.signer(self.now), Spending(store.stop, self.now, telemetry)
         self._steps = steps
         self.timers, self.pulse = Timers(self.watches), Pulse()
         self.accounts = Accounts(store.keys, fleet, self.now)
@@ -376,6 +376,7 @@ class Engine:
         self.copies.leave(task_id)
         if task is not None:
             counting.forget(self, task)
+            self.telemetry.task_forgotten(task)
         self._wake.set()
 
     def park(self, task_id: str, message: str) -> None:

@@ -46,12 +46,15 @@ def is_shaped(sides: tuple[int, int], like: tuple[int, int]) -> bool:
     return abs(sides[0] * like[1] / (sides[1] * like[0]) - 1) <= _RATIO_TOLERANCE
 
 
-def split_request(request: VideoRequest) -> tuple[str, dict[str, str]]:
+def split_request(
+    request: VideoRequest, asked: Mapping[str, object] | None = None
+) -> tuple[str, dict[str, str]]:
     """The request as it is stored (JSON), and the data URIs taken out of it, by field.
 
-    Of a first frame taken out, `frame` keeps its ratio where a request could have named it.
+    Stored with it is what else was `asked` for, which goes to no vendor. Of a first frame taken out, `frame`
+    keeps its ratio where a request could have named it.
     """
-    shown = msgspec.to_builtins(request)
+    shown = msgspec.to_builtins(request) | (asked or {})
     inputs: dict[str, str] = {}
     for field in IMAGE_FIELDS:
         value = shown[field]

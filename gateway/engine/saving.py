@@ -55,7 +55,7 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Bound | None = None
         if fresh == replace(change.task, version=task.version + 1):
             engine.store.tell(fresh, change.events)  # it was stored although the database said otherwise
             return fresh
-        answer = None if fresh is None else await _answer(engine, fresh, said, sent)
+        answer = await _answer(engine, fresh, said, sent)
         is_late = answer is not None
         if fresh is None or (fresh.replica != engine.replica and not is_late):
             engine.forget(task.id)
@@ -67,8 +67,15 @@ async def save(engine: Engine, task: Task, fact: Fact, room: Bound | None = None
         task, fact = fresh, answer or said
 
 
-async def _answer(engine: Engine, fresh: Task, said: Fact, sent: Task) -> Fact | None:
-    """What still counts of `said`, now that the task is `fresh`. A job is told of once, and of one video."""
+async def _answer(engine: Engine, fresh: Task | None, said: Fact, sent: Task) -> Fact | None:
+    """What still counts of `said`, now that the task is `fresh`, None: deleted.
+
+    A job is told of once, and of one video.
+    """
+    if fresh is None:
+        if isinstance(said, Accepted):
+            engine.telemetry.job_of_nobody(sent.id, sent.provider or "", said.submitted.vendor_task_id)
+        return None
     answer = came_late(fresh, said, sent)
     if not isinstance(answer, OtherJob):
         return answer

@@ -13,15 +13,16 @@ from typing import Final
 
 from gateway.storage.db import StorageError
 from gateway.storage.stop import Stop
+from gateway.telemetry import Telemetry
 
 LOOK_SECONDS: Final = 2.0
 
 
 class Spending:
-    """What was seen of the stop last. `now` is Unix time in seconds."""
+    """What was seen of the stop last; each change is reported once. `now` is Unix time in seconds."""
 
-    def __init__(self, stop: Stop, now: Callable[[], float]) -> None:
-        self._stop, self._now = stop, now
+    def __init__(self, stop: Stop, now: Callable[[], float], telemetry: Telemetry) -> None:
+        self._stop, self._now, self._telemetry = stop, now, telemetry
         self.is_stopped = False
         self._orders = 0
         self._looked_at = float("-inf")
@@ -39,14 +40,19 @@ class Spending:
 
     async def _ask(self) -> None:
         asked_at, orders = self._now(), self._orders
-        is_stopped = await self._stop.get() is not None
+        stopped = await self._stop.get()
         if orders == self._orders:  # else what was asked is of before an order that was obeyed meanwhile
-            self.is_stopped, self._looked_at = is_stopped, asked_at
+            self._believe(asked_at, None if stopped is None else stopped.by, is_stopped=stopped is not None)
 
-    def obey(self, *, is_stopped: bool) -> None:
-        """Spending was just stopped, or begins again, by an order that is stored."""
-        self.is_stopped, self._looked_at = is_stopped, self._now()
+    def obey(self, by: str, *, is_stopped: bool) -> None:
+        """Spending was just stopped, or begins again, by an order of `by` that is stored."""
+        self._believe(self._now(), by, is_stopped=is_stopped)
         self._orders += 1
+
+    def _believe(self, seen_at: float, by: str | None, *, is_stopped: bool) -> None:
+        if is_stopped != self.is_stopped:
+            self._telemetry.spending_turned(by, is_stopped=is_stopped)
+        self.is_stopped, self._looked_at = is_stopped, seen_at
 
     def look_soon(self, group: set[asyncio.Task[None]], then: Callable[[], None]) -> None:
         """While it is stopped, see in the background whether it still is; `then` is called when it is not."""

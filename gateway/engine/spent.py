@@ -1,7 +1,7 @@
-"""Today's money for the metrics: what the ledger of all replicas says, read every few seconds.
+"""Today's money for the metrics: what the ledger of all replicas says, and whether any may be spent.
 
-Not read at a scrape: a database that hangs must not take the metrics away. Not held here: what a save is
-worth (`gateway.core.spending`), the ledger's rows (`gateway.storage.ledger`).
+Read every few seconds, not at a scrape: a database that hangs must not take the metrics away. Not held here:
+what a save is worth (`gateway.core.spending`), the ledger's rows (`gateway.storage.ledger`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ async def tell_spent(engine: Engine) -> None:
     """Tell today's money again and again, until cancelled."""
     while True:
         try:
+            await engine.spending.look()  # where nothing is bought nobody else does
             await look(engine)
         except StorageError as error:
             engine.telemetry.storage_failed("", error)

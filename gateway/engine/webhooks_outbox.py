@@ -150,6 +150,7 @@ class Outbox:
     async def _look(self) -> float:
         """Begin to send what is due and has a place; when the next is due, Unix seconds."""
         targets, now = await self._outbox.targets(), self._now()
+        self._telemetry.webhooks_late(max((now - at for _, at in targets if at <= now), default=0.0))
         room = SENDING_MAX - len(self._sending)
         taking = []
         for _, target in sorted((at, target) for target, at in targets if at <= now):
@@ -218,7 +219,7 @@ class Outbox:
         )
         if is_noted:
             result = "retried" if settled.state == "pending" else settled.state
-            self._telemetry.webhook_sent(result, message.id, message.type, answer.status, answer.error)
+            self._telemetry.webhook_sent(result, message, answer.status, answer.error)
 
     def _settled(self, message: Message, answer: Answer) -> Settled:
         """What an answer makes of a message. A test is sent once, and if it arrives its endpoint is back."""

@@ -159,9 +159,14 @@ class Store:
         self._hearers: list[Callable[[str | None], None]] = []
 
     @property
+    def trouble(self) -> str | None:
+        """Why nothing new should be begun, in a sentence; None when all is well."""
+        return self._database.trouble
+
+    @property
     def is_short(self) -> bool:
         """Whether the disk is full or the database fails: new videos are refused, nothing new may be sent."""
-        return self._database.trouble is not None
+        return self.trouble is not None
 
     @property
     def is_shared(self) -> bool:

@@ -12,10 +12,11 @@ from opentelemetry.trace import SpanKind
 
 from gateway import logs
 from gateway.core.states import Change, Event, Task
+from gateway.reported import Followed, Happening
 from gateway.storage.db import Bound, Database, Step
 from gateway.storage.rows import Idempotency, NewVideo
 from gateway.storage.store import Store
-from gateway.telemetry import Followed, Happening, Telemetry
+from gateway.telemetry import Telemetry
 from gateway.tracing.spans import Attributes, Spans, active, at, exemplar, place_of
 
 T = TypeVar("T")

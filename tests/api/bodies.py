@@ -14,7 +14,8 @@ from typing import Final, TypeAlias
 import msgspec
 import pytest
 
-from gateway.api.wire import Asked, Known, read_create
+from gateway.api.reading import read_object, refuse
+from gateway.api.wire import Asked, Known, read_asked
 from gateway.errors import Problem
 
 KNOWN: Final = Known(("kling-v3", "kling-v3-turbo"), ("highway", "myrouter"), "kling-v3")
@@ -41,6 +42,13 @@ def jpeg(width: int, height: int, before: bytes = b"") -> bytes:
 def data_uri(content: bytes, media_type: str = "image/png") -> str:
     """`content` as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def read_create(body: bytes, known: Known) -> Asked:
+    """The request in `body`, as it is read for what is new. Raises Problem with every broken rule."""
+    asked = read_asked(read_object(body), known)
+    refuse(asked.unknown)
+    return asked
 
 
 def read(body: Body | bytes, known: Known = KNOWN) -> Asked:

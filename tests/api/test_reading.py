@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.api.reading import ERRORS_MAX, ITEMS_MAX, KEYS_MAX
-from gateway.api.wire import CreateBody, read_create
+from gateway.api.wire import CreateBody
 from gateway.errors import Problem
 from providers.spec import VideoRequest
-from tests.api.bodies import KNOWN, T2V, URL, Body, data_uri, jpeg, mistakes, png, read
+from tests.api.bodies import KNOWN, T2V, URL, Body, data_uri, jpeg, mistakes, png, read, read_create
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,6 @@ class Call(msgspec.Struct, forbid_unknown_fields=True):
     body: dict[str, object]
 
 
-class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of an image by its content, as far as the vendor documents it."""
-
-    max_bytes: int = 10_000_000
-    min_side_pixels: int = 300
-    max_ratio: float = 2.5
-
-
 class Limits(msgspec.Struct, forbid_unknown_fields=True):
     """What the vendor documents, written down again; of `shots` and `voice_ids` the most, 0 is none."""
 
@@ -55,7 +47,6 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True):
     shot_prompt: int = 512
     voice_ids: int = 0
     image_forms: list[str] = []
-    image: Image = Image()
     audio: bool = True
     failed_is_charged: str = "unknown"
     end_image: bool = False

@@ -21,6 +21,7 @@ from gateway.assembly import SteadyClock
 from gateway.core.tasks import InvariantViolation
 from gateway.engine import saving
 from gateway.sandbox.admin import ArmRequest, arm
+from gateway.storage.webhooks import Message, Webhooks
 from tests.dashboards.prometheus import (
     PATIENCE_SECONDS,
     RULES,
@@ -159,10 +160,19 @@ def no_downloads(fault: Fault) -> None:
     fault.pass_time(1200)
 
 
-def dead_receiver(fault: Fault) -> None:
+def nothing_is_taken(fault: Fault) -> None:
+    """To a receiver that is away, which alone is no reason, nothing is sent any more."""
     fault.served.finish(fault.make(hook=fault.hook)["id"])
     fault.pass_time(1200)
+
+    async def none(*_: object) -> list[Message]:
+        return []
+
+    patch = pytest.MonkeyPatch()
+    fault.stack.callback(patch.undo)
+    patch.setattr(Webhooks, "due", none)
     fault.served.finish(fault.make(hook=fault.hook)["id"])
+    fault.pass_time(1200)
 
 
 # In this order: what comes later does not bring about what was to come before.
@@ -172,7 +182,7 @@ FAULTS: Final[tuple[tuple[str, Callable[[Fault], None]], ...]] = (
     ("ReelgateStatusUnrecognised", new_word),
     ("ReelgateSuccessRateLow", bad_renders),
     ("ReelgateFilesNotStored", no_downloads),
-    ("ReelgateWebhooksBehind", dead_receiver),
+    ("ReelgateWebhooksBehind", nothing_is_taken),
     ("ReelgatePollsLate", few_polls),
     ("ReelgateProviderAway", dead_vendor),
     ("ReelgateVideosStuck", nobody_free),

@@ -6,14 +6,16 @@ Not held here: the contract's (`tests/api/test_logs.py`), how they look on a boa
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.engine import spent
+from gateway.engine import spending, spent
 from gateway.storage.db import StorageError
-from tests.serving import Served, serving
+from gateway.storage.stop import Stopped
+from tests.serving import PATIENCE_SECONDS, Served, serving
 from tests.storage.faults import Plan, full, planned
 
 DAY_SECONDS = 86_400.0
@@ -75,13 +77,56 @@ def test_a_provider_that_refuses_the_key_is_told_from_one_that_is_paused(served:
     assert value(served, "reelgate_provider_refusing", provider="unified") == 0
 
 
+def await_value(served: Served, wanted: float, name: str) -> None:
+    """Scrape again and again, until it is so."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while value(served, name) != wanted:
+        assert time.monotonic() < until
+
+
+def told(served: Served, *events: str) -> list[tuple[str, str]]:
+    """The event and the level of each line of these."""
+    return [(line["event"], line["level"]) for line in served.lines if line["event"] in events]
+
+
 def test_a_database_that_takes_nothing_is_told(served: Served, plan: Plan) -> None:
     client = served.as_caller("alice")
     served.rendering(client)  # its key is known by now, without a look at the database
     assert value(served, "reelgate_database_short") == 0
     plan.arm(1, full(), for_good=True)
     assert client.post("/v1/videos", json={"prompt": "a fox"}).status_code == 503
-    assert value(served, "reelgate_database_short") == 1
+    for _ in range(2):
+        assert value(served, "reelgate_database_short") == 1
+    events = ("database_short", "database_well")
+    assert told(served, *events) == [("database_short", "error")]
+    (line,) = [line for line in served.lines if line["event"] == "database_short"]
+    assert "disk is full" in line["error"]
+    plan.disarm()
+    await_value(served, 0, "reelgate_database_short")
+    assert told(served, *events) == [("database_short", "error"), ("database_well", "info")]
+
+
+def test_a_stop_is_told_where_nothing_is_bought_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "reelgate_spending_stopped"
+    monkeypatch.setattr(spent, "SPENT_SECONDS", 0.05)
+    monkeypatch.setattr(spending, "LOOK_SECONDS", 0.0)
+    with serving(tmp_path, auth="keys") as served:
+        ada, stop = served.as_caller("ada", "operator"), served.gateway.store.stop
+        assert value(served, name) == 0
+        served.run(stop.put, Stopped("command line", 1.0))
+        await_value(served, 1, name)
+        served.run(stop.delete)
+        await_value(served, 0, name)
+        for order, stopped in (("stop", 1), ("start", 0)):
+            assert ada.post(f"/v1/spending/{order}").is_success
+            assert value(served, name) == stopped
+        lines = [line for line in served.lines if line["event"].startswith("spending_")]
+    one = [("spending_stopped", "warning"), ("spending_started", "info")]
+    assert [(line["event"], line["level"]) for line in lines] == 2 * one
+    assert (lines[0]["by"], lines[2]["by"][:12]) == ("command line", "operator ada")
+
 
 
 def money(served: Served, state: str, provider: str = "highway") -> float | None:

@@ -15,6 +15,7 @@ from gateway.storage.db import StorageError
 from gateway.storage.ledger import Asked
 from gateway.storage.rows import KeyRow
 from gateway.storage.stop import Stop, Stopped
+from gateway.telemetry import Telemetry
 from providers.spec import Adapter, Failed, Offering, Submitted, VendorError, VideoRequest
 from tests.engine.life import START, Life, ScriptedVendor, SwitchedVendor, accepted, done, life
 from tests.virtual import run_virtual
@@ -126,10 +127,10 @@ class SlowStop(Stop):
 def test_an_order_is_not_unsaid_by_a_question_from_before_it() -> None:
     async def main() -> None:
         stop, loop = SlowStop(), asyncio.get_running_loop()
-        spending = Spending(stop, loop.time)
+        spending = Spending(stop, loop.time, Telemetry({}))
         looking = asyncio.create_task(spending.look())
         await asyncio.sleep(0.5)
-        spending.obey(is_stopped=True)
+        spending.obey("ada", is_stopped=True)
         assert await looking
         assert await spending.look()
 
@@ -139,7 +140,7 @@ def test_an_order_is_not_unsaid_by_a_question_from_before_it() -> None:
 def test_all_who_look_wait_for_one_answer_also_where_there_is_none() -> None:
     async def main() -> None:
         stop, loop = SlowStop(is_broken=True), asyncio.get_running_loop()
-        spending, began = Spending(stop, loop.time), loop.time()
+        spending, began = Spending(stop, loop.time, Telemetry({})), loop.time()
         met = await asyncio.gather(*(spending.look() for _ in range(100)), return_exceptions=True)
         assert all(isinstance(error, StorageError) for error in met)
         assert (stop.asked, loop.time() - began) == (1, 1)

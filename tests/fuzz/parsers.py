@@ -34,7 +34,7 @@ from gateway.api.reading import read_nothing, read_struct, read_value
 from gateway.api.resolving import ResolveBody
 from gateway.api.usage import UsageQuery
 from gateway.api.webhooks import EndpointBody, ReplayBody, RotateBody
-from gateway.api.wire import Known, read_create
+from gateway.api.wire import Known
 from gateway.core import keys, mp4, positions
 from gateway.engine.budget import ByteBudget
 from gateway.engine.collect import LinkRefused, Links, LinkUnreachable, open_link
@@ -43,6 +43,7 @@ from gateway.settings import SettingsError, parse
 from gateway.storage import news
 from providers import adapters, egress, spec
 from providers.http import Account, VendorHTTP, error_body, retry_after_seconds
+from tests.api.bodies import read_create
 from tests.contract.recorded import load
 from tests.fuzz import corpus
 
