@@ -322,6 +322,8 @@ _REFUSED: Final[Mapping[int, ErrorKind]] = MappingProxyType({
 _UNASKED: Final[Mapping[int, ErrorKind]] = MappingProxyType(
     {**_REFUSED, 404: "not_found", 429: "rate_limited"}
 )
+# What is no JSON object may be a proxy's own page: of a job it says nothing, of us it may.
+_UNASKED_BY_PAGE: Final = {status: _UNASKED[status] for status in (401, 402, 403, 429)}
 _RATE_LIMITED: Final[Mapping[int, ErrorKind]] = MappingProxyType({429: "rate_limited"})
 
 
@@ -347,8 +349,7 @@ def refusal(
 def poll_error(reply: Reply, door: VendorDoor, reasons: Mapping[str, ErrorKind]) -> VendorError:
     """Why a complete answer to a poll other than 2xx told nothing: by `reasons` first, then by the status."""
     said = error_body(reply.body)
-    known = _UNASKED if said else _RATE_LIMITED  # what is no JSON object may be a proxy's own page
-    kind = known.get(reply.status) or _unproven(reply.status)
+    kind = (_UNASKED if said else _UNASKED_BY_PAGE).get(reply.status) or _unproven(reply.status)
     return _vendor_error(reply, door, said, reasons, kind=kind, outcome="unknown")
 
 
