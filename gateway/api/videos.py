@@ -231,7 +231,9 @@ def _check_deletable(gateway: Gateway, task: Task) -> None:
 
 
 def _is_awaited(gateway: Gateway, task: Task) -> bool:
-    """Whether some replica may still be sending the video: without its record the job would be lost."""
+    """Whether another replica may still be sending the video: without its record the job would be lost."""
+    if not gateway.store.is_shared:
+        return False  # nobody else sends
     if task.charged_now != "unknown" or task.vendor_task_id is not None or task.submitted_at is None:
         return False
     providers = gateway.fleet.providers
