@@ -39,7 +39,9 @@ CREATES_AT_WORK: Final = 8
 CREATES_SURE: Final = 128
 CREATES_MAX: Final = 1_024
 WAIT_SECONDS: Final = 2.0
-PACE_WEIGHT: Final = 1 / 32  # of the last one
+# Of the last one. Commits are made together, and creates leave in bursts: at 1/32 the pace jumped with each
+# burst, and some were refused that would have been answered in time.
+PACE_WEIGHT: Final = 1 / 256
 # Reads and all else: a fraction of a millisecond each, so they are refused much later.
 OTHERS_MAX: Final = 4_000
 # Whoever watches the process needs its answer most when there is most to do.
