@@ -6,6 +6,8 @@ A policy's permission to send once more, and a price that has risen meanwhile. N
 
 from __future__ import annotations
 
+from functools import partial
+
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import Cost, RerunAllowed, ResubmitAllowed
 from gateway.core.spending import nanos
@@ -17,14 +19,13 @@ from gateway.storage.allowance import OVER, Allowance, OverMoney
 async def granted(engine: Engine, task: Task, permission: RerunAllowed | ResubmitAllowed) -> bool:
     """Save a permission; False where nothing has changed.
 
-    Its key or team has not enough left, or an operator has stopped all spending.
-
-    Raises StorageError.
+    Its key or team has not enough left, or an operator has stopped all spending. A database that does not
+    answer is waited for: whoever asks would ask the vendor again meanwhile.
     """
-    if await engine.spending.look():
+    if await engine.insist(task.id, engine.spending.look):
         engine.telemetry.log.info("not_sent_again", video_id=task.id, limit="spending_stopped")
         return False
-    accounts = await engine.accounts.held_to(task)
+    accounts = await engine.insist(task.id, partial(engine.accounts.held_to, task))
     try:
         await engine.save(task, permission, Allowance(accounts=accounts, at=task.created_at, has_money=True))
     except OverMoney as error:

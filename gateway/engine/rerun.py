@@ -6,6 +6,7 @@ Not held here: what follows (`gateway.core.tasks`), the settings (`[routing] rer
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 
 from gateway.core.facts import Candidate, RerunAllowed
 from gateway.core.money import render_failed
@@ -23,7 +24,8 @@ async def permission(engine: Engine, task: Task, failed: Failed, charged: Charge
         return None
     others = [some for some in task.open_candidates if some != task.tried and _takes(engine, some)]
     if others and policy.rerun_cost_limit is not None:
-        request, limit = await load_request(engine.store, task.id), policy.rerun_cost_limit
+        request = await engine.insist(task.id, partial(load_request, engine.store, task.id))
+        limit = policy.rerun_cost_limit
         before = render_failed(task, charged)
         others = [some for some in others if _is_affordable(engine, before, request, some, limit)]
     if not others:

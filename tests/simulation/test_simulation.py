@@ -33,6 +33,7 @@ REGRESSIONS = {
     "a place at a gate is never given back after a denied save and a delete": (398, 1338, 7448, 22511),
     "what was claimed though the database denied it is followed by nobody": (37, 72, 101, 145),
     "what the vendor said in between is written after what somebody else saved": (271,),
+    "a vendor is asked again and again while the database does not answer whether to buy elsewhere": (92213,),
     "what the free call that finds a vendor back is told of a job is forgotten": (323, 8018, 8040),
 }
 SHARED_REGRESSIONS = {
