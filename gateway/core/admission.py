@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.health import Health, ProviderState
+from gateway.core.health import Health, ProviderState, doubled
 
 # A hint of a vendor is honoured between these; a garbled one cannot stop a provider for days.
 RETRY_AFTER_SECONDS: Final = (1.0, 900.0)
@@ -198,9 +198,9 @@ class Gate(msgspec.Struct, kw_only=True):
     def crowded(self, now: float, chance: random.Random) -> None:
         """Other replicas hold all places; whoever looks first at a free one has it, so all draw lots."""
         if now >= self.crowded_until:
-            low, high = CROWDED_SECONDS
             self.crowds += 1
-            self.crowded_until = now + chance.uniform(low, min(high, low * 2.0 ** min(self.crowds + 1, 10)))
+            most = doubled(CROWDED_SECONDS, self.crowds + 1)
+            self.crowded_until = now + chance.uniform(CROWDED_SECONDS[0], most)
 
     def resume(self) -> None:
         """An operator knows that all is well again: nothing is waited for any more."""
@@ -217,5 +217,5 @@ def pause_seconds(failures: int, retry_after_seconds: float | None, chance: rand
     if retry_after_seconds is not None:
         low, high = RETRY_AFTER_SECONDS
         return min(high, max(low, retry_after_seconds)) + chance.uniform(0, 1)
-    most = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10))
+    most = doubled((BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS), failures - 1)
     return chance.uniform(most / 10, most)

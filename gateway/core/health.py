@@ -44,7 +44,7 @@ RETRIES_PER_SECOND: Final = 0.5  # beside that share: of so few polls it would h
 RETRIES_SPARE: Final = 10.0  # of them may be saved up
 
 
-def _doubled(bounds: tuple[float, float], times: int) -> float:
+def doubled(bounds: tuple[float, float], times: int) -> float:
     """The first of `bounds` doubled so many times, at most the second."""
     first, most = bounds
     return min(most, first * 2.0 ** min(times, 10))
@@ -73,7 +73,7 @@ class Breaker(msgspec.Struct):
     def open(self, now: float, chance: random.Random) -> None:
         """Nobody is there."""
         self.is_open, self.opened_at = True, now
-        self.closes_at = now + _doubled(OPEN_SECONDS, self.openings) * chance.uniform(0.8, 1.2)
+        self.closes_at = now + doubled(OPEN_SECONDS, self.openings) * chance.uniform(0.8, 1.2)
         self.openings += 1
 
     def answered(self) -> None:
@@ -209,7 +209,7 @@ class Health(msgspec.Struct, kw_only=True):
     def refused(self, now: float, chance: random.Random) -> None:
         """The provider refuses us, not a request: its key or its account. Left alone for a growing time."""
         if now >= self.refused_until:
-            self.refused_until = now + _doubled(REFUSED_SECONDS, self.refusals) * chance.uniform(0.9, 1.1)
+            self.refused_until = now + doubled(REFUSED_SECONDS, self.refusals) * chance.uniform(0.9, 1.1)
             self.refusals += 1
 
     def accepted(self) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.core.admission import CROWDED_SECONDS
 from gateway.core.grants import NO_LIMITS, Grant, Limits
+from gateway.core.health import doubled
 from gateway.core.keys import limits_of_team
 from gateway.core.states import Task
 from gateway.engine.provider import Fleet
@@ -144,13 +145,13 @@ class Accounts:
 
     def crowded(self, names: Iterable[str], chance: random.Random) -> None:
         """Other replicas may hold all that these accounts may have: look again soon, ever later."""
-        low, high = CROWDED_SECONDS
         now = self._now()
         for name in names:
             crowd = self._crowds.setdefault(name, _Crowd(0.0, 0))
             if now >= crowd.until:
                 crowd.count += 1
-                crowd.until = now + chance.uniform(low, min(high, low * 2.0 ** min(crowd.count + 1, 10)))
+                most = doubled(CROWDED_SECONDS, crowd.count + 1)
+                crowd.until = now + chance.uniform(CROWDED_SECONDS[0], most)
 
     def started(self, task: Task) -> None:
         """All replicas let one through."""

@@ -20,6 +20,7 @@ import msgspec
 
 from gateway.core.admission import pause_seconds
 from gateway.core.facts import File, KeepingEnded, Lost, Stored
+from gateway.core.health import doubled
 from gateway.core.mp4 import BoxWalk, NotAVideo
 from gateway.core.states import Task, ref_of
 from gateway.engine.collect import LinkRefused, Links, LinkUnreachable
@@ -234,13 +235,12 @@ def _rest(engine: Engine, task: Task, watch: Watch, error: Exception) -> None:
 
     The same bytes will hardly be another file in a second, nor the next of links that are all dead another.
     """
-    first, most = NO_VIDEO_SECONDS
     if isinstance(error, NotAVideo):
-        _pause(engine, task, min(most, first * 2 ** min(watch.bad_links - 1, 10)))
+        _pause(engine, task, doubled(NO_VIDEO_SECONDS, watch.bad_links - 1))
     elif watch.link == "refused" and watch.renewals:
         provider = engine.fleet.providers.get(task.provider or "")
         least = 0.0 if provider is None else provider.bounds.min_seconds
-        _pause(engine, task, max(least, min(most, first * 2 ** min(watch.renewals - 1, 10))))
+        _pause(engine, task, max(least, doubled(NO_VIDEO_SECONDS, watch.renewals - 1)))
 
 
 def _pause(engine: Engine, task: Task, seconds: float) -> None:
